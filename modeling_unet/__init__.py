@@ -1,0 +1,50 @@
+"""Brain-tumour segmentation on contrast-enhanced T1 MRI slices: a U-Net as a `transformers` model.
+
+`TumorSegmenter` goes from a picture to a measured overlay; `UNetForSemanticSegmentation` and `UNetImageProcessor` are
+the parts for those who build on them. Importing the package registers both with the `Auto…` classes.
+
+Not a medical device: for research and education.
+"""
+
+import transformers
+from packaging.version import Version
+
+
+MINIMUM_TRANSFORMERS = "5.18"
+if Version(transformers.__version__) < Version(MINIMUM_TRANSFORMERS):
+    raise ImportError(
+        f"brain-tumor-unet needs transformers >= {MINIMUM_TRANSFORMERS} and found {transformers.__version__}; "
+        f'run: pip install "transformers>={MINIMUM_TRANSFORMERS}"'
+    )
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation  # noqa: E402
+
+from .configuration_unet import UNetConfig  # noqa: E402
+from .image_processing_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask  # noqa: E402
+from .modeling_unet import UNetForSemanticSegmentation, UNetModel  # noqa: E402
+from .segmenter import Lesion, Segmentation, TumorSegmenter  # noqa: E402
+
+
+AutoConfig.register(UNetConfig.model_type, UNetConfig)
+AutoModel.register(UNetConfig, UNetModel)
+AutoModelForSemanticSegmentation.register(UNetConfig, UNetForSemanticSegmentation)
+AutoImageProcessor.register(UNetConfig, image_processor_classes={"pil": UNetImageProcessor})
+
+# What `save_pretrained` writes then holds the code too, for `trust_remote_code=True` without this package.
+UNetConfig.register_for_auto_class()
+UNetModel.register_for_auto_class("AutoModel")
+UNetForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
+UNetImageProcessor.register_for_auto_class("AutoImageProcessor")
+
+__all__ = [
+    "InvalidImageError",
+    "Lesion",
+    "Segmentation",
+    "TumorSegmenter",
+    "UNetConfig",
+    "UNetForSemanticSegmentation",
+    "UNetImageProcessor",
+    "UNetModel",
+    "read_image",
+    "read_mask",
+]

@@ -1,0 +1,257 @@
+"""Configuration of the U-Net: every architectural choice and the weights of the loss, typed and validated."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class UNetConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`UNetModel`]: an encoder of stages that halve the resolution, and a decoder that doubles it
+    again and joins the encoder's feature map of the same resolution ("skip") at every level.
+
+    The defaults describe the network that this project ships: the encoder of EfficientNet-Lite0 (inverted residuals)
+    under a small decoder. [`UNetConfig.ronneberger2015`] and [`UNetConfig.resnet34`] give the two networks it is
+    compared with.
+
+    Encoder (lists have one entry per stage):
+        num_channels (`int`, defaults to 1): Channels of `pixel_values`.
+        block_type (`str`): `"plain"` (two 3×3 convolutions; Ronneberger et al. 2015), `"residual"` (the same two with a
+            shortcut; He et al. 2016, ResNet-18/34) or `"inverted_residual"` (expand, depthwise, project; Sandler et al.
+            2018, MobileNetV2).
+        stem_width (`int`): Output channels of the first convolution; 0 leaves the stem out.
+        stem_kernel_size, stem_stride (`int`): Of that convolution.
+        stem_pool (`bool`): Halve the resolution once more behind the stem (ResNet's max-pooling).
+        widths, depths, strides (`list[int]`): Channels and blocks of each stage, and by how much its first block
+            reduces the resolution (1 or 2).
+        kernel_sizes, expansion_ratios (`list[int]`): Of the depthwise convolutions; read by inverted residuals only.
+        downsampling (`str`): `"stride"` (strided convolution) or `"max_pool"` (2×2, before the stage).
+        hidden_act (`str`): Activation in the encoder, a key of `transformers.activations.ACT2FN`.
+
+    Decoder:
+        decoder_widths (`list[int]`): Channels of each level, coarsest first; every level doubles the resolution. With
+            fewer levels than the encoder has reductions, the logits are enlarged bilinearly to the size of the input.
+        decoder_block_type (`str`): `"plain"` or `"residual"`.
+        decoder_act (`str`): Activation in the decoder.
+        upsampling (`str`): `"nearest"`, `"bilinear"` or `"transpose"` (learned 2×2 transposed convolution).
+        attention_gates (`bool`): Weigh the skips by additive attention gates (Oktay et al. 2018).
+        deep_supervision (`bool`): While training, apply the loss to the coarser decoder levels too, with weights 1, ½,
+            ¼, … (Lee et al. 2015; weights as in nnU-Net, Isensee et al. 2021).
+
+    Both:
+        norm (`str`): `"batch"`, `"instance"`, `"group"` or `"none"` (then the convolutions have a bias).
+        norm_groups (`int`): Groups of `"group"`; must divide every width.
+        norm_eps (`float`), norm_momentum (`float`): Momentum is read by `"batch"` only, in PyTorch's sense.
+        dropout (`float`): Channel dropout on the encoder's deepest feature map.
+
+    Loss (each term is computed per sample, then averaged over the batch; a weight of 0 leaves the term out):
+        dice_loss_weight, cross_entropy_loss_weight, focal_loss_weight (`float`): Weights of the terms.
+        dice_smoothing (`float`): Added to numerator and denominator, so that an empty mask has a defined Dice.
+        focal_alpha, focal_gamma (`float`): Weight of the foreground and focusing exponent (Lin et al. 2017).
+        semantic_loss_ignore_index (`int`, defaults to 255): Label of pixels that count in no term.
+
+    Provenance:
+        encoder_initialization (`str`): What the encoder's weights started from, e.g. `"random"` or
+            `"imagenet-efficientnet-lite0"`. A statement only: building the model never loads anything.
+
+    Raises a `ValueError` (or `StrictDataclassFieldValidationError` for a wrong type) that names the field, its value
+    and what is allowed.
+
+    Example:
+
+    ```python
+    >>> from modeling_unet import UNetConfig, UNetForSemanticSegmentation
+
+    >>> model = UNetForSemanticSegmentation(UNetConfig())
+    >>> model.num_parameters()
+    3971041
+    ```
+    """
+
+    model_type = "brain_tumor_unet"
+
+    num_channels: int = 1
+    block_type: Literal["plain", "residual", "inverted_residual"] = "inverted_residual"
+    stem_width: int = 32
+    stem_kernel_size: int = 3
+    stem_stride: int = 2
+    stem_pool: bool = False
+    widths: list[int] | tuple[int, ...] = (16, 24, 40, 80, 112, 192, 320)
+    depths: list[int] | tuple[int, ...] = (1, 2, 2, 3, 3, 4, 1)
+    strides: list[int] | tuple[int, ...] = (1, 2, 2, 2, 1, 2, 1)
+    kernel_sizes: list[int] | tuple[int, ...] | None = (3, 3, 5, 3, 5, 5, 3)
+    expansion_ratios: list[int] | tuple[int, ...] | None = (1, 6, 6, 6, 6, 6, 6)
+    downsampling: Literal["stride", "max_pool"] = "stride"
+    hidden_act: str = "relu6"
+
+    decoder_widths: list[int] | tuple[int, ...] = (128, 96, 64, 32)
+    decoder_block_type: Literal["plain", "residual"] = "plain"
+    decoder_act: str = "relu"
+    upsampling: Literal["nearest", "bilinear", "transpose"] = "nearest"
+    attention_gates: bool = False
+    deep_supervision: bool = False
+
+    norm: Literal["batch", "instance", "group", "none"] = "batch"
+    norm_groups: int = 8
+    norm_eps: float = 1e-3
+    norm_momentum: float = 0.1
+    dropout: float = 0.0
+
+    dice_loss_weight: float = 1.0
+    cross_entropy_loss_weight: float = 1.0
+    focal_loss_weight: float = 0.0
+    dice_smoothing: float = 1.0
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    semantic_loss_ignore_index: int = 255
+
+    encoder_initialization: str = "random"
+
+    def __post_init__(self, **kwargs):
+        for name in ("widths", "depths", "strides", "kernel_sizes", "expansion_ratios", "decoder_widths"):
+            value = getattr(self, name)
+            setattr(self, name, None if value is None else list(value))
+        if self.id2label is None and kwargs.get("num_labels") in (None, 2):
+            self.id2label = {0: "background", 1: "tumor"}
+            self.label2id = {"background": 0, "tumor": 1}
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def ronneberger2015(cls, **kwargs) -> "UNetConfig":
+        """The U-Net of Ronneberger et al. (MICCAI 2015, figure 1), with 'same' padding: 31.03 M parameters."""
+        architecture = {
+            "block_type": "plain",
+            "stem_width": 0,
+            "stem_stride": 1,
+            "widths": [64, 128, 256, 512, 1024],
+            "depths": [1, 1, 1, 1, 1],
+            "strides": [1, 2, 2, 2, 2],
+            "kernel_sizes": None,
+            "expansion_ratios": None,
+            "downsampling": "max_pool",
+            "hidden_act": "relu",
+            "decoder_widths": [512, 256, 128, 64],
+            "upsampling": "transpose",
+            "norm": "none",
+            "dropout": 0.5,
+        }
+        return cls(**{**architecture, **kwargs})
+
+    @classmethod
+    def resnet34(cls, **kwargs) -> "UNetConfig":
+        """The notebook's U-Net: ResNet-34 encoder (He et al. 2016), decoder 256-128-64-32-16, Dice + focal loss.
+
+        24.43 M parameters with one input channel, 24.44 M with three. The notebook's Keras graph has the same layers
+        but normalises its input and pre-activates its blocks: 24.44 M, or 24.46 M with the batch statistics.
+        """
+        architecture = {
+            "block_type": "residual",
+            "stem_width": 64,
+            "stem_kernel_size": 7,
+            "stem_stride": 2,
+            "stem_pool": True,
+            "widths": [64, 128, 256, 512],
+            "depths": [3, 4, 6, 3],
+            "strides": [1, 2, 2, 2],
+            "kernel_sizes": None,
+            "expansion_ratios": None,
+            "hidden_act": "relu",
+            "decoder_widths": [256, 128, 64, 32, 16],
+            "norm_eps": 1e-5,
+            "cross_entropy_loss_weight": 0.0,
+            "focal_loss_weight": 1.0,
+        }
+        return cls(**{**architecture, **kwargs})
+
+    @property
+    def skip_widths(self) -> dict[int, int]:
+        """Reduction (1, 2, 4, …) → channels of the encoder's last feature map at that reduction, finest first."""
+        maps = {}
+        reduction, width = 1, self.num_channels
+        if self.stem_width:
+            reduction, width = self.stem_stride, self.stem_width
+            maps[reduction] = width
+        if self.stem_pool:
+            reduction *= 2
+        for stride, width in zip(self.strides, self.widths, strict=True):
+            reduction *= stride
+            maps[reduction] = width
+        return maps
+
+    @property
+    def reduction(self) -> int:
+        """Factor between the input's size and that of the encoder's deepest feature map."""
+        return max(self.skip_widths)
+
+    def validate_stages(self):
+        """Lists agree in length and hold what their names promise."""
+        stages = len(self.widths)
+        if stages == 0:
+            raise ValueError("`widths` is empty; the encoder needs at least one stage.")
+        lists = {"depths": self.depths, "strides": self.strides}
+        if self.block_type == "inverted_residual":
+            lists |= {"kernel_sizes": self.kernel_sizes, "expansion_ratios": self.expansion_ratios}
+        for name, values in lists.items():
+            if values is None or len(values) != stages:
+                raise ValueError(f"`{name}` is {values}; it needs {stages} entries, one per entry of `widths`.")
+        positive = {"widths": self.widths, "decoder_widths": self.decoder_widths, "norm_groups": [self.norm_groups]}
+        for name, values in (positive | lists).items():
+            if any(value < 1 for value in values):
+                raise ValueError(f"`{name}` is {values}; every entry must be at least 1.")
+        if any(stride not in (1, 2) for stride in self.strides):
+            raise ValueError(f"`strides` is {self.strides}; every entry must be 1 or 2.")
+        kernel_sizes = [self.stem_kernel_size, *(self.kernel_sizes or [])]
+        if any(size < 1 or size % 2 == 0 for size in kernel_sizes):
+            raise ValueError(f"kernel sizes (stem first) are {kernel_sizes}; every one must be odd.")
+
+    def validate_stem(self):
+        """A stem is there or not; a half-described one is a mistake."""
+        if self.num_channels < 1:
+            raise ValueError(f"`num_channels` is {self.num_channels}; it must be at least 1.")
+        if self.stem_width < 0:
+            raise ValueError(f"`stem_width` is {self.stem_width}; it must be 0 (no stem) or more.")
+        if self.stem_stride not in (1, 2):
+            raise ValueError(f"`stem_stride` is {self.stem_stride}; it must be 1 or 2.")
+        if self.stem_width == 0 and (self.stem_stride != 1 or self.stem_pool or self.strides[0] != 1):
+            raise ValueError(
+                f"`stem_width` is 0 (no stem), but `stem_stride` is {self.stem_stride}, `stem_pool` {self.stem_pool}, "
+                f"`strides[0]` {self.strides[0]}; without a stem the network starts at full resolution (1, False, 1)."
+            )
+
+    def validate_decoder(self):
+        """The decoder may not enlarge beyond the input."""
+        levels = self.reduction.bit_length() - 1
+        if not 1 <= len(self.decoder_widths) <= levels:
+            raise ValueError(
+                f"`decoder_widths` has {len(self.decoder_widths)} entries; the encoder reduces by {self.reduction}, "
+                f"which leaves room for 1 to {levels}."
+            )
+
+    def validate_norm_and_dropout(self):
+        """Ranges of the numbers that both halves share."""
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`dropout` is {self.dropout}; it must be in [0, 1).")
+        if self.norm == "group":
+            widths = {*self.widths, *self.decoder_widths, *([self.stem_width] if self.stem_width else [])}
+            indivisible = sorted(width for width in widths if width % self.norm_groups)
+            if indivisible:
+                raise ValueError(f"`norm_groups` is {self.norm_groups}; it does not divide the widths {indivisible}.")
+
+    def validate_loss(self):
+        """At least one term counts, and none negatively."""
+        names = ("dice_loss_weight", "cross_entropy_loss_weight", "focal_loss_weight")
+        weights = {name: getattr(self, name) for name in names}
+        if min(weights.values()) < 0 or max(weights.values()) == 0:
+            raise ValueError(f"the loss weights are {weights}; none may be negative and one must be above 0.")
+        if self.dice_smoothing <= 0:
+            raise ValueError(f"`dice_smoothing` is {self.dice_smoothing}; it must be above 0.")
+
+    def validate_labels(self):
+        """Background and at least one foreground label."""
+        if self.num_labels is not None and self.num_labels < 2:
+            raise ValueError(f"`num_labels` is {self.num_labels}; it must be at least 2 (label 0 is the background).")
+
+
+__all__ = ["UNetConfig"]

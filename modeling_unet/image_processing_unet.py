@@ -1,0 +1,370 @@
+"""Any image → `pixel_values`; logits → probabilities and masks at the image's own size.
+
+`read_image` and `read_mask` are the only doors through which pictures enter the project: they check the header before
+anything is decoded, and their errors name the file, the value and what is allowed.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from transformers import BatchFeature, PilBackend
+from transformers.image_utils import PILImageResampling, SizeDict
+from transformers.processing_utils import ImagesKwargs, Unpack
+
+
+MIN_SIDE = 16
+MAX_SIDE = 8192
+IGNORE_INDEX = 255
+
+# Contrast-enhanced vessels and fat reach 3 to 4 standard deviations above the mean of the head; what lies beyond is an
+# artefact that should not set the scale of the first convolution.
+MAX_DEVIATION = 5.0
+
+
+class InvalidImageError(ValueError):
+    """A picture that cannot be used; the message is one sentence that names it and says what is allowed."""
+
+
+# -------------------------------------------------------------------------------------------------------------- reading
+
+
+def read_image(source) -> np.ndarray:
+    """Read one slice without changing its values.
+
+    Args:
+        source: path (`str` or `os.PathLike`), PIL image, NumPy array or torch tensor. Arrays are [H, W], channels last
+            [H, W, 1|3|4] or channels first [1|3|4, H, W], of booleans, integers or floats.
+
+    Returns:
+        [H, W] or [H, W, 3] in the source's own type (uint8, uint16, int32, float32, …), turned upright by the EXIF
+        orientation, palettes expanded, transparency laid over black.
+
+    Raises:
+        InvalidImageError: not an image, truncated, several frames, a side under 16 or over 8192 pixels (known from the
+            header, before decoding), NaN or infinite values, an impossible shape or type.
+    """
+    return _read(source)[0]
+
+
+def read_mask(source) -> np.ndarray:
+    """Read one mask: a source as in [`read_image`] whose values are 0/1, 0/255 or booleans → bool [H, W].
+
+    Raises:
+        InvalidImageError: as `read_image`, and for any other values, which the message lists.
+    """
+    # A mask's palette only paints its labels: what counts are the indices.
+    mask, name = _read(source, keep_palette_indices=True)
+    if mask.ndim == 3:
+        if (mask != mask[..., :1]).any():
+            raise InvalidImageError(
+                f"{name}: the mask is coloured; a mask has one channel with the values 0/1 or 0/255."
+            )
+        mask = mask[..., 0]
+    values = np.unique(mask)
+    if not (np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all()):
+        shown = ", ".join(f"{value:g}" for value in values[:6]) + (", …" if len(values) > 6 else "")
+        raise InvalidImageError(
+            f"{name}: the mask holds {len(values)} different values ({shown}); allowed are 0/1, 0/255 or booleans."
+        )
+    return mask != 0
+
+
+def to_grayscale(image: np.ndarray) -> np.ndarray:
+    """[H, W] or [H, W, 3] of any numeric type → float32 [H, W]; colours are averaged, values are not rescaled."""
+    image = image.astype(np.float32)
+    return image.mean(axis=2) if image.ndim == 3 else image
+
+
+def _read(source, keep_palette_indices: bool = False) -> tuple[np.ndarray, str]:
+    """(checked array, the name to call it by in a message)."""
+    if isinstance(source, (str, os.PathLike)):
+        name = Path(source).name
+        with _open(Path(source), name) as image:
+            return _check_array(_decode(image, name, keep_palette_indices), name), name
+    if isinstance(source, Image.Image):
+        name = Path(getattr(source, "filename", "")).name or "image"
+        _check_size(source.size, name)
+        return _check_array(_decode(source, name, keep_palette_indices), name), name
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu()
+        source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()
+    if isinstance(source, np.ndarray):
+        return _check_array(source, "array"), "array"
+    raise InvalidImageError(
+        f"An input of type {type(source).__name__} is not an image; give a path, a PIL image, an array or a tensor."
+    )
+
+
+def _open(path: Path, name: str) -> Image.Image:
+    """Open a file, header only, and check its size."""
+    if not path.is_file():
+        raise InvalidImageError(f"{name}: there is no such file.")
+    if path.stat().st_size == 0:
+        raise InvalidImageError(f"{name}: the file is empty (0 bytes).")
+    try:
+        image = Image.open(path)
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error))
+        raise InvalidImageError(
+            f"{name}: the image has {int(pixels.group()):,} pixels; at most {MAX_SIDE} × {MAX_SIDE} are accepted."
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InvalidImageError(
+            f"{name}: the file is not an image that can be read (PNG, JPEG, WebP, TIFF or BMP)."
+        ) from error
+    _check_size(image.size, name)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise InvalidImageError(f"{name}: the file holds {frames} frames; give one slice per file.")
+    return image
+
+
+def _decode(image: Image.Image, name: str, keep_palette_indices: bool) -> np.ndarray:
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise InvalidImageError(f"{name}: the image is truncated or damaged and cannot be decoded.") from error
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "P" and keep_palette_indices:
+        return np.asarray(image)
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif image.mode == "LA":
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "RGB", "RGBA", "F", "I") and not image.mode.startswith("I;16"):
+        image = image.convert("RGB")
+    return np.asarray(image)
+
+
+def _check_size(size: tuple[int, int], name: str):
+    width, height = size
+    if min(size) < MIN_SIDE:
+        raise InvalidImageError(
+            f"{name}: the image is {width} × {height} pixels; each side needs at least {MIN_SIDE} pixels."
+        )
+    if max(size) > MAX_SIDE:
+        raise InvalidImageError(
+            f"{name}: the image is {width} × {height} pixels; each side may have at most {MAX_SIDE} pixels."
+        )
+
+
+def _check_array(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind not in "buif":
+        raise InvalidImageError(f"{name}: values of type {array.dtype} are not an image; use integers or floats.")
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
+        array = np.moveaxis(array, 0, 2)
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise InvalidImageError(
+            f"{name}: an array of shape {array.shape} is not a slice; expected [H, W], [H, W, 1|3|4] or [1|3|4, H, W]."
+        )
+    _check_size(array.shape[1::-1], name)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InvalidImageError(f"{name}: the image holds NaN or infinite values; every value must be finite.")
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8) * 255
+    if array.ndim == 3 and array.shape[2] == 4:
+        array = _over_black(array)
+    return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+
+
+def _over_black(rgba: np.ndarray) -> np.ndarray:
+    """[H, W, 4] → [H, W, 3]: what is transparent becomes black, as the background of a slice is."""
+    opaque = np.iinfo(rgba.dtype).max if rgba.dtype.kind in "ui" else 1.0
+    alpha = rgba[..., 3:].astype(np.float32) / opaque
+    rgb = rgba[..., :3] * alpha
+    return (rgb.round() if rgba.dtype.kind in "ui" else rgb).astype(rgba.dtype)
+
+
+# ------------------------------------------------------------------------------------------------------------ processor
+
+
+class UNetImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""
+    foreground_fraction (`float`, defaults to `self.foreground_fraction`):
+        Pixels above this fraction of the 99th percentile are the head; mean and deviation are taken over them alone.
+    """
+
+    foreground_fraction: float
+
+
+class UNetImageProcessor(PilBackend):
+    r"""
+    Prepares slices for [`UNetForSemanticSegmentation`] and brings its logits back to the slices' own size.
+
+    A slice is made grey, fitted into a square of `size["longest_edge"]` pixels with its aspect ratio kept,
+    standardised, and padded at the bottom and right with the value of black.
+
+    Standardisation is scale-free, so that x and k·x, 8 and 16 bit give the same `pixel_values`: the foreground is every
+    pixel above `foreground_fraction` of the 99th percentile (a rule such as `x > 0` would count the noise that
+    compression leaves in the background), and the slice is shifted and scaled to mean 0 and deviation 1 over it.
+    Images with negative values are first shifted to start at 0.
+
+    Accepts whatever [`read_image`] does, one or a list, or a 4-D batch; masks likewise, as [`read_mask`] does.
+
+    Example:
+
+    ```python
+    >>> import numpy as np
+    >>> from modeling_unet import UNetImageProcessor
+
+    >>> processor = UNetImageProcessor()
+    >>> processor(np.random.rand(300, 200), return_tensors="pt")["pixel_values"].shape
+    torch.Size([1, 1, 256, 256])
+    ```
+    """
+
+    valid_kwargs = UNetImageProcessorKwargs
+    model_input_names = ["pixel_values"]  # noqa: RUF012 - the base class's own attribute
+
+    do_resize = True
+    size = {"longest_edge": 256}  # noqa: RUF012
+    resample = PILImageResampling.BILINEAR
+    default_to_square = False
+    foreground_fraction = 0.1
+
+    def __init__(self, **kwargs: Unpack[UNetImageProcessorKwargs]):
+        super().__init__(**kwargs)
+
+    def preprocess(self, images, segmentation_maps=None, **kwargs: Unpack[UNetImageProcessorKwargs]) -> BatchFeature:
+        r"""
+        Args:
+            images: one slice or a list of slices, as [`read_image`] takes them, or a batch [B, C, H, W] | [B, H, W, C].
+            segmentation_maps: the masks that belong to them, of the same native size.
+            return_tensors: `"pt"` or `"np"` for stacked arrays.
+
+        Returns:
+            `BatchFeature` with `pixel_values` float32 [B, 1, S, S] and, given masks, `labels` int64 [B, S, S]: 0, 1,
+            and 255 where the slice was padded.
+
+        Raises:
+            InvalidImageError: a picture that cannot be used, or a mask whose size is not its slice's.
+        """
+        return super().preprocess(images, segmentation_maps, **kwargs)
+
+    def _preprocess_image_like_inputs(
+        self, images, segmentation_maps, size: SizeDict, do_resize: bool, foreground_fraction: float, **kwargs
+    ) -> BatchFeature:
+        side = self._longest_edge(size, kwargs.get("resample")) if do_resize else None
+        slices = [read_image(image) for image in _as_list(images)]
+        data = {"pixel_values": [_prepare_slice(image, side, foreground_fraction) for image in slices]}
+        if segmentation_maps is not None:
+            masks = [read_mask(mask) for mask in _as_list(segmentation_maps)]
+            if len(masks) != len(slices):
+                raise ValueError(f"There are {len(slices)} images and {len(masks)} masks; they must pair up.")
+            for image, mask in zip(slices, masks, strict=True):
+                if image.shape[:2] != mask.shape:
+                    raise InvalidImageError(
+                        f"The mask has {mask.shape[1]} × {mask.shape[0]} pixels and its image "
+                        f"{image.shape[1]} × {image.shape[0]}; they must be of one size."
+                    )
+            data["labels"] = [_prepare_mask(mask, side) for mask in masks]
+        return BatchFeature(data=data, tensor_type=kwargs.get("return_tensors"))
+
+    @staticmethod
+    def _longest_edge(size: SizeDict, resample) -> int:
+        if not size.longest_edge:
+            raise ValueError(f"`size` is {dict(size)}; this processor keeps the aspect ratio and needs `longest_edge`.")
+        if resample != PILImageResampling.BILINEAR:
+            raise ValueError(f"`resample` is {resample}; this processor resizes bilinearly (2) only.")
+        return size.longest_edge
+
+    def post_process_probability(
+        self, outputs, target_sizes: list[tuple[int, int]] | None = None
+    ) -> list[torch.Tensor]:
+        """Tumour probability of every pixel, float32 [H, W] in [0, 1], at the slices' own size.
+
+        Args:
+            outputs: of the model; `logits` [B, num_labels, S, S].
+            target_sizes: (height, width) of every slice before preprocessing; None keeps the logits' size.
+        """
+        return [1 - logits.float().softmax(dim=0)[0] for logits in self._native_logits(outputs.logits, target_sizes)]
+
+    def post_process_semantic_segmentation(
+        self, outputs, target_sizes: list[tuple[int, int]] | None = None
+    ) -> list[torch.Tensor]:
+        """Label of every pixel, int64 [H, W], at the slices' own size; arguments as in `post_process_probability`."""
+        return [logits.argmax(dim=0) for logits in self._native_logits(outputs.logits, target_sizes)]
+
+    @staticmethod
+    def _native_logits(logits: torch.Tensor, target_sizes) -> list[torch.Tensor]:
+        """Undo padding and resizing; how much there was of both follows from the target sizes."""
+        if target_sizes is None:
+            return list(logits)
+        if len(logits) != len(target_sizes):
+            raise ValueError(f"There are {len(target_sizes)} target sizes for {len(logits)} outputs.")
+        native = []
+        for sample, target_size in zip(logits, target_sizes, strict=True):
+            height, width = (int(side) for side in target_size)
+            if sample.shape[-2:] != (height, width):
+                fitted_height, fitted_width = _fit((height, width), max(sample.shape[-2:]))
+                sample = sample[None, :, :fitted_height, :fitted_width]
+                sample = F.interpolate(sample, size=(height, width), mode="bilinear", align_corners=False)[0]
+            native.append(sample)
+        return native
+
+
+def _as_list(images) -> list:
+    if isinstance(images, (list, tuple)):
+        return list(images)
+    if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
+        return list(images)
+    return [images]
+
+
+def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """(height, width) scaled so that the longer one is `side`."""
+    scale = side / max(size)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def _resize(plane: torch.Tensor, side: int) -> torch.Tensor:
+    """[H, W] → [h, w] with a longest edge of `side`; low-pass filtered where it shrinks."""
+    size = _fit(tuple(plane.shape), side)
+    if size == tuple(plane.shape):
+        return plane
+    return F.interpolate(plane[None, None], size=size, mode="bilinear", align_corners=False, antialias=True)[0, 0]
+
+
+def _pad(plane: torch.Tensor, side: int, value: float) -> torch.Tensor:
+    return F.pad(plane, (0, side - plane.shape[1], 0, side - plane.shape[0]), value=value)
+
+
+def _prepare_slice(image: np.ndarray, side: int | None, foreground_fraction: float) -> np.ndarray:
+    """[H, W] or [H, W, 3] → float32 [1, S, S], or [1, H, W] if `side` is None."""
+    plane = torch.from_numpy(to_grayscale(image))
+    if side is not None:
+        plane = _resize(plane, side)
+    plane, black = _standardize(plane, foreground_fraction)
+    if side is not None:
+        plane = _pad(plane, side, black)
+    return plane.numpy()[None]
+
+
+def _prepare_mask(mask: np.ndarray, side: int | None) -> np.ndarray:
+    """bool [H, W] → int64 [S, S]: a pixel is tumour where at least half of it was."""
+    plane = torch.from_numpy(mask.astype(np.float32))
+    if side is not None:
+        plane = _pad((_resize(plane, side) >= 0.5).float(), side, IGNORE_INDEX)
+    return plane.numpy().astype(np.int64)
+
+
+def _standardize(plane: torch.Tensor, foreground_fraction: float) -> tuple[torch.Tensor, float]:
+    """Mean 0 and deviation 1 over the foreground; also what black became. A constant slice becomes all zeros."""
+    plane = plane - min(plane.min().item(), 0.0)
+    bright = float(np.percentile(plane.numpy(), 99))
+    foreground = plane[plane > foreground_fraction * bright]
+    if bright <= 0 or foreground.numel() < 2 or (deviation := foreground.std().item()) <= 1e-6 * bright:
+        return torch.zeros_like(plane), 0.0
+    mean = foreground.mean().item()
+    standardized = ((plane - mean) / deviation).clamp(-MAX_DEVIATION, MAX_DEVIATION)
+    return standardized, max(-mean / deviation, -MAX_DEVIATION)
+
+
+__all__ = ["InvalidImageError", "UNetImageProcessor", "read_image", "read_mask", "to_grayscale"]

@@ -1,0 +1,180 @@
+"""Pictures of a segmentation: the slice at full contrast with the tumour in colour on top.
+
+A picture has two parts, so that a viewer may blend them itself: the slice (`to_display`) and a layer of colour
+(`draw_layer`). `draw_overlay` blends both: `slice + alpha * layer_alpha * (colour - slice)`.
+"""
+
+import re
+
+import cv2
+import numpy as np
+
+
+STYLES = ("fill", "contour", "heatmap")
+DEFAULT_COLOR = "#ff3b30"
+DEFAULT_ALPHA = 0.45
+
+# Above this percentile lie single bright pixels (vessels, artefacts), which would darken all the rest.
+WINDOW_PERCENTILE = 99.8
+# A contour of two pixels is the thinnest that is drawn in its full colour on both sides of the edge.
+MIN_CONTOUR_WIDTH = 2.0
+CONTOUR_WIDTH_PER_SIDE = 1 / 200
+# The bright end of PLASMA is a saturated yellow, whereas that of INFERNO or MAGMA is the white of enhancing tissue.
+COLORMAP = cv2.COLORMAP_PLASMA
+
+
+def to_display(image: np.ndarray) -> np.ndarray:
+    """Turn a slice of any depth into an 8-bit RGB image.
+
+    An 8-bit image keeps its values; any other is windowed linearly from its minimum … 99.8th percentile to 0 … 255.
+    A constant image becomes black.
+
+    Args:
+        image: [H, W] or [H, W, 3], any numeric dtype, finite.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        ValueError: the shape is another one, or a value is not finite.
+    """
+    image = np.asarray(image)
+    if image.size == 0 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+        raise ValueError(f"image has shape {image.shape}; allowed are [H, W] and [H, W, 3]")
+    if image.dtype != np.uint8:
+        image = _window(image)
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image.copy()
+
+
+def draw_overlay(
+    image: np.ndarray,
+    mask: np.ndarray,
+    color: str | tuple[int, int, int] = DEFAULT_COLOR,
+    alpha: float = DEFAULT_ALPHA,
+    style: str = "fill",
+    probability: np.ndarray | None = None,
+) -> np.ndarray:
+    """Blend the tumour in colour over a slice; the anatomy keeps its contrast.
+
+    With "fill" and "contour" every pixel outside the drawn region equals `to_display(image)`; `alpha=0` gives
+    `to_display(image)` with every style.
+
+    Args:
+        image: [H, W] or [H, W, 3], see `to_display`.
+        mask: [H, W], bool or a number that is 0 outside the tumour.
+        color: "#rrggbb" or (red, green, blue) of 0 … 255; "heatmap" does not use it.
+        alpha: opacity of the colour, 0 … 1.
+        style: "fill", "contour" or "heatmap", see `draw_layer`.
+        probability: [H, W], 0 … 1; "heatmap" needs it.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+
+    Raises:
+        ValueError: an argument is outside its range, or the sizes differ.
+    """
+    alpha = check_alpha(alpha)
+    display = to_display(image)
+    layer = draw_layer(mask, color, style, probability)
+    if layer.shape[:2] != display.shape[:2]:
+        raise ValueError(f"mask has size {layer.shape[:2]}, but the image has size {display.shape[:2]}")
+    drawn = layer[..., 3] > 0
+    below, above = display[drawn].astype(np.float32), layer[drawn].astype(np.float32)
+    display[drawn] = np.rint(below + alpha / 255 * above[:, 3:] * (above[:, :3] - below))
+    return display
+
+
+def draw_layer(
+    mask: np.ndarray,
+    color: str | tuple[int, int, int] = DEFAULT_COLOR,
+    style: str = "fill",
+    probability: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draw the colour of an overlay alone, at full opacity, for a viewer that blends it itself.
+
+    The styles: "fill" covers the mask; "contour" is a smooth line along the mask's edge, half inside and half
+    outside, whose width grows with the image; "heatmap" shows the probability as colour and as opacity.
+
+    Args:
+        mask, color, style, probability: as in `draw_overlay`.
+
+    Returns:
+        uint8 [H, W, 4], RGBA with straight (not premultiplied) alpha.
+
+    Raises:
+        ValueError: an argument is outside its range, or the sizes differ.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.size == 0:
+        raise ValueError(f"mask has shape {mask.shape}; allowed is [H, W]")
+    color = parse_color(color)
+    if style == "heatmap":
+        coverage = _check_probability(probability, mask.shape)
+        colors = cv2.applyColorMap(_to_8_bit(coverage), COLORMAP)[..., ::-1]
+    elif style in STYLES:
+        coverage = mask != 0 if style == "fill" else _contour_coverage(mask != 0)
+        colors = np.broadcast_to(np.uint8(color), (*mask.shape, 3))
+    else:
+        raise ValueError(f"style is {style!r}; allowed are {', '.join(STYLES)}")
+    return np.dstack([colors, _to_8_bit(coverage)])
+
+
+def parse_color(color: str | tuple[int, int, int]) -> tuple[int, int, int]:
+    """Read "#rrggbb" (the "#" may be missing) or three whole numbers of 0 … 255 as (red, green, blue).
+
+    Raises:
+        ValueError: the colour is written in another way.
+    """
+    if isinstance(color, str):
+        if re.fullmatch("#?[0-9a-fA-F]{6}", color):
+            return tuple(bytes.fromhex(color.removeprefix("#")))
+    elif len(color) == 3 and all(value in range(256) for value in color):
+        return tuple(int(value) for value in color)
+    raise ValueError(f'color is {color!r}; allowed are "#rrggbb" and (red, green, blue) with values from 0 to 255')
+
+
+def check_alpha(alpha: float) -> float:
+    """Return the opacity, or raise ValueError when it is outside 0 … 1."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; allowed are values from 0 to 1")
+    return alpha
+
+
+def _window(image: np.ndarray) -> np.ndarray:
+    image = image.astype(np.result_type(image, np.float32))
+    if not np.isfinite(image).all():
+        raise ValueError("image holds NaN or infinite values; every pixel must be finite")
+    low, high = np.percentile(image, (0, WINDOW_PERCENTILE)).tolist()
+    if high == low:
+        high = float(image.max())
+    return _to_8_bit(np.clip((image - low) / max(high - low, np.finfo(image.dtype).tiny), 0, 1))
+
+
+def _contour_coverage(mask: np.ndarray) -> np.ndarray:
+    """How much of each pixel the outline covers, 0 … 1; a mask that touches the border is closed along it."""
+    width = max(MIN_CONTOUR_WIDTH, min(mask.shape) * CONTOUR_WIDTH_PER_SIDE)
+    inside = np.pad(mask, 1).astype(np.uint8)
+    distance = np.maximum(_distance_to_zero(inside), _distance_to_zero(1 - inside))[1:-1, 1:-1]
+    # The nearest pixel on the other side is `distance` away, so the edge itself is half a pixel nearer.
+    return np.clip(width / 2 + 0.5 - (distance - 0.5), 0, 1)
+
+
+def _distance_to_zero(mask: np.ndarray) -> np.ndarray:
+    return cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def _check_probability(probability: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+    if probability is None:
+        raise ValueError('style "heatmap" needs the probability')
+    probability = np.asarray(probability)
+    if probability.shape != shape:
+        raise ValueError(f"probability has shape {probability.shape}, but the mask has shape {shape}")
+    low, high = probability.min(), probability.max()
+    # Written so that NaN fails too.
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"probability spans {low} to {high}; allowed are values from 0 to 1")
+    return probability
+
+
+def _to_8_bit(fraction: np.ndarray) -> np.ndarray:
+    return np.rint(fraction * np.float32(255)).astype(np.uint8)

@@ -1,0 +1,348 @@
+"""A slice in, its tumour out: network, mask and measurements behind one call.
+
+Coordinates count pixels from the top left corner; the centre of the first pixel is (x, y) = (0, 0).
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedConfig
+
+from .configuration_unet import UNetConfig
+from .image_processing_unet import UNetImageProcessor, read_image
+from .modeling_unet import UNetForSemanticSegmentation
+from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, draw_overlay, to_display
+
+
+DEFAULT_THRESHOLD = 0.5
+# Smaller specks are noise more often than tumour: they stay in the mask, but do not count as a finding.
+MIN_LESION_AREA_PX = 10
+
+
+# --------------------------------------------------------------------------------------------------------- measurements
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One connected piece of the mask: pixels that touch at an edge or a corner, at least `MIN_LESION_AREA_PX` of them.
+
+    Attributes:
+        area_px: number of pixels.
+        area_mm2: area, or None if the spacing is unknown.
+        box: (x, y, width, height) of the smallest upright rectangle around it, in px.
+        centroid: (x, y), mean of its pixels' centres, in px.
+        longest_diameter_px: largest distance between any two of its points, each pixel taken as a full square: from
+            outer edge to outer edge, so a row of n pixels is √(n² + 1) long.
+        longest_diameter_mm: the same in mm, or None; where pixels are not square, this may be another pair of points.
+        mean_probability: mean tumour probability of its pixels, 0 … 1.
+    """
+
+    area_px: int
+    area_mm2: float | None
+    box: tuple[int, int, int, int]
+    centroid: tuple[float, float]
+    longest_diameter_px: float
+    longest_diameter_mm: float | None
+    mean_probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What the network says about one slice, and everything that follows from it.
+
+    Attributes:
+        image: the slice as it is displayed, uint8 [H, W, 3], RGB.
+        probability: tumour probability of every pixel, float32 [H, W], 0 … 1.
+        threshold: pixels above it belong to the mask.
+        spacing: size of a pixel in mm as (row, column), the order of DICOM's PixelSpacing; None if unknown.
+
+    Raises:
+        ValueError: the sizes differ, the threshold is outside 0 … 1, or the spacing is not two positive numbers.
+    """
+
+    image: np.ndarray
+    probability: np.ndarray
+    threshold: float = DEFAULT_THRESHOLD
+    spacing: tuple[float, float] | None = None
+
+    def __post_init__(self):
+        if self.image.shape[:2] != self.probability.shape:
+            raise ValueError(f"image has shape {self.image.shape}, but the probability has {self.probability.shape}")
+        check_threshold(self.threshold)
+        check_spacing(self.spacing)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Bool [H, W], true where the probability is above the threshold."""
+        return self.probability > self.threshold
+
+    @cached_property
+    def lesions(self) -> list[Lesion]:
+        """The lesions of the mask, largest first."""
+        return find_lesions(self.mask, self.probability, self.spacing)
+
+    @property
+    def tumor_found(self) -> bool:
+        """Whether there is any lesion."""
+        return bool(self.lesions)
+
+    @cached_property
+    def highest_probability(self) -> float:
+        """Highest tumour probability of any pixel, 0 … 1, whatever the threshold."""
+        return float(self.probability.max())
+
+    @cached_property
+    def area_px(self) -> int:
+        """Number of pixels in the mask, those of specks too small for a lesion included."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def area_percent(self) -> float:
+        """Area of the mask in percent of the whole image, background included."""
+        return 100 * self.area_px / self.mask.size
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Area of the mask in mm², or None if the spacing is unknown."""
+        return _area_mm2(self.area_px, self.spacing)
+
+    def at_threshold(self, threshold: float) -> "Segmentation":
+        """The same probabilities cut at another threshold, 0 … 1; the network does not run again."""
+        return replace(self, threshold=threshold)
+
+    def overlay(
+        self,
+        color: str | tuple[int, int, int] = DEFAULT_COLOR,
+        alpha: float = DEFAULT_ALPHA,
+        style: str = "fill",
+    ) -> np.ndarray:
+        """The slice with the tumour in colour, uint8 [H, W, 3]; the arguments are those of `draw_overlay`."""
+        return draw_overlay(self.image, self.mask, color, alpha, style, self.probability)
+
+    def to_dict(self) -> dict:
+        """All measurements in types that JSON knows; the pictures are left out."""
+        height, width = self.mask.shape
+        return {
+            "height": height,
+            "width": width,
+            "threshold": float(self.threshold),
+            "spacing": None if self.spacing is None else [float(side) for side in self.spacing],
+            "tumor_found": self.tumor_found,
+            "highest_probability": self.highest_probability,
+            "area_px": self.area_px,
+            "area_percent": self.area_percent,
+            "area_mm2": self.area_mm2,
+            "lesions": [asdict(lesion) for lesion in self.lesions],
+        }
+
+
+def find_lesions(mask: np.ndarray, probability: np.ndarray, spacing: tuple[float, float] | None = None) -> list[Lesion]:
+    """Measure the 8-connected pieces of a mask that have at least `MIN_LESION_AREA_PX` pixels.
+
+    Args:
+        mask: bool [H, W].
+        probability: [H, W], 0 … 1.
+        spacing: size of a pixel in mm as (row, column), or None.
+
+    Returns:
+        The lesions, largest first.
+    """
+    _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    lesions = []
+    for label in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= MIN_LESION_AREA_PX):
+        if label == 0:  # the background
+            continue
+        x, y, width, height, area = stats[label].tolist()
+        window = np.s_[y : y + height, x : x + width]
+        inside = labels[window] == label
+        lesions.append(
+            Lesion(
+                area_px=area,
+                area_mm2=_area_mm2(area, spacing),
+                box=(x, y, width, height),
+                centroid=tuple(centroids[label].tolist()),
+                longest_diameter_px=longest_diameter(inside),
+                longest_diameter_mm=None if spacing is None else longest_diameter(inside, spacing),
+                mean_probability=float(probability[window][inside].mean(dtype=np.float64)),
+            )
+        )
+    return sorted(lesions, key=lambda lesion: lesion.area_px, reverse=True)
+
+
+def longest_diameter(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
+    """Largest distance between any two points of a mask whose pixels are rectangles of the size `spacing`.
+
+    Args:
+        mask: bool [H, W], not empty.
+        spacing: height and width of a pixel; the result is in the same unit.
+    """
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    pixels = np.concatenate(contours)  # [N, 1, 2], x before y
+    corners = (pixels + np.array([(0, 0), (0, 1), (1, 0), (1, 1)])).reshape(-1, 2)
+    # The two points that lie farthest apart are corners of the convex hull, and those are few enough to try every pair.
+    hull = cv2.convexHull(corners.astype(np.int32))[:, 0] * spacing[::-1]
+    return float(np.linalg.norm(hull[:, None] - hull, axis=2).max())
+
+
+def check_threshold(threshold: float) -> float:
+    """Return the threshold, or raise ValueError when it is outside 0 … 1."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; allowed are values from 0 to 1")
+    return threshold
+
+
+def check_spacing(spacing: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return the spacing, or raise ValueError when it is neither None nor two positive numbers."""
+    if spacing is not None and not (len(spacing) == 2 and all(0 < side < math.inf for side in spacing)):
+        raise ValueError(f"spacing is {spacing}; allowed are two positive numbers, row and column in mm")
+    return spacing
+
+
+def _area_mm2(area_px: int, spacing: tuple[float, float] | None) -> float | None:
+    return None if spacing is None else float(area_px * spacing[0] * spacing[1])
+
+
+# ------------------------------------------------------------------------------------------------------------ segmenter
+
+
+class TumorSegmenter:
+    """Find the tumour in MRI slices of any size and depth.
+
+    Example:
+
+    ```python
+    >>> from modeling_unet import TumorSegmenter
+
+    >>> segmenter = TumorSegmenter.from_pretrained("weights/brain-tumor-unet")
+    >>> segmentation = segmenter("slice.png")
+    >>> segmentation.tumor_found, segmentation.area_px
+    >>> picture = segmentation.overlay(style="contour")
+    ```
+    """
+
+    def __init__(
+        self,
+        model: UNetForSemanticSegmentation,
+        image_processor: UNetImageProcessor,
+        device: str | torch.device = "auto",
+    ):
+        """Take the model over: it is moved to `device` and put into evaluation mode."""
+        self.model = model.eval().to(resolve_device(device), memory_format=torch.channels_last)
+        self.image_processor = image_processor
+
+    @classmethod
+    def from_pretrained(cls, path_or_id: str | Path, device: str | torch.device = "auto") -> "TumorSegmenter":
+        """Load model and processor from a folder, or by the id of a model repository on the Hub.
+
+        Code that lies beside the weights is never executed.
+
+        Args:
+            path_or_id: folder or Hub id; a folder never touches the network.
+            device: "auto" takes CUDA, else MPS, else the CPU; or a device such as "cpu" or "cuda:1".
+
+        Raises:
+            ValueError: another kind of model, incomplete weights, or a device that is not there.
+            OSError: there is no model of that name, or its files cannot be read.
+        """
+        with _loading(path_or_id):
+            config, _ = PreTrainedConfig.get_config_dict(path_or_id)
+        model_type = config.get("model_type", "unknown (no config.json)")
+        if model_type != UNetConfig.model_type:
+            raise ValueError(f"the model type of {path_or_id} is {model_type}; allowed is {UNetConfig.model_type}")
+        with _loading(path_or_id):
+            image_processor = UNetImageProcessor.from_pretrained(path_or_id)
+            model, loading = UNetForSemanticSegmentation.from_pretrained(path_or_id, output_loading_info=True)
+        if missing := sorted(loading["missing_keys"]):
+            raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}")
+        return cls(model, image_processor, device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self.model.device
+
+    def __call__(self, image, spacing: tuple[float, float] | None = None) -> Segmentation:
+        """Segment one slice.
+
+        Args:
+            image: whatever `read_image` reads: a path, a PIL image, an array or a tensor.
+            spacing: size of a pixel in mm as (row, column), for measurements in mm.
+
+        Returns:
+            The segmentation, of the slice's own height and width.
+
+        Raises:
+            InvalidImageError: the slice cannot be read.
+            ValueError: the spacing is not two positive numbers.
+        """
+        return next(self.batch([image], spacing=spacing))
+
+    def batch(
+        self, images: Iterable, batch_size: int = 8, spacing: tuple[float, float] | None = None
+    ) -> Iterator[Segmentation]:
+        """Segment many slices, of any mixture of sizes, `batch_size` at a time.
+
+        Args:
+            images: slices as in a call, read only when their turn comes.
+            batch_size: how many go through the network together, at least 1.
+            spacing: as in a call, the same for all.
+
+        Returns:
+            An iterator over one segmentation per slice, in their order.
+
+        Raises:
+            InvalidImageError, ValueError: as in a call, for the whole batch of the slice concerned.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; allowed are whole numbers from 1")
+        check_spacing(spacing)
+        images = iter(images)
+        batches = iter(lambda: list(islice(images, batch_size)), [])
+        return (segmentation for batch in batches for segmentation in self._segment(batch, spacing))
+
+    @torch.inference_mode()
+    def _segment(self, sources: list, spacing: tuple[float, float] | None) -> list[Segmentation]:
+        images = [read_image(source) for source in sources]
+        pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"]
+        pixel_values = pixel_values.to(self.device, self.model.dtype, memory_format=torch.channels_last)
+        outputs = self.model(pixel_values)
+        sizes = [image.shape[:2] for image in images]
+        probabilities = self.image_processor.post_process_probability(outputs, target_sizes=sizes)
+        return [
+            Segmentation(to_display(image), probability.cpu().numpy(), spacing=spacing)
+            for image, probability in zip(images, probabilities, strict=True)
+        ]
+
+
+@contextmanager
+def _loading(path_or_id: str | Path) -> Iterator[None]:
+    """Give the many errors of a failed load one type and a message that names what was to be loaded."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+        place = "the folder" if Path(path_or_id).is_dir() else "the Hub, as there is no such folder"
+        raise OSError(f"cannot load {path_or_id} from {place}: {error}") from error
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """Turn "auto" into the fastest device of this machine, and refuse one that it has not.
+
+    Raises:
+        ValueError: the device is unknown or not available; the message lists those that are.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    names = [name for name, present in available.items() if present]
+    if device == "auto":
+        return torch.device(names[0])
+    if str(device).partition(":")[0] not in names:
+        raise ValueError(f"device is {str(device)!r}; allowed on this machine are auto, {', '.join(names)}")
+    return torch.device(device)

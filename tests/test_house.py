@@ -1,0 +1,307 @@
+"""The repository itself: its metadata agrees, its imports point one way, its files fit."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+import warnings
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 1024 * 1024
+
+MAX_FILE_BYTES = 16 * MIB
+MAX_TREE_BYTES = 30 * MIB
+PICKLE_SUFFIXES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
+
+CODE = ("app.py", "benchmarks", "docs", "modeling_unet", "tests", "train")
+SUPPORTED_PYTHONS = ("3.11", "3.12")
+GONE_IN_PYTHON_3_12 = {"asynchat", "asyncore", "distutils", "imp", "smtpd"}
+
+# Needed without an import statement of ours.
+USED_BY_APP_UNIMPORTED = {
+    "safetensors",  # the format that from_pretrained reads
+}
+USED_BY_DEV_UNIMPORTED = {
+    "accelerate",  # transformers.Trainer stands on it
+    "ruff",  # a command
+}
+
+# These modules travel to the Hub alone, so they may import nothing that transformers does not bring.
+TRAVELLING = ("configuration_unet", "modeling_unet", "image_processing_unet")
+TRAVELLING_MAY_IMPORT = {"PIL", "huggingface_hub.dataclasses", "numpy", "torch", "transformers"}
+
+# https://huggingface.co/docs/hub/spaces-config-reference
+SPACE_COLORS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
+SPACE_KEYS = {
+    *("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file", "license"),
+    *("suggested_hardware", "short_description", "tags", "models", "datasets", "thumbnail", "pinned", "fullWidth"),
+    *("header", "preload_from_hub", "startup_duration_timeout", "disable_embedding", "custom_headers"),
+}
+MAX_SHORT_DESCRIPTION = 60
+
+
+def front_matter() -> dict:
+    """The YAML block that opens README.md and configures the Space."""
+    return yaml.safe_load((ROOT / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+
+
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def pins(name: str) -> dict[str, str]:
+    """Distribution → version of one requirements file, which may hold exact pins only."""
+    pinned = {}
+    for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
+        line = line.partition("#")[0].strip()
+        if line and not line.startswith("-r "):
+            requirement = Requirement(line)
+            (clause,) = requirement.specifier
+            assert clause.operator == "==", f"{name}: {line} is not an exact pin"
+            assert not clause.version.endswith(".*"), f"{name}: {line} is not an exact pin"
+            pinned[canonicalize_name(requirement.name)] = clause.version
+    return pinned
+
+
+def ranges() -> list[Requirement]:
+    project = pyproject()["project"]
+    extras = project["optional-dependencies"].values()
+    return [Requirement(text) for text in (*project["dependencies"], *(text for extra in extras for text in extra))]
+
+
+def submitted_files() -> list[Path]:
+    """Every file that Git tracks or would add."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a Git clone")
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return [path for name in listing.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def sources(*places: str) -> list[Path]:
+    """The Python files at and under the named files and folders, as far as they exist."""
+    found = []
+    for place in places:
+        path = ROOT / place
+        found += [path] if path.is_file() else sorted(path.rglob("*.py"))
+    return found
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 11))
+
+
+def _is_optional(node: ast.AST) -> bool:
+    """Whether `node` is a `try` that goes on without what it fails to import."""
+    if not isinstance(node, ast.Try):
+        return False
+    caught = {ast.unparse(handler.type) for handler in node.handlers if handler.type}
+    reraised = any(isinstance(inner, ast.Raise) for handler in node.handlers for inner in ast.walk(handler))
+    return bool(caught & {"ImportError", "ModuleNotFoundError"}) and not reraised
+
+
+def _import_nodes(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif not _is_optional(child):
+            yield from _import_nodes(child)
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Dotted names of the modules that `path` cannot do without, relative imports left out."""
+    modules = set()
+    for node in _import_nodes(parse(path)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif node.level == 0:
+            modules.add(node.module)
+    return modules
+
+
+def roots(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+def third_party(paths: list[Path]) -> dict[str, str]:
+    """Distribution → one of the files that import it."""
+    first_party = {Path(place).stem for place in CODE} | {path.stem for path in sources("tests")}
+    owners = packages_distributions()
+    found = {}
+    for path in paths:
+        for root in roots(imported_modules(path)) - first_party - sys.stdlib_module_names:
+            for owner in owners.get(root, [root]):
+                found.setdefault(canonicalize_name(owner), str(path.relative_to(ROOT)))
+    return found
+
+
+# The Space
+
+
+def test_front_matter_is_what_a_space_accepts():
+    matter = front_matter()
+    assert set(matter) <= SPACE_KEYS
+    assert matter["sdk"] == "gradio"
+    assert {matter["colorFrom"], matter["colorTo"]} <= SPACE_COLORS
+    assert 0 < len(matter["short_description"]) <= MAX_SHORT_DESCRIPTION
+    assert (ROOT / matter["app_file"]).is_file()
+
+
+def test_sdk_version_is_the_gradio_pin():
+    assert front_matter()["sdk_version"] == pins("requirements.txt")["gradio"]
+
+
+def test_python_version_is_a_string():
+    version = front_matter()["python_version"]
+    assert isinstance(version, str), f"quote python_version, or YAML reads the number {version!r}"
+    assert version == SUPPORTED_PYTHONS[0]
+
+
+def test_license_is_named_the_same_everywhere():
+    assert pyproject()["project"]["license"].lower() == front_matter()["license"] == "apache-2.0"
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+# Requirements
+
+
+def test_supported_pythons_are_declared():
+    allowed = SpecifierSet(pyproject()["project"]["requires-python"])
+    assert all(allowed.contains(f"{version}.0") for version in SUPPORTED_PYTHONS)
+
+
+def test_development_adds_to_the_app_requirements():
+    assert "-r requirements.txt" in (ROOT / "requirements-dev.txt").read_text(encoding="utf-8").splitlines()
+    assert not pins("requirements.txt").keys() & pins("requirements-dev.txt").keys()
+
+
+def test_pins_satisfy_the_ranges():
+    pinned = pins("requirements.txt") | pins("requirements-dev.txt")
+    for requirement in ranges():
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} excludes the pin {version}"
+
+
+def test_minimum_transformers_is_the_one_in_pyproject():
+    from modeling_unet import MINIMUM_TRANSFORMERS
+
+    (requirement,) = (requirement for requirement in ranges() if requirement.name == "transformers")
+    assert f">={MINIMUM_TRANSFORMERS}" in {str(clause) for clause in requirement.specifier}
+
+
+def test_package_dependencies_are_what_it_imports():
+    declared = {canonicalize_name(Requirement(text).name) for text in pyproject()["project"]["dependencies"]}
+    assert declared == third_party(sources("modeling_unet")).keys() | USED_BY_APP_UNIMPORTED
+
+
+def test_requirements_are_what_the_app_imports():
+    needed = third_party(sources("app.py", "modeling_unet"))
+    assert pins("requirements.txt").keys() == needed.keys() | USED_BY_APP_UNIMPORTED
+
+
+def test_development_requirements_are_what_the_rest_imports():
+    needed = third_party(sources("train", "tests", "benchmarks", "docs"))
+    app, development = pins("requirements.txt").keys(), pins("requirements-dev.txt").keys()
+    undeclared = {name: path for name, path in needed.items() if name not in app | development}
+    assert not undeclared
+    assert not development - needed.keys() - USED_BY_DEV_UNIMPORTED, "listed, but nothing imports it"
+
+
+# Imports
+
+
+def test_the_model_package_imports_neither_training_nor_app():
+    for path in sources("modeling_unet"):
+        assert not roots(imported_modules(path)) & {"app", "gradio", "tests", "train"}, path.name
+
+
+def test_the_app_does_not_import_training():
+    for path in sources("app.py"):
+        assert not roots(imported_modules(path)) & {"tests", "train"}
+
+
+def relative_imports(path: Path) -> set[str]:
+    """Sibling modules that `path` imports, `""` for the package itself (`from . import …`)."""
+    return {node.module or "" for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom) and node.level}
+
+
+def travelling_sources() -> list[Path]:
+    """The modules for `trust_remote_code`, with every sibling that they import."""
+    package, waiting, found = ROOT / "modeling_unet", list(TRAVELLING), {}
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = package / f"{name}.py"
+            waiting += relative_imports(found[name])
+    return list(found.values())
+
+
+def test_travelling_modules_import_only_what_transformers_brings():
+    for path in travelling_sources():
+        allowed = tuple(TRAVELLING_MAY_IMPORT | sys.stdlib_module_names)
+        for module in imported_modules(path):
+            assert module in allowed or module.startswith(tuple(f"{name}." for name in allowed)), (
+                f"{path.name}: {module}"
+            )
+
+
+def test_transformers_finds_the_siblings_of_travelling_modules():
+    """Its scanner reads lines, docstrings included, and overlooks `from . import sibling`."""
+    for path in travelling_sources():
+        text = path.read_text(encoding="utf-8")
+        scanned = {*re.findall(r"^\s*from\s+\.(\S+)\s+import", text, re.MULTILINE)}
+        assert scanned == relative_imports(path), path.name
+
+
+# Files
+
+
+def test_submitted_files_fit():
+    sizes = {path: path.stat().st_size for path in submitted_files()}
+    too_large = {str(path.relative_to(ROOT)): size for path, size in sizes.items() if size > MAX_FILE_BYTES}
+    assert not too_large
+    assert sum(sizes.values()) < MAX_TREE_BYTES
+
+
+def test_no_pickle_is_submitted():
+    assert not [str(path.relative_to(ROOT)) for path in submitted_files() if path.suffix.lower() in PICKLE_SUFFIXES]
+
+
+def test_files_need_no_lfs():
+    assert not [path for path in submitted_files() if path.name == ".gitattributes"]
+
+
+@pytest.mark.parametrize("path", sources(*CODE), ids=lambda path: str(path.relative_to(ROOT)))
+def test_sources_compile_on_every_supported_python(path: Path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what 3.11 deprecates, 3.12 complains about aloud
+        compile(parse(path), str(path), "exec")
+    assert not roots(imported_modules(path)) & GONE_IN_PYTHON_3_12
+
+
+def test_wheel_holds_the_model_package_alone(tmp_path: Path):
+    tree = tmp_path / "tree"  # setuptools leaves its build folders beside pyproject.toml
+    for path in (*(ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")), *sources(*CODE)):
+        copy = tree / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "."]
+    built = subprocess.run(command, cwd=tree, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tree.glob("*.whl")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert names == {path.relative_to(ROOT).as_posix() for path in sources("modeling_unet")}

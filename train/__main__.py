@@ -1,0 +1,59 @@
+"""`python -m train COMMAND`: one command line for training and evaluation."""
+
+import logging
+import sys
+
+from transformers import HfArgumentParser
+
+from modeling_unet import InvalidImageError
+
+from .data import DataError
+
+
+USAGE = """usage: python -m train COMMAND [options]
+
+commands:
+  fit        train on a folder of slices and masks
+  evaluate   score a trained model on the persons of a fold
+
+python -m train COMMAND --help lists the options.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    command, options = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if command in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if command not in COMMANDS:
+        print(f"{command} is not a command.\n\n{USAGE}", file=sys.stderr)
+        return 2
+    try:
+        COMMANDS[command](options)
+    except (DataError, InvalidImageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _fit(options: list[str]) -> None:
+    from .trainer import FitArguments, SliceArguments, fit
+
+    parser = HfArgumentParser((SliceArguments, FitArguments), prog="python -m train fit")
+    fit(*parser.parse_args_into_dataclasses(options))
+
+
+def _evaluate(options: list[str]) -> None:
+    from .evaluate import EvaluateArguments, evaluate
+
+    parser = HfArgumentParser(EvaluateArguments, prog="python -m train evaluate")
+    evaluate(*parser.parse_args_into_dataclasses(options))
+
+
+COMMANDS = {"fit": _fit, "evaluate": _evaluate}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

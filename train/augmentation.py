@@ -1,0 +1,87 @@
+"""Random changes to a standardised slice and its mask: geometry of both, then intensities of the slice alone.
+
+One affine warp does all of the geometry, so that a slice is interpolated once. The ranges follow nnU-Net's 2D recipe
+(Isensee et al. 2021, supplementary note 4) where a figure of ours did not speak against it (docs/experiments.md).
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Callable `(pixel_values float32 [1, S, S], labels uint8 [S, S], rng) → the same`, without touching its inputs.
+
+    Ranges are inclusive and drawn uniformly; `*_probability` says how often the step happens at all.
+    """
+
+    flip_probability: float = 0.5  # left and right
+    affine_probability: float = 0.9
+    rotation: float = 20.0  # ± degrees
+    scale: tuple[float, float] = (0.8, 1.25)
+    shear: float = 8.0  # ± degrees
+    shift: float = 0.08  # ± fraction of the side
+
+    gamma_probability: float = 0.3
+    gamma: tuple[float, float] = (0.7, 1.5)
+    contrast_probability: float = 0.3
+    contrast: tuple[float, float] = (0.75, 1.3)
+    brightness: float = 0.25  # ± deviations
+    blur_probability: float = 0.15
+    blur: tuple[float, float] = (0.4, 1.2)  # standard deviation in pixels
+    noise_probability: float = 0.2
+    noise: float = 0.15  # largest standard deviation, in deviations of the slice
+
+    def __call__(
+        self, pixel_values: np.ndarray, labels: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        image, labels = self._warp(pixel_values[0], labels, rng)
+        return self._change_intensities(image, rng)[None], labels
+
+    def _warp(self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        matrix = np.eye(3)
+        if rng.random() < self.affine_probability:
+            matrix = self._random_affine(rng)
+        if rng.random() < self.flip_probability:
+            matrix = matrix @ np.diag([-1.0, 1.0, 1.0])
+        if np.array_equal(matrix, np.eye(3)):
+            return image.copy(), labels.copy()
+        height, width = image.shape
+        center = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
+        offset = np.diag([width, height, 1.0]) @ [*matrix[:2, 2], 1]
+        matrix[:2, 2] = offset[:2]
+        matrix = (center @ matrix @ np.linalg.inv(center))[:2]
+        black = float(image.min())
+        size = (width, height)
+        image = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=black)
+        labels = cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
+        return image, labels
+
+    def _random_affine(self, rng: np.random.Generator) -> np.ndarray:
+        """Rotation · shear · scale about the centre, then a shift in fractions of the side: [3, 3]."""
+        angle, shear = (
+            np.deg2rad(rng.uniform(-self.rotation, self.rotation)),
+            np.tan(np.deg2rad(rng.uniform(-self.shear, self.shear))),
+        )
+        low, high = np.log(self.scale)
+        scale_x, scale_y = np.exp(rng.uniform(low, high) + rng.uniform(-0.05, 0.05, size=2))
+        rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        matrix = np.eye(3)
+        matrix[:2, :2] = rotation @ np.array([[1, shear], [0, 1]]) @ np.diag([scale_x, scale_y])
+        matrix[:2, 2] = rng.uniform(-self.shift, self.shift, size=2)
+        return matrix
+
+    def _change_intensities(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if rng.random() < self.gamma_probability:
+            low, high = image.min(), image.max()
+            span = max(high - low, 1e-6)
+            image = ((image - low) / span) ** rng.uniform(*self.gamma) * span + low
+        if rng.random() < self.contrast_probability:
+            image = image * rng.uniform(*self.contrast) + rng.uniform(-self.brightness, self.brightness)
+        if rng.random() < self.blur_probability:
+            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*self.blur))
+        if rng.random() < self.noise_probability:
+            image = image + rng.normal(0, rng.uniform(0, self.noise), image.shape)
+        return image.astype(np.float32)

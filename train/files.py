@@ -1,0 +1,34 @@
+"""Whole files or none: everything is written to a temporary name beside its place and then renamed."""
+
+import copy
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+
+from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
+
+
+def write_json(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def save_model(model: UNetForSemanticSegmentation, processor: UNetImageProcessor, folder: Path) -> None:
+    """Write config, weights, processor and code: a folder for `from_pretrained`, here and with `trust_remote_code`.
+
+    The weights are stored as float16, half the size; the config says float32, so that a plain load computes in that.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        half = copy.deepcopy(model).half()
+        half.save_pretrained(temporary)
+        half.config.dtype = torch.float32
+        half.config.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
+        for path in Path(temporary).iterdir():
+            os.replace(path, folder / path.name)
