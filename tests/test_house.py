@@ -208,8 +208,8 @@ def test_package_dependencies_are_what_it_imports():
     assert declared == third_party(sources("modeling_unet")).keys() | USED_BY_APP_UNIMPORTED
 
 
-def test_requirements_are_what_the_app_imports():
-    needed = third_party(sources("app.py", "modeling_unet"))
+def test_requirements_are_what_the_app_and_the_evaluation_import():
+    needed = third_party(sources("app.py", "modeling_unet", "train/data.py", "train/evaluate.py"))
     assert pins("requirements.txt").keys() == needed.keys() | USED_BY_APP_UNIMPORTED
 
 

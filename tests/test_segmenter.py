@@ -286,6 +286,12 @@ class TestSegmenter:
         assert segmentation.image.dtype == np.uint8 and segmentation.image.max() == 255
         np.testing.assert_allclose(segmentation.probability, segmenter(image / 65535).probability, atol=1e-4)
 
+    def test_model_in_bfloat16(self, model_dir, segmenter):
+        model = UNetForSemanticSegmentation.from_pretrained(model_dir, dtype=torch.bfloat16)
+        probability = TumorSegmenter(model, segmenter.image_processor, "cpu")(noise(40, 30)).probability
+        assert probability.dtype == np.float32
+        np.testing.assert_allclose(probability, segmenter(noise(40, 30)).probability, atol=0.05)
+
     @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
     def test_batch_equals_single(self, segmenter, batch_size):
         images = [noise(40, 30, seed=0), noise(64, 64, 3, seed=1), noise(17, 90, seed=2), noise(33, 33, seed=3)]

@@ -74,20 +74,16 @@ def evaluate(arguments: EvaluateArguments) -> dict:
 
 
 def format_table(report: dict) -> str:
-    """The figures of a report as a Markdown table, one row for all slices and one per tumour type."""
-    lines = [
-        "| slices | n | persons | slice_dice (95 % interval) | person_dice | pooled_dice | slice_iou | zero Dice |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    """The figures of a report as a Markdown table: a row for all slices and one per tumour type."""
+    columns = ["slice_dice", "person_dice", "pooled_dice", "slice_iou"]
+    header = ["", "slices", "persons", "slice_dice", "95 % interval", *columns[1:], "zero_dice_rate"]
+    rows = [header, ["---"] * len(header)]
     for name, figures in {"all": report["all"], **report["by_tumor_type"]}.items():
-        low, high = figures["slice_dice_interval"]
-        lines.append(
-            f"| {name} | {figures['slices']} | {figures['persons']} "
-            f"| {figures['slice_dice']:.4f} ({low:.3f}–{high:.3f}) "
-            f"| {figures['person_dice']:.4f} | {figures['pooled_dice']:.4f} | {figures['slice_iou']:.4f} "
-            f"| {figures['zero_dice_rate']:.2%} |"
-        )
-    return "\n".join(lines)
+        dice, *others = (f"{figures[column]:.4f}" for column in columns)
+        interval = "{:.3f}–{:.3f}".format(*figures["slice_dice_interval"])
+        zero = f"{figures['zero_dice_rate']:.1%}"
+        rows.append([name, str(figures["slices"]), str(figures["persons"]), dice, interval, *others, zero])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _figures(overlaps: list[Overlap], persons: list[str], tumor_types: list[str]) -> dict[str, dict]:

@@ -1,0 +1,37 @@
+"""Small made-up slices for the tests of training: a bright disc, the tumour, in a grey head on black."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def draw_slice(rng: np.random.Generator, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """(image uint8 [side, side], mask uint8 of 0 and 255)."""
+    image = np.zeros((side, side), np.uint8)
+    cv2.ellipse(image, (side // 2, side // 2), (side * 2 // 5, side * 9 // 20), 0, 0, 360, 90, -1)
+    mask = np.zeros_like(image)
+    center = rng.integers(side * 3 // 8, side * 5 // 8, size=2).tolist()
+    cv2.circle(mask, center, int(rng.integers(side // 12, side // 7)), 255, -1)
+    image[mask > 0] = 190
+    noise = rng.normal(0, 6, image.shape) * (image > 0)
+    return np.clip(image + noise, 0, 255).astype(np.uint8), mask
+
+
+def write_data_set(folder: Path, count: int = 12, side: int = 64, suffix: str = ".png") -> Path:
+    """`folder/images` and `folder/masks` with slices named 1, 2, …"""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(1, count + 1):
+        image, mask = draw_slice(rng, side)
+        cv2.imwrite(str(folder / "images" / f"{number}{suffix}"), image)
+        cv2.imwrite(str(folder / "masks" / f"{number}.png"), mask)
+    return folder
+
+
+def write_persons(path: Path, persons: list[str]) -> Path:
+    """A `--persons` file that gives slice 1 to the first person, and so on."""
+    lines = [f"{number},{person}" for number, person in enumerate(persons, start=1)]
+    path.write_text("\n".join(["slice,person_id", *lines]) + "\n")
+    return path
