@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from slices import write_data_set, write_persons
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor
+from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
 from train.__main__ import main
 from train.files import save_model, write_json
+from train.metrics import Overlap
 from train.trainer import ARCHITECTURES, ExponentialMovingAverage, FitArguments, SegmentationTrainer
 
 
@@ -101,12 +102,26 @@ def test_the_folder_loads_by_every_route(trained):
     assert isinstance(AutoImageProcessor.from_pretrained(trained), UNetImageProcessor)
     assert {"configuration_unet.py", "modeling_unet.py"} <= {path.name for path in trained.iterdir()}
     record = json.loads((trained / "training.json").read_text())
-    assert record["slice_arguments"]["fold"] == 0 and record["training_slices"] == 16
+    assert record["fold"] == 0 and record["training_slices"] == 16
 
 
 def test_no_pickle_lies_beside_the_weights(trained):
     assert not [path.name for path in trained.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
     assert not list(trained.rglob("training_args.bin"))
+
+
+def test_storing_weights_as_float16_costs_less_than_a_thousandth_of_dice(trained, folder):
+    newest = max(trained.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    stored = TumorSegmenter.from_pretrained(trained)
+    exact = TumorSegmenter.from_pretrained(trained)
+    exact.model.load_state_dict(load_file(newest / "ema.safetensors"), strict=False)
+    images = sorted((folder / "images").iterdir())
+    masks = [read_mask(folder / "masks" / image.name) for image in images]
+    dice = [
+        sum(Overlap.of(found.mask, mask).dice for found, mask in zip(segmenter.batch(images), masks, strict=True))
+        for segmenter in (stored, exact)
+    ]
+    assert abs(dice[0] - dice[1]) / len(images) < 0.001
 
 
 def test_saved_weights_are_the_average(trained):
@@ -127,10 +142,8 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(folder, tmp_path):
     fit(folder, straight, *options)
     fit(folder, stopped, *options[:1], "1", *options[2:])
     fit(folder, stopped, *options)
-    losses = [
-        [entry["loss"] for entry in json.loads((run / "training.json").read_text())["log"] if "loss" in entry]
-        for run in (straight, stopped)
-    ]
+    states = [json.loads((run / "checkpoint-12" / "trainer_state.json").read_text()) for run in (straight, stopped)]
+    losses = [[entry["loss"] for entry in state["log_history"] if "loss" in entry] for state in states]
     assert len(losses[0]) == 12 and losses[0] == losses[1]
     ours, theirs = (load_file(run / "model.safetensors") for run in (straight, stopped))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -5,10 +5,6 @@ import sys
 
 from transformers import HfArgumentParser
 
-from modeling_unet import InvalidImageError
-
-from .data import DataError
-
 
 USAGE = """usage: python -m train COMMAND [options]
 
@@ -32,7 +28,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         COMMANDS[command](options)
-    except (DataError, InvalidImageError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

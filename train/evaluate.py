@@ -98,7 +98,7 @@ def _warn_if_trained_on(arguments: EvaluateArguments) -> None:
     """The record beside the weights says which fold was held out; any other fold was trained on."""
     record = Path(arguments.model) / "training.json"
     if record.is_file():
-        held_out = json.loads(record.read_text())["slice_arguments"]["fold"]
+        held_out = json.loads(record.read_text())["fold"]
         if held_out != arguments.fold:
             logger.warning(
                 "THIS MODEL WAS TRAINED ON FOLD %d (it held out fold %d): these figures say nothing about new people.",

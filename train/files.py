@@ -26,6 +26,8 @@ def save_model(model: UNetForSemanticSegmentation, processor: UNetImageProcessor
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         half = copy.deepcopy(model).half()
+        # Saving names only the class that is saved; the bare network can be loaded from the same file.
+        half.config.auto_map = {"AutoModel": "modeling_unet.UNetModel"}
         half.save_pretrained(temporary)
         half.config.dtype = torch.float32
         half.config.save_pretrained(temporary)

@@ -7,10 +7,10 @@ The defaults are the recipe of the shipped weights; every field of `transformers
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import platform
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import safetensors.torch
 import torch
 import transformers
+from datasets import Dataset
 from torch import nn
 from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
@@ -40,13 +41,14 @@ ARCHITECTURES = {
     "ronneberger2015": UNetConfig.ronneberger2015,
 }
 EMA_FILE = "ema.safetensors"
+WATCHED = ("eval_dice_at_network_size", "eval_zero_dice_rate")
 
 
 def has_fast_bfloat16() -> bool:
     """Whether the machine computes in bfloat16 natively: a GPU that does, or a CPU with AMX or AVX-512 BF16."""
     if torch.accelerator.is_available():
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch we accept
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
@@ -62,10 +64,10 @@ class SliceArguments:
     architecture: str = field(
         default="efficientnet-lite0", metadata={"help": "Encoder of the U-Net.", "choices": list(ARCHITECTURES)}
     )
-    encoder_weights: str = field(
-        default="imagenet",
+    encoder_weights: str | None = field(
+        default=None,
         metadata={
-            "help": "What the encoder starts from (imagenet: efficientnet-lite0 only).",
+            "help": "What the encoder starts from; by default imagenet for efficientnet-lite0, random for the others.",
             "choices": ["imagenet", "random"],
         },
     )
@@ -191,12 +193,12 @@ class _EachStep(TrainerCallback):
         self.trainer.ema.update(self.trainer.model)
 
 
-def fit(slice_arguments: SliceArguments, fit_arguments: FitArguments) -> dict[str, float]:
+def fit(slice_arguments: SliceArguments, fit_arguments: FitArguments) -> dict:
     """Train on all folds but one, resuming what is found in `output_dir`, and save the averaged weights there.
 
     Returns:
-        The last epoch's validation metrics. Their Dice is taken at the network's resolution, to watch the training;
-        figures to report come from `python -m train evaluate`.
+        The record of the run that is written to `training.json`. The Dice in it is taken at the network's resolution,
+        to watch the training; figures to report come from `python -m train evaluate`.
     """
     transformers.set_seed(fit_arguments.seed)
     slices = load_slices(slice_arguments.data_dir, slice_arguments.persons)
@@ -221,31 +223,45 @@ def fit(slice_arguments: SliceArguments, fit_arguments: FitArguments) -> dict[st
     checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
     if checkpoint:
         logger.info("Resuming from %s.", checkpoint)
-    started = time.time()
     trainer.train(resume_from_checkpoint=checkpoint)
     with trainer.ema.applied_to(trainer.model):
         save_model(trainer.model, processor, output_dir)
-    record = {
-        "slice_arguments": asdict(slice_arguments),
-        "fit_arguments": fit_arguments.to_sanitized_dict(),
-        "augmentation": asdict(Augmentation()),
-        "training_persons": len(set(training["person_id"])),
-        "training_slices": len(training),
-        "seconds_since_start_or_resume": round(time.time() - started),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {_accelerator()}",
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "log": trainer.state.log_history,
-    }
+    record = _record(slice_arguments, trainer, training)
     write_json(output_dir / "training.json", record)
-    return next(entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry)
+    return record
 
 
 def build_model(arguments: SliceArguments) -> UNetForSemanticSegmentation:
     model = UNetForSemanticSegmentation(ARCHITECTURES[arguments.architecture]())
-    if arguments.encoder_weights == "imagenet":
+    default = "imagenet" if arguments.architecture == "efficientnet-lite0" else "random"
+    if (arguments.encoder_weights or default) == "imagenet":
         load_imagenet_encoder(model)
     return model.to(memory_format=torch.channels_last)
+
+
+def _record(slice_arguments: SliceArguments, trainer: SegmentationTrainer, training: Dataset) -> dict:
+    """What it takes to repeat the run, and how it went; where the files lay stays private."""
+    log = trainer.state.log_history
+    mask_hashes = "".join(sorted(training["mask_sha256"]))
+    return {
+        "fold": slice_arguments.fold,
+        "architecture": slice_arguments.architecture,
+        "image_size": slice_arguments.image_size,
+        "ema_decay": slice_arguments.ema_decay,
+        "trainer": {name: getattr(trainer.args, name) for name in FitArguments.__annotations__},
+        "augmentation": asdict(trainer.train_dataset.augmentation),
+        "training_persons": len(set(training["person_id"])),
+        "training_slices": len(training),
+        "training_masks_sha256": hashlib.sha256(mask_hashes.encode()).hexdigest(),
+        "steps": trainer.state.global_step,
+        "seconds": round(sum(entry.get("train_runtime", 0) for entry in log)),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {_accelerator()}",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "validation": [
+            {name: entry[name] for name in ("epoch", "eval_loss", *WATCHED)} for entry in log if "eval_loss" in entry
+        ],
+    }
 
 
 def _accelerator() -> str:
