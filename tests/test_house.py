@@ -305,3 +305,14 @@ def test_wheel_holds_the_model_package_alone(tmp_path: Path):
     (wheel,) = tree.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == {path.relative_to(ROOT).as_posix() for path in sources("modeling_unet")}
+
+
+def test_an_older_transformers_is_refused_in_one_sentence():
+    from modeling_unet import MINIMUM_TRANSFORMERS
+
+    program = "import transformers; transformers.__version__ = '5.0.0'; import modeling_unet"
+    process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    last_line = process.stderr.strip().splitlines()[-1]
+    assert last_line.startswith(
+        f"ImportError: brain-tumor-unet needs transformers >= {MINIMUM_TRANSFORMERS} and found 5.0.0"
+    )

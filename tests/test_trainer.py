@@ -156,6 +156,7 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(folder, tmp_path):
     ("options", "message"),
     [
         (["fit", "--data_dir", "nowhere", "--fold", "0", "--output_dir", "OUT"], "nowhere/images is not there"),
+        (["fit", "--data_dir", "nowhere", "--fold", "0"], "--output_dir is missing"),
         (["evaluate", "--data_dir", "nowhere", "--fold", "0", "--model", "nowhere"], "nowhere/images is not there"),
     ],
 )

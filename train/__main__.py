@@ -37,14 +37,16 @@ def main(arguments: list[str]) -> int:
 def _fit(options: list[str]) -> None:
     from .trainer import FitArguments, SliceArguments, fit
 
-    parser = HfArgumentParser((SliceArguments, FitArguments), prog="python -m train fit")
+    usage = "python -m train fit --data_dir DATA --output_dir RUN --fold K [options]"
+    parser = HfArgumentParser((SliceArguments, FitArguments), prog="python -m train fit", usage=usage)
     fit(*parser.parse_args_into_dataclasses(options))
 
 
 def _evaluate(options: list[str]) -> None:
     from .evaluate import EvaluateArguments, evaluate
 
-    parser = HfArgumentParser(EvaluateArguments, prog="python -m train evaluate")
+    usage = "python -m train evaluate --data_dir DATA --model RUN --fold K [options]"
+    parser = HfArgumentParser(EvaluateArguments, prog="python -m train evaluate", usage=usage)
     evaluate(*parser.parse_args_into_dataclasses(options))
 
 

@@ -101,6 +101,8 @@ class FitArguments(TrainingArguments):
     seed: int = 0
 
     def __post_init__(self):
+        if self.output_dir is None:
+            raise ValueError("--output_dir is missing; name the folder for checkpoints and the trained model.")
         # The Trainer refuses bfloat16 on a CPU unless it is told that the CPU is meant.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
