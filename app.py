@@ -360,7 +360,7 @@ def draw_report(cut: Segmentation, shown: Shown) -> str:
         diameters.insert(0, f"{max((lesion.longest_diameter_mm for lesion in cut.lesions), default=0):.1f} mm")
     rows = {"Area": areas, "Longest diameter": diameters, "Lesions": [str(len(cut.lesions))]}
     if shown.truth is not None:
-        rows["Dice"] = [f"{dice(cut.mask, shown.truth):.2f}", "with the outline drawn by hand"]
+        rows["Dice"] = [f"{cut.dice(shown.truth):.2f}", "with the outline drawn by hand"]
     cells = "".join(
         f"<div><dt>{name}</dt><dd>{value}<small>{' · '.join(notes)}</small></dd></div>"
         for name, (value, *notes) in rows.items()
@@ -392,10 +392,6 @@ def describe(example: Path) -> str:
 def thumbnail(path: Path, side: int = 128) -> str:
     with Image.open(path) as image:
         return data_uri(np.asarray(image.convert("L").resize((side, side))))
-
-
-def dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    return 2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth))
 
 
 def to_picture(mask: np.ndarray) -> np.ndarray:

@@ -119,6 +119,13 @@ class Segmentation:
         """The same probabilities cut at another threshold, 0 … 1; the network does not run again."""
         return replace(self, threshold=threshold)
 
+    def dice(self, truth: np.ndarray) -> float:
+        """Dice of the mask with a true one, bool [H, W]: 0 … 1, and 1 where both are empty."""
+        if truth.shape != self.mask.shape:
+            raise ValueError(f"the true mask has shape {truth.shape}, but the slice has {self.mask.shape}")
+        total = self.area_px + np.count_nonzero(truth)
+        return 2 * np.count_nonzero(self.mask & truth) / total if total else 1.0
+
     def overlay(
         self,
         color: str | tuple[int, int, int] = DEFAULT_COLOR,

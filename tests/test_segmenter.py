@@ -418,3 +418,22 @@ class TestDevice:
         devices = {"elsewhere": torch.device("meta")}
         monkeypatch.setattr("modeling_unet.segmenter.resolve_device", devices.get)
         assert TumorSegmenter.from_pretrained(model_dir, device="elsewhere").device == torch.device("meta")
+
+
+# Dice
+
+
+@pytest.mark.parametrize(
+    ("found", "true", "dice"), [(40, 40, 1.0), (40, 20, 2 * 20 / 60), (20, 0, 0.0), (0, 20, 0.0), (0, 0, 1.0)]
+)
+def test_dice_by_hand(found, true, dice):
+    """Both masks are the first pixels of a row-major 10 × 10 slice, so the smaller lies inside the larger."""
+    first = np.arange(100).reshape(10, 10)
+    segmentation = Segmentation(np.zeros((10, 10, 3), np.uint8), (first < found).astype(np.float32))
+    assert segmentation.dice(first < true) == pytest.approx(dice)
+
+
+def test_dice_needs_a_truth_of_the_same_size():
+    segmentation = Segmentation(np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10), np.float32))
+    with pytest.raises(ValueError, match=r"\(5, 10\).*\(10, 10\)"):
+        segmentation.dice(np.zeros((5, 10), bool))

@@ -33,4 +33,5 @@ def save_model(model: UNetForSemanticSegmentation, processor: UNetImageProcessor
         half.config.save_pretrained(temporary)
         processor.save_pretrained(temporary)
         for path in Path(temporary).iterdir():
+            path.chmod(0o644)  # the weights come readable by their owner alone
             os.replace(path, folder / path.name)
