@@ -256,7 +256,7 @@ def _record(slice_arguments: SliceArguments, trainer: SegmentationTrainer, train
         "training_slices": len(training),
         "training_masks_sha256": hashlib.sha256(mask_hashes.encode()).hexdigest(),
         "steps": trainer.state.global_step,
-        "seconds": round(sum(entry.get("train_runtime", 0) for entry in log)),
+        "seconds_since_last_start": round(log[-1].get("train_runtime", 0)),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {_accelerator()}",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
