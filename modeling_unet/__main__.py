@@ -13,11 +13,11 @@ from PIL import Image
 from tqdm import tqdm
 from transformers.utils import logging
 
+from .image_processing_unet import IMAGE_SUFFIXES
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, STYLES, check_alpha, parse_color
 from .segmenter import DEFAULT_THRESHOLD, Segmentation, TumorSegmenter, check_spacing, check_threshold
 
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "weights" / "brain-tumor-unet"
 SUMMARY_NAME = "summary.csv"
 SUMMARY_COLUMNS = (

@@ -4,6 +4,7 @@ from typing import Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 
 @strict
@@ -175,6 +176,7 @@ class UNetConfig(PreTrainedConfig):
             maps[reduction] = width
         if self.stem_pool:
             reduction *= 2
+            maps[reduction] = width
         for stride, width in zip(self.strides, self.widths, strict=True):
             reduction *= stride
             maps[reduction] = width
@@ -185,7 +187,16 @@ class UNetConfig(PreTrainedConfig):
         """Factor between the input's size and that of the encoder's deepest feature map."""
         return max(self.skip_widths)
 
-    def validate_stages(self):
+    def validate_fields(self):
+        """Check what fields mean together; each check may rely on those before it."""
+        self._check_stages()
+        self._check_stem()
+        self._check_decoder()
+        self._check_layers()
+        self._check_loss()
+        self._check_labels()
+
+    def _check_stages(self):
         """Lists agree in length and hold what their names promise."""
         stages = len(self.widths)
         if stages == 0:
@@ -206,7 +217,7 @@ class UNetConfig(PreTrainedConfig):
         if any(size < 1 or size % 2 == 0 for size in kernel_sizes):
             raise ValueError(f"kernel sizes (stem first) are {kernel_sizes}; every one must be odd.")
 
-    def validate_stem(self):
+    def _check_stem(self):
         """A stem is there or not; a half-described one is a mistake."""
         if self.num_channels < 1:
             raise ValueError(f"`num_channels` is {self.num_channels}; it must be at least 1.")
@@ -220,7 +231,7 @@ class UNetConfig(PreTrainedConfig):
                 f"`strides[0]` {self.strides[0]}; without a stem the network starts at full resolution (1, False, 1)."
             )
 
-    def validate_decoder(self):
+    def _check_decoder(self):
         """The decoder may not enlarge beyond the input."""
         levels = self.reduction.bit_length() - 1
         if not 1 <= len(self.decoder_widths) <= levels:
@@ -229,8 +240,13 @@ class UNetConfig(PreTrainedConfig):
                 f"which leaves room for 1 to {levels}."
             )
 
-    def validate_norm_and_dropout(self):
+    def _check_layers(self):
         """Ranges of the numbers that both halves share."""
+        for name in ("hidden_act", "decoder_act"):
+            if getattr(self, name) not in ACT2FN:
+                raise ValueError(f"`{name}` is {getattr(self, name)}; it must be one of {', '.join(ACT2FN)}.")
+        if self.norm_eps <= 0:
+            raise ValueError(f"`norm_eps` is {self.norm_eps}; it must be above 0.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` is {self.dropout}; it must be in [0, 1).")
         if self.norm == "group":
@@ -239,16 +255,20 @@ class UNetConfig(PreTrainedConfig):
             if indivisible:
                 raise ValueError(f"`norm_groups` is {self.norm_groups}; it does not divide the widths {indivisible}.")
 
-    def validate_loss(self):
+    def _check_loss(self):
         """At least one term counts, and none negatively."""
         names = ("dice_loss_weight", "cross_entropy_loss_weight", "focal_loss_weight")
         weights = {name: getattr(self, name) for name in names}
         if min(weights.values()) < 0 or max(weights.values()) == 0:
             raise ValueError(f"the loss weights are {weights}; none may be negative and one must be above 0.")
+        if not 0 <= self.focal_alpha <= 1:
+            raise ValueError(f"`focal_alpha` is {self.focal_alpha}; it must be in [0, 1].")
+        if self.focal_gamma < 0:
+            raise ValueError(f"`focal_gamma` is {self.focal_gamma}; it must not be negative.")
         if self.dice_smoothing <= 0:
             raise ValueError(f"`dice_smoothing` is {self.dice_smoothing}; it must be above 0.")
 
-    def validate_labels(self):
+    def _check_labels(self):
         """Background and at least one foreground label."""
         if self.num_labels is not None and self.num_labels < 2:
             raise ValueError(f"`num_labels` is {self.num_labels}; it must be at least 2 (label 0 is the background).")

@@ -17,6 +17,7 @@ from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MIN_SIDE = 16
 MAX_SIDE = 8192
 IGNORE_INDEX = 255
@@ -48,7 +49,7 @@ def read_image(source) -> np.ndarray:
         InvalidImageError: not an image, truncated, several frames, a side under 16 or over 8192 pixels (known from the
             header, before decoding), NaN or infinite values, an impossible shape or type.
     """
-    return _read(source)[0]
+    return _read(source)
 
 
 def read_mask(source) -> np.ndarray:
@@ -58,7 +59,7 @@ def read_mask(source) -> np.ndarray:
         InvalidImageError: as `read_image`, and for any other values, which the message lists.
     """
     # A mask's palette only paints its labels: what counts are the indices.
-    mask, name = _read(source, keep_palette_indices=True)
+    mask, name = _read(source, keep_palette_indices=True), _name(source)
     if mask.ndim == 3:
         if (mask != mask[..., :1]).any():
             raise InvalidImageError(
@@ -80,64 +81,78 @@ def to_grayscale(image: np.ndarray) -> np.ndarray:
     return image.mean(axis=2) if image.ndim == 3 else image
 
 
-def _read(source, keep_palette_indices: bool = False) -> tuple[np.ndarray, str]:
-    """(checked array, the name to call it by in a message)."""
+def _name(source) -> str:
+    """What to call a source in a message."""
     if isinstance(source, (str, os.PathLike)):
-        name = Path(source).name
-        with _open(Path(source), name) as image:
-            return _check_array(_decode(image, name, keep_palette_indices), name), name
+        return Path(source).name or repr(os.fspath(source))
     if isinstance(source, Image.Image):
-        name = Path(getattr(source, "filename", "")).name or "image"
-        _check_size(source.size, name)
-        return _check_array(_decode(source, name, keep_palette_indices), name), name
+        return Path(getattr(source, "filename", "")).name or "image"
+    return "array"
+
+
+def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
+    name = _name(source)
+    if isinstance(source, (str, os.PathLike)):
+        with _open(Path(source), name) as image:
+            _check_header(image, name)
+            return _check_array(_decode(image, name, keep_palette_indices), name)
+    if isinstance(source, Image.Image):
+        _check_header(source, name)
+        return _check_array(_decode(source, name, keep_palette_indices), name)
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu()
         source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()
     if isinstance(source, np.ndarray):
-        return _check_array(source, "array"), "array"
+        return _check_array(source, name)
     raise InvalidImageError(
         f"An input of type {type(source).__name__} is not an image; give a path, a PIL image, an array or a tensor."
     )
 
 
 def _open(path: Path, name: str) -> Image.Image:
-    """Open a file, header only, and check its size."""
-    if not path.is_file():
-        raise InvalidImageError(f"{name}: there is no such file.")
-    if path.stat().st_size == 0:
+    """Open a file; nothing but its header is read."""
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError) as error:
+        raise InvalidImageError(f"{name}: there is no such file.") from error
+    if size == 0:
         raise InvalidImageError(f"{name}: the file is empty (0 bytes).")
     try:
-        image = Image.open(path)
+        return Image.open(path)
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         raise InvalidImageError(
             f"{name}: the image has {int(pixels.group()):,} pixels; at most {MAX_SIDE} × {MAX_SIDE} are accepted."
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    # Pillow's decoders raise whatever they stumble over in a damaged file.
+    except Exception as error:
         raise InvalidImageError(
             f"{name}: the file is not an image that can be read (PNG, JPEG, WebP, TIFF or BMP)."
         ) from error
+
+
+def _check_header(image: Image.Image, name: str):
     _check_size(image.size, name)
-    frames = getattr(image, "n_frames", 1)
+    try:
+        frames = getattr(image, "n_frames", 1)
+    except Exception as error:
+        raise InvalidImageError(f"{name}: the image is damaged; its frames cannot be counted.") from error
     if frames > 1:
         raise InvalidImageError(f"{name}: the file holds {frames} frames; give one slice per file.")
-    return image
 
 
 def _decode(image: Image.Image, name: str, keep_palette_indices: bool) -> np.ndarray:
     try:
         image.load()
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        image = ImageOps.exif_transpose(image)
+    except Exception as error:
         raise InvalidImageError(f"{name}: the image is truncated or damaged and cannot be decoded.") from error
-    image = ImageOps.exif_transpose(image)
     if image.mode == "P" and keep_palette_indices:
         return np.asarray(image)
-    if image.mode in ("P", "PA"):
-        image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
+    if image.mode in ("LA", "PA") or ("transparency" in image.info and image.mode in ("P", "L", "RGB")):
+        image = image.convert("RGBA")
     elif image.mode == "1":
         image = image.convert("L")
-    elif image.mode == "LA":
-        image = image.convert("RGBA")
     elif image.mode not in ("L", "RGB", "RGBA", "F", "I") and not image.mode.startswith("I;16"):
         image = image.convert("RGB")
     return np.asarray(image)
@@ -165,8 +180,12 @@ def _check_array(array: np.ndarray, name: str) -> np.ndarray:
             f"{name}: an array of shape {array.shape} is not a slice; expected [H, W], [H, W, 1|3|4] or [1|3|4, H, W]."
         )
     _check_size(array.shape[1::-1], name)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InvalidImageError(f"{name}: the image holds NaN or infinite values; every value must be finite.")
+    with np.errstate(over="ignore"):
+        finite = array.dtype.kind != "f" or np.isfinite(array.astype(np.float32)).all()
+    if not finite:
+        raise InvalidImageError(
+            f"{name}: the image holds NaN or infinite values; every value must be finite (float32)."
+        )
     if array.dtype.kind == "b":
         array = array.astype(np.uint8) * 255
     if array.ndim == 3 and array.shape[2] == 4:
@@ -176,7 +195,8 @@ def _check_array(array: np.ndarray, name: str) -> np.ndarray:
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:
     """[H, W, 4] → [H, W, 3]: what is transparent becomes black, as the background of a slice is."""
-    opaque = np.iinfo(rgba.dtype).max if rgba.dtype.kind in "ui" else 1.0
+    # Wider integers than an image file can hold come from code that computed with 8-bit values.
+    opaque = {"float": 1, "uint16": 65535}.get("float" if rgba.dtype.kind == "f" else rgba.dtype.name, 255)
     alpha = rgba[..., 3:].astype(np.float32) / opaque
     rgb = rgba[..., :3] * alpha
     return (rgb.round() if rgba.dtype.kind in "ui" else rgb).astype(rgba.dtype)
@@ -255,13 +275,14 @@ class UNetImageProcessor(PilBackend):
         slices = [read_image(image) for image in _as_list(images)]
         data = {"pixel_values": [_prepare_slice(image, side, foreground_fraction) for image in slices]}
         if segmentation_maps is not None:
-            masks = [read_mask(mask) for mask in _as_list(segmentation_maps)]
-            if len(masks) != len(slices):
-                raise ValueError(f"There are {len(slices)} images and {len(masks)} masks; they must pair up.")
-            for image, mask in zip(slices, masks, strict=True):
+            sources = _as_list(segmentation_maps)
+            if len(sources) != len(slices):
+                raise ValueError(f"There are {len(slices)} images and {len(sources)} masks; they must pair up.")
+            masks = [read_mask(source) for source in sources]
+            for source, mask, image in zip(sources, masks, slices, strict=True):
                 if image.shape[:2] != mask.shape:
                     raise InvalidImageError(
-                        f"The mask has {mask.shape[1]} × {mask.shape[0]} pixels and its image "
+                        f"{_name(source)}: the mask has {mask.shape[1]} × {mask.shape[0]} pixels and its image "
                         f"{image.shape[1]} × {image.shape[0]}; they must be of one size."
                     )
             data["labels"] = [_prepare_mask(mask, side) for mask in masks]

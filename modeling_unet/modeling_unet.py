@@ -23,6 +23,13 @@ from .configuration_unet import UNetConfig
 # --------------------------------------------------------------------------------------------------------------- blocks
 
 
+class UNetGroupNorm(nn.GroupNorm):
+    """Group normalisation (Wu and He 2018) that takes a 1×1 map too, which `nn.GroupNorm` refuses."""
+
+    def forward(self, hidden_state: Tensor) -> Tensor:
+        return torch.group_norm(hidden_state, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class UNetConvLayer(nn.Sequential):
     """Convolution with 'same' padding, normalisation, activation; `act=None` leaves the last out."""
 
@@ -50,10 +57,9 @@ class UNetConvLayer(nn.Sequential):
         if config.norm == "batch":
             layers.append(nn.BatchNorm2d(width, eps=config.norm_eps, momentum=config.norm_momentum))
         elif config.norm == "group":
-            layers.append(nn.GroupNorm(config.norm_groups, width, eps=config.norm_eps))
+            layers.append(UNetGroupNorm(config.norm_groups, width, eps=config.norm_eps))
         elif config.norm == "instance":
-            # One group per channel is instance normalisation, and unlike nn.InstanceNorm2d it accepts a 1×1 map.
-            layers.append(nn.GroupNorm(width, width, eps=config.norm_eps))
+            layers.append(UNetGroupNorm(width, width, eps=config.norm_eps))  # one group per channel
         if act is not None:
             layers.append(ACT2FN[act])
         super().__init__(*layers)
@@ -301,7 +307,11 @@ def segmentation_loss(logits: Tensor, labels: Tensor, config: UNetConfig) -> Ten
 
 
 class UNetPreTrainedModel(PreTrainedModel):
-    """Weight initialisation, and what loading, saving and checkpointing need to know."""
+    """Weight initialisation, and what loading, saving and checkpointing need to know.
+
+    Gradient checkpointing runs every block's forward pass twice; batch normalisation then updates its running
+    statistics twice as well, as everywhere in PyTorch.
+    """
 
     config: UNetConfig
     config_class = UNetConfig
@@ -418,7 +428,7 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
             )
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        supervised = labels is not None and self.config.deep_supervision
+        supervised = self.training and labels is not None and self.config.deep_supervision
         outputs = self.unet(pixel_values, output_hidden_states=output_hidden_states or supervised, return_dict=True)
         logits = self._logits(self.head, outputs.last_hidden_state, size)
 
@@ -436,7 +446,8 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
         logits = head(hidden_state)  # [B, K, h, w]
         padded = [side + -side % self.config.reduction for side in size]
         logits = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)
-        logits = logits[..., : size[0], : size[1]]
+        # Padding by a negative amount crops; unlike a slice, an exported graph takes it at every size.
+        logits = F.pad(logits, (0, size[1] - padded[1], 0, size[0] - padded[0]))
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
     def _deeply_supervised_loss(self, loss: Tensor, hidden_states: tuple[Tensor, ...], labels: Tensor) -> Tensor:

@@ -92,9 +92,11 @@ def test_a_grey_mask_is_refused_with_its_values(folder):
         load_slices(folder)
 
 
-def test_an_unreadable_image_is_named(folder):
-    (folder / "images" / "7.png").write_text("not an image")
-    with pytest.raises(InvalidImageError, match=r"7\.png: the file is not an image"):
+@pytest.mark.parametrize("damage", ["another kind of file", "truncated"])
+def test_an_unreadable_image_is_named(folder, damage):
+    path = folder / "images" / "7.png"
+    path.write_bytes(b"not an image" if damage == "another kind of file" else path.read_bytes()[:-400])
+    with pytest.raises(InvalidImageError, match=r"7\.png: the (file is not an image|image is truncated)"):
         load_slices(folder)
 
 
@@ -131,10 +133,18 @@ def test_test_slices_of_the_known_data_set_are_in_no_fold(known):
 
 
 def test_names_prove_nothing(known, caplog):
-    cv2.imwrite(str(known / "masks" / "1.png"), np.eye(64, dtype=np.uint8) * 255)
+    for number in range(1, 11):
+        cv2.imwrite(str(known / "masks" / f"{number}.png"), np.eye(64, k=number, dtype=np.uint8) * 255)
     slices = load_slices(known)
     assert set(slices["tumor_type"]) == {"unknown"}
     assert "WHO IS WHO IS NOT KNOWN" in caplog.text
+
+
+def test_a_changed_mask_in_the_known_data_set_is_named(known):
+    """Else one edited file would turn the split by person into one by slice, test slices included."""
+    cv2.imwrite(str(known / "masks" / "3.png"), np.eye(64, dtype=np.uint8) * 255)
+    with pytest.raises(DataError, match=r"1 of 10 masks are not the public data set's.*: 3; restore"):
+        load_slices(known)
 
 
 def test_without_persons_it_says_what_the_split_cannot_promise(folder, caplog):
@@ -227,7 +237,7 @@ def test_prepared_slices_are_cached_until_a_file_changes(folder, prepared):
     assert not np.array_equal(again[1]["pixel_values"], prepared[1]["pixel_values"])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [{"num_workers": 0}, {"num_workers": 2}])
 def test_augmentation_differs_in_every_epoch_sample_and_worker(prepared, workers):
     """Workers that share one random state have frozen the augmentation of others, at a cost of 0.03 Dice."""
     same_slice = prepared.select([0] * 8)
@@ -235,9 +245,27 @@ def test_augmentation_differs_in_every_epoch_sample_and_worker(prepared, workers
     seen = []
     for epoch in range(3):
         slices.set_epoch(epoch)
-        batches = DataLoader(slices, batch_size=2, num_workers=workers)
+        batches = DataLoader(slices, batch_size=2, **workers)
         seen += [sample.numpy().tobytes() for batch in batches for sample in batch["pixel_values"]]
     assert len(set(seen)) == 3 * 8
+
+
+def test_workers_that_outlive_an_epoch_learn_of_the_next(prepared):
+    slices = AugmentedSlices(prepared.select([0]), Augmentation(affine_probability=1))
+    loader = DataLoader(slices, num_workers=1, persistent_workers=True)
+    first, second = (_only_sample(loader, slices, epoch) for epoch in range(2))
+    assert not np.array_equal(first, second)
+
+
+def _only_sample(loader: DataLoader, slices: AugmentedSlices, epoch: int) -> np.ndarray:
+    slices.set_epoch(epoch)
+    (batch,) = loader
+    return batch["pixel_values"].numpy()
+
+
+def test_labels_stay_small_integers(prepared):
+    assert AugmentedSlices(prepared)[0]["labels"].dtype == np.uint8
+    assert AugmentedSlices(prepared, Augmentation())[0]["labels"].dtype == np.uint8
 
 
 def test_augmentation_is_repeatable_whatever_the_workers(prepared):

@@ -149,6 +149,14 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(folder, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_another_run_is_not_resumed(trained, folder, capsys):
+    """Its weights would have been trained on the persons that the new fold holds out."""
+    before = (trained / "training.json").read_bytes()
+    assert fit(folder, trained, "--fold", "1") == 1
+    assert "holds another run (fold was 0 and is now 1)" in capsys.readouterr().err
+    assert (trained / "training.json").read_bytes() == before
+
+
 # Refusals
 
 
@@ -157,6 +165,10 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(folder, tmp_path):
     [
         (["fit", "--data_dir", "nowhere", "--fold", "0", "--output_dir", "OUT"], "nowhere/images is not there"),
         (["fit", "--data_dir", "nowhere", "--fold", "0"], "--output_dir is missing"),
+        (
+            ["fit", "--data_dir", "nowhere", "--fold", "0", "--output_dir", "OUT", "--load_best_model_at_end", "true"],
+            "--load_best_model_at_end is not supported",
+        ),
         (["evaluate", "--data_dir", "nowhere", "--fold", "0", "--model", "nowhere"], "nowhere/images is not there"),
     ],
 )
@@ -229,6 +241,14 @@ def test_saved_models_are_half_the_size_and_load_as_float32(tmp_path):
     with torch.inference_mode():
         torch.testing.assert_close(loaded(slices).logits, model(slices).logits, rtol=0.01, atol=0.01)
     assert model.dtype == torch.float32
+
+
+def test_weights_that_float16_cannot_hold_are_not_saved(tmp_path):
+    model = UNetForSemanticSegmentation(UNetConfig(**TINY))
+    torch.nn.init.constant_(model.head.bias, 1e5)
+    with pytest.raises(ValueError, match=r"float16 cannot hold the values of head\.bias"):
+        save_model(model, UNetImageProcessor(), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_files_are_replaced_whole(tmp_path):

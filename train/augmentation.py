@@ -1,7 +1,7 @@
 """Random changes to a standardised slice and its mask: geometry of both, then intensities of the slice alone.
 
-One affine warp does all of the geometry, so that a slice is interpolated once. The ranges follow nnU-Net's 2D recipe
-(Isensee et al. 2021, supplementary note 4) where a figure of ours did not speak against it (docs/experiments.md).
+One affine warp does all of the geometry, so that a slice is interpolated once. Gamma, contrast, blur and noise are the
+kinds of change that nnU-Net makes too (Isensee et al. 2021, supplementary note 4); the ranges are ours.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ import numpy as np
 class Augmentation:
     """Callable `(pixel_values float32 [1, S, S], labels uint8 [S, S], rng) → the same`, without touching its inputs.
 
-    Ranges are inclusive and drawn uniformly; `*_probability` says how often the step happens at all.
+    Ranges are drawn from uniformly (`scale`: log-uniformly); `*_probability` says how often the step happens at all.
     """
 
     flip_probability: float = 0.5  # left and right
     affine_probability: float = 0.9
     rotation: float = 20.0  # ± degrees
-    scale: tuple[float, float] = (0.8, 1.25)
+    scale: tuple[float, float] = (0.8, 1.25)  # and of each axis alone another ± 5 %
     shear: float = 8.0  # ± degrees
     shift: float = 0.08  # ± fraction of the side
 

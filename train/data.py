@@ -10,17 +10,19 @@ processor once over all of them into a memory-mapped Arrow file; `AugmentedSlice
 
 import csv
 import hashlib
+import inspect
 import logging
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Array2D, Array3D, Dataset, Features
-from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
-from modeling_unet import InvalidImageError, UNetImageProcessor, read_mask
+from modeling_unet import UNetImageProcessor, read_image, read_mask
+from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 
 from .augmentation import Augmentation
 
@@ -28,7 +30,6 @@ from .augmentation import Augmentation
 logger = logging.getLogger(__name__)
 
 MANIFEST = Path(__file__).with_name("manifest.csv")
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 NUM_FOLDS = 5
 SPLIT_SEED = 0  # of the random split alone; the manifest's folds are fixed
 
@@ -96,7 +97,7 @@ def _files_by_stem(folder: Path) -> dict[str, Path]:
         )
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
-        raise DataError(f"{folder} holds no images; accepted are {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        raise DataError(f"{folder} holds no images; accepted are {', '.join(IMAGE_SUFFIXES)}.")
     duplicated = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
     if duplicated:
         names = [path.name for path in paths if path.stem in duplicated]
@@ -114,11 +115,7 @@ def _shown(names: list[str], most: int = 5) -> str:
 
 def _checked_mask_hash(image: Path, mask: Path) -> str:
     bits = read_mask(mask)
-    try:
-        with Image.open(image) as header:
-            width, height = header.size
-    except OSError as error:
-        raise InvalidImageError(f"{image.name}: the file is not an image that can be read.") from error
+    height, width = read_image(image).shape[:2]
     if (height, width) != bits.shape:
         raise DataError(
             f"The mask {mask.name} has {bits.shape[1]} × {bits.shape[0]} pixels and its image {image.name} "
@@ -141,14 +138,23 @@ def _rows_from_manifest(stems: list[str], hashes: list[str]) -> list[dict] | Non
 
     Every mask that has a hash in the manifest must match it. The test slices have none there; once the others prove the
     data set, their names suffice to keep them out of training.
+
+    Raises:
+        DataError: some masks match and others do not.
     """
     manifest = read_manifest()
     if any(stem not in manifest for stem in stems):
         return None
-    known = [(mask_hash, manifest[stem]["mask_sha256"]) for stem, mask_hash in zip(stems, hashes, strict=True)]
-    known = [(found, expected) for found, expected in known if expected]
-    if not known or any(found != expected for found, expected in known):
+    expected = {stem: manifest[stem]["mask_sha256"] for stem in stems if manifest[stem]["mask_sha256"]}
+    found = dict(zip(stems, hashes, strict=True))
+    differing = [stem for stem, digest in expected.items() if found[stem] != digest]
+    if len(differing) == len(expected):
         return None
+    if differing:
+        raise DataError(
+            f"{len(differing)} of {len(expected)} masks are not the public data set's, whose others are here: "
+            f"{_shown(differing)}; restore them, or say with --persons whose slices these are."
+        )
     logger.info("The masks match the manifest: %d slices, persons and folds are known.", len(stems))
     rows = (manifest[stem] for stem in stems)
     return [
@@ -241,21 +247,19 @@ def prepare_slices(slices: Dataset, processor: UNetImageProcessor) -> Dataset:
 
     Returns:
         `pixel_values` float32 [1, S, S] and `labels` uint8 [S, S] (0, 1, 255 = padding), as NumPy arrays. The cache is
-        keyed by the files' paths, sizes and times and by the processor's settings.
+        keyed by the files' paths, sizes and times and by the processor's settings and code.
     """
     side = processor.size["longest_edge"]
     features = Features({"pixel_values": Array3D((1, side, side), "float32"), "labels": Array2D((side, side), "uint8")})
     files = [(row["image"], row["mask"]) for row in slices.select_columns(["image", "mask"])]
     stamps = [[(Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in pair] for pair in files]
-    prepared = Dataset.from_generator(
-        _prepared_slices,
-        features=features,
-        gen_kwargs={"files": files, "stamps": stamps, "settings": processor.to_dict()},
-    )
+    code = Path(inspect.getfile(UNetImageProcessor)).read_bytes()
+    gen_kwargs = {"files": files, "settings": processor.to_dict(), "cache_key": (stamps, code)}
+    prepared = Dataset.from_generator(_prepared_slices, features=features, gen_kwargs=gen_kwargs)
     return prepared.with_format("numpy")
 
 
-def _prepared_slices(files: list, stamps: list, settings: dict):
+def _prepared_slices(files: list, settings: dict, cache_key: tuple):
     processor = UNetImageProcessor.from_dict(settings)
     for image, mask in files:
         batch = processor(image, segmentation_maps=mask, return_tensors="np")
@@ -273,18 +277,20 @@ class AugmentedSlices(TorchDataset):
         self.prepared = prepared
         self.augmentation = augmentation
         self.seed = seed
-        self.epoch = 0
+        # In shared memory, so that workers which outlive an epoch learn of the next one.
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int):
-        self.epoch = epoch
+        self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.prepared)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         sample = self.prepared[int(index)]
-        pixel_values, labels = sample["pixel_values"], sample["labels"]
+        # The NumPy format of `datasets` widens small integers.
+        pixel_values, labels = sample["pixel_values"], sample["labels"].astype(np.uint8)
         if self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, self.epoch, int(index)))
+            rng = np.random.default_rng((self.seed, self.epoch.item(), int(index)))
             pixel_values, labels = self.augmentation(pixel_values, labels, rng)
         return {"pixel_values": pixel_values, "labels": labels}

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from modeling_unet import TumorSegmenter, read_mask
+from modeling_unet.segmenter import DEFAULT_THRESHOLD
 
 from .data import load_slices, split_fold
 from .files import write_json
@@ -58,7 +59,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
         "model": str(arguments.model),
         "fold": arguments.fold,
         "resolution": "native",
-        "threshold": 0.5,
+        "threshold": DEFAULT_THRESHOLD,
         **_figures(overlaps, scored["person_id"], scored["tumor_type"]),
         "per_slice": [
             {"slice": name, "person_id": person, "tumor_type": tumor_type, **asdict(overlap), "dice": overlap.dice}
@@ -98,8 +99,8 @@ def _warn_if_trained_on(arguments: EvaluateArguments) -> None:
     """The record beside the weights says which fold was held out; any other fold was trained on."""
     record = Path(arguments.model) / "training.json"
     if record.is_file():
-        held_out = json.loads(record.read_text())["fold"]
-        if held_out != arguments.fold:
+        held_out = json.loads(record.read_text()).get("fold")
+        if held_out not in (None, arguments.fold):
             logger.warning(
                 "THIS MODEL WAS TRAINED ON FOLD %d (it held out fold %d): these figures say nothing about new people.",
                 arguments.fold,

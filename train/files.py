@@ -26,6 +26,11 @@ def save_model(model: UNetForSemanticSegmentation, processor: UNetImageProcessor
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         half = copy.deepcopy(model).half()
+        overflown = [name for name, tensor in half.state_dict().items() if not tensor.isfinite().all()]
+        if overflown:
+            raise ValueError(
+                f"float16 cannot hold the values of {', '.join(overflown[:3])}; the weights are not saved."
+            )
         # Saving names only the class that is saved; the bare network can be loaded from the same file.
         half.config.auto_map = {"AutoModel": "modeling_unet.UNetModel"}
         half.save_pretrained(temporary)

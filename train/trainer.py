@@ -8,6 +8,7 @@ The defaults are the recipe of the shipped weights; every field of `transformers
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import platform
@@ -25,6 +26,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArgum
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor
+from modeling_unet.image_processing_unet import IGNORE_INDEX
 
 from .augmentation import Augmentation
 from .data import AugmentedSlices, load_slices, prepare_slices, split_fold
@@ -41,6 +43,8 @@ ARCHITECTURES = {
     "ronneberger2015": UNetConfig.ronneberger2015,
 }
 EMA_FILE = "ema.safetensors"
+RECORD_FILE = "training.json"
+PRIVATE = {"output_dir", "logging_dir", "run_name", "hub_token", "hub_model_id", "resume_from_checkpoint"}
 WATCHED = ("eval_dice_at_network_size", "eval_zero_dice_rate")
 
 
@@ -103,6 +107,11 @@ class FitArguments(TrainingArguments):
     def __post_init__(self):
         if self.output_dir is None:
             raise ValueError("--output_dir is missing; name the folder for checkpoints and the trained model.")
+        if self.load_best_model_at_end:
+            raise ValueError(
+                "--load_best_model_at_end is not supported: what is saved is the average at the last epoch, because a "
+                "best epoch chosen on the fold that scores it flatters the score."
+            )
         # The Trainer refuses bfloat16 on a CPU unless it is told that the CPU is meant.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.bf16 is None:
@@ -222,14 +231,12 @@ def fit(slice_arguments: SliceArguments, fit_arguments: FitArguments) -> dict:
         ema_decay=slice_arguments.ema_decay,
     )
     output_dir = Path(fit_arguments.output_dir)
-    checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
-    if checkpoint:
-        logger.info("Resuming from %s.", checkpoint)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    identity = _identity(slice_arguments, training)
+    trainer.train(resume_from_checkpoint=_find_checkpoint(output_dir, identity))
     with trainer.ema.applied_to(trainer.model):
         save_model(trainer.model, processor, output_dir)
-    record = _record(slice_arguments, trainer, training)
-    write_json(output_dir / "training.json", record)
+    record = {**identity, **_record(trainer)}
+    write_json(output_dir / RECORD_FILE, record)
     return record
 
 
@@ -241,20 +248,54 @@ def build_model(arguments: SliceArguments) -> UNetForSemanticSegmentation:
     return model.to(memory_format=torch.channels_last)
 
 
-def _record(slice_arguments: SliceArguments, trainer: SegmentationTrainer, training: Dataset) -> dict:
-    """What it takes to repeat the run, and how it went; where the files lay stays private."""
-    log = trainer.state.log_history
+def _identity(slice_arguments: SliceArguments, training: Dataset) -> dict:
+    """What makes a run this run and no other: a checkpoint of another one must not be resumed."""
     mask_hashes = "".join(sorted(training["mask_sha256"]))
     return {
         "fold": slice_arguments.fold,
         "architecture": slice_arguments.architecture,
         "image_size": slice_arguments.image_size,
         "ema_decay": slice_arguments.ema_decay,
-        "trainer": {name: getattr(trainer.args, name) for name in FitArguments.__annotations__},
-        "augmentation": asdict(trainer.train_dataset.augmentation),
         "training_persons": len(set(training["person_id"])),
         "training_slices": len(training),
         "training_masks_sha256": hashlib.sha256(mask_hashes.encode()).hexdigest(),
+    }
+
+
+def _find_checkpoint(output_dir: Path, identity: dict) -> str | None:
+    """The checkpoint to go on from, if there is one; a new run leaves its identity for the next start.
+
+    Raises:
+        ValueError: the folder holds another run.
+    """
+    path = output_dir / RECORD_FILE
+    checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
+    if checkpoint is None:
+        write_json(path, identity)
+        return None
+    previous = json.loads(path.read_text()) if path.is_file() else {}
+    for name, value in identity.items():
+        if previous.get(name) != value:
+            raise ValueError(
+                f"{output_dir} holds another run ({name} was {previous.get(name)} and is now {value}); "
+                "name another --output_dir or delete its checkpoints."
+            )
+    logger.info("Resuming from %s.", checkpoint)
+    return checkpoint
+
+
+def _record(trainer: SegmentationTrainer) -> dict:
+    """What it takes to repeat the run, and how it went; where the files lay stays private."""
+    log = trainer.state.log_history
+    settings, defaults = trainer.args.to_sanitized_dict(), FitArguments(output_dir="").to_sanitized_dict()
+    return {
+        "encoder_initialization": trainer.model.config.encoder_initialization,
+        "trainer": {
+            name: value
+            for name, value in settings.items()
+            if name in FitArguments.__annotations__ or (value != defaults[name] and name not in PRIVATE)
+        },
+        "augmentation": asdict(trainer.train_dataset.augmentation),
         "steps": trainer.state.global_step,
         "seconds_since_last_start": round(log[-1].get("train_runtime", 0)),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {_accelerator()}",
@@ -276,7 +317,7 @@ def _predicted_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tenso
 
 def _watched_metrics(prediction: EvalPrediction) -> dict[str, float]:
     dice = [
-        Overlap.of((predicted == 1) & (true != 255), true == 1).dice
+        Overlap.of((predicted == 1) & (true != IGNORE_INDEX), true == 1).dice
         for predicted, true in zip(prediction.predictions, prediction.label_ids, strict=True)
     ]
     return {
