@@ -18,9 +18,10 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from tiny import tiny_config
 
 import app
-from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
+from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor, read_mask
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from modeling_unet.segmenter import Segmentation, TumorSegmenter
 from train.data import mask_hash, read_manifest
@@ -36,17 +37,8 @@ expect.set_options(timeout=PATIENCE_MS)
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    config = UNetConfig(
-        block_type="plain",
-        stem_width=0,
-        stem_stride=1,
-        widths=[4, 8],
-        depths=[1, 1],
-        strides=[1, 2],
-        kernel_sizes=None,
-        expansion_ratios=None,
-        decoder_widths=[4],
-    )
+    # These weights, by chance, put probabilities on both sides of the default threshold.
+    config = tiny_config(widths=[4, 8], depths=[1, 1], strides=[1, 2], decoder_widths=[4])
     torch.manual_seed(0)
     UNetForSemanticSegmentation(config).save_pretrained(folder)
     UNetImageProcessor(size={"longest_edge": 32}).save_pretrained(folder)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
+from tiny import tiny_config
 from transformers import AutoConfig
 
 from modeling_unet import UNetConfig
@@ -48,22 +49,6 @@ EVERY_OPTION_CHANGED = {
 LISTS = ("widths", "depths", "strides", "kernel_sizes", "expansion_ratios", "decoder_widths")
 
 
-def tiny(**changes) -> UNetConfig:
-    """Three plain stages without a stem, reduction 4."""
-    architecture = {
-        "block_type": "plain",
-        "stem_width": 0,
-        "stem_stride": 1,
-        "widths": [4, 6, 8],
-        "depths": [1, 1, 1],
-        "strides": [1, 2, 2],
-        "kernel_sizes": None,
-        "expansion_ratios": None,
-        "decoder_widths": [6, 4],
-    }
-    return UNetConfig(**{**architecture, **changes})
-
-
 class TestKeeping:
     def test_every_option_is_changed_in_the_round_trip(self):
         assert EVERY_OPTION_CHANGED.keys() == UNetConfig.__annotations__.keys()
@@ -78,12 +63,12 @@ class TestKeeping:
         assert loaded.to_dict() == config.to_dict() | {"transformers_version": loaded.transformers_version}
 
     def test_config_json_names_the_model_type(self, tmp_path):
-        tiny().save_pretrained(tmp_path)
+        tiny_config().save_pretrained(tmp_path)
         assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "brain_tumor_unet"
         assert type(AutoConfig.from_pretrained(tmp_path)) is UNetConfig
 
     def test_unknown_keys_survive(self, tmp_path):
-        tiny(scanner={"tesla": 3}).save_pretrained(tmp_path)
+        tiny_config(scanner={"tesla": 3}).save_pretrained(tmp_path)
         assert UNetConfig.from_pretrained(tmp_path).scanner == {"tesla": 3}
 
     @pytest.mark.parametrize("name", LISTS)
@@ -94,11 +79,11 @@ class TestKeeping:
 
     def test_the_caller_keeps_his_own_list(self):
         widths = [4, 6, 8]
-        tiny(widths=widths).widths.append(99)
+        tiny_config(widths=widths).widths.append(99)
         assert widths == [4, 6, 8]
 
     def test_tuples_become_lists_as_json_has_them(self):
-        assert tiny(widths=(4, 6, 8)).widths == [4, 6, 8]
+        assert tiny_config(widths=(4, 6, 8)).widths == [4, 6, 8]
 
 
 class TestLabels:
@@ -174,6 +159,9 @@ REFUSALS = [
     ({"dice_loss_weight": -1.0}, f"'dice_loss_weight': -1.0.*{NONE_NEGATIVE}"),
     ({"focal_loss_weight": -0.5}, f"'focal_loss_weight': -0.5.*{NONE_NEGATIVE}"),
     ({"dice_loss_weight": 0.0, "cross_entropy_loss_weight": 0.0}, NONE_NEGATIVE),
+    ({"norm_eps": 0.0}, "`norm_eps` is 0.0; it must be above 0"),
+    ({"focal_alpha": 1.5}, r"`focal_alpha` is 1.5; it must be in \[0, 1\]"),
+    ({"focal_gamma": -1.0}, "`focal_gamma` is -1.0; it must not be negative"),
     ({"dice_smoothing": 0.0}, "`dice_smoothing` is 0.0; it must be above 0"),
     ({"num_labels": 1}, "`num_labels` is 1; it must be at least 2"),
     ({"id2label": {0: "tumor"}}, "`num_labels` is 1; it must be at least 2"),
@@ -194,9 +182,9 @@ class TestRefusals:
     @pytest.mark.parametrize(("changes", "message"), REFUSALS, ids=[str(changes) for changes, _ in REFUSALS])
     def test_the_message_names_field_value_and_what_is_allowed(self, changes, message):
         with pytest.raises((ValueError, StrictDataclassError), match=f"(?s){message}"):
-            tiny(**changes)
+            tiny_config(**changes)
 
     def test_a_wrong_type_is_refused_when_assigned_later(self):
-        config = tiny()
+        config = tiny_config()
         with pytest.raises(StrictDataclassError, match="dropout"):
             config.dropout = "much"

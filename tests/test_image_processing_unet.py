@@ -731,6 +731,11 @@ class TestBadInput:
         with Image.open(tmp_path / "wide.png") as image, pytest.raises(InvalidImageError, match=r"^wide\.png: .*9000"):
             read_image(image)
 
+    @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "TIFF"])
+    def test_several_frames_already_opened_are_refused_too(self, file_format):
+        with pytest.raises(InvalidImageError, match="3 frames"):
+            read_image(Image.open(io.BytesIO(animation(file_format))))
+
     @pytest.mark.parametrize("shape", [(16, 16), (16, 8192), (8192, 16)], ids=str)
     def test_the_limits_themselves_are_allowed(self, shape, processor):
         assert processor(np.zeros(shape, np.uint8), return_tensors="pt")["pixel_values"].shape == (1, 1, SIDE, SIDE)

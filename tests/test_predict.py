@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import tiny_config
 
-from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, __main__
+from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor, __main__
 from modeling_unet.__main__ import main, write_atomically
 from modeling_unet.overlay import draw_overlay
 from modeling_unet.segmenter import TumorSegmenter
@@ -26,19 +27,7 @@ PROBABILITY = 1 / (1 + np.exp(-2))
 def model_dir(tmp_path_factory) -> Path:
     """A tiny model that gives every pixel of every slice the tumour probability `PROBABILITY`."""
     folder = tmp_path_factory.mktemp("model")
-    model = UNetForSemanticSegmentation(
-        UNetConfig(
-            block_type="plain",
-            stem_width=0,
-            stem_stride=1,
-            widths=[4, 8],
-            depths=[1, 1],
-            strides=[1, 2],
-            kernel_sizes=None,
-            expansion_ratios=None,
-            decoder_widths=[4],
-        )
-    )
+    model = UNetForSemanticSegmentation(tiny_config())
     torch.nn.init.zeros_(model.head.weight)
     torch.nn.init.constant_(model.head.bias, 2)
     model.save_pretrained(folder)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny import tiny_config
 
-from modeling_unet import InvalidImageError, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor
+from modeling_unet import InvalidImageError, UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.overlay import STYLES, draw_overlay
 from modeling_unet.segmenter import (
     MIN_LESION_AREA_PX,
@@ -20,21 +21,6 @@ from modeling_unet.segmenter import (
     longest_diameter,
     resolve_device,
 )
-
-
-def tiny_config(**kwargs) -> UNetConfig:
-    return UNetConfig(
-        block_type="plain",
-        stem_width=0,
-        stem_stride=1,
-        widths=[4, 8],
-        depths=[1, 1],
-        strides=[1, 2],
-        kernel_sizes=None,
-        expansion_ratios=None,
-        decoder_widths=[4],
-        **kwargs,
-    )
 
 
 @pytest.fixture
