@@ -57,8 +57,8 @@ class UNetConfig(PreTrainedConfig):
         encoder_initialization (`str`): What the encoder's weights started from, e.g. `"random"` or
             `"imagenet-efficientnet-lite0"`. A statement only: building the model never loads anything.
 
-    Raises a `ValueError` (or `StrictDataclassFieldValidationError` for a wrong type) that names the field, its value
-    and what is allowed.
+    Raises a `StrictDataclassFieldValidationError` for a wrong type and a `StrictDataclassClassValidationError` for a
+    wrong value (`huggingface_hub.errors`); the message names the field, its value and what is allowed.
 
     Example:
 
@@ -100,12 +100,12 @@ class UNetConfig(PreTrainedConfig):
     norm_momentum: float = 0.1
     dropout: float = 0.0
 
-    dice_loss_weight: float = 1.0
-    cross_entropy_loss_weight: float = 1.0
-    focal_loss_weight: float = 0.0
-    dice_smoothing: float = 1.0
-    focal_alpha: float = 0.25
-    focal_gamma: float = 2.0
+    dice_loss_weight: float | int = 1.0
+    cross_entropy_loss_weight: float | int = 1.0
+    focal_loss_weight: float | int = 0.0
+    dice_smoothing: float | int = 1.0
+    focal_alpha: float | int = 0.25
+    focal_gamma: float | int = 2.0
     semantic_loss_ignore_index: int = 255
 
     encoder_initialization: str = "random"
@@ -272,6 +272,11 @@ class UNetConfig(PreTrainedConfig):
         """Background and at least one foreground label."""
         if self.num_labels is not None and self.num_labels < 2:
             raise ValueError(f"`num_labels` is {self.num_labels}; it must be at least 2 (label 0 is the background).")
+        if self.num_labels is not None and 0 <= self.semantic_loss_ignore_index < self.num_labels:
+            raise ValueError(
+                f"`semantic_loss_ignore_index` is {self.semantic_loss_ignore_index}; it must not be one of the "
+                f"{self.num_labels} labels."
+            )
 
 
 __all__ = ["UNetConfig"]

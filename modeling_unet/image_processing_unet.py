@@ -18,6 +18,8 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+# Pillow knows far more, some of which start other programs (EPS); an animated GIF is named as such when it is refused.
+FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MIN_SIDE = 16
 MAX_SIDE = 8192
 IGNORE_INDEX = 255
@@ -118,7 +120,7 @@ def _open(path: Path, name: str) -> Image.Image:
     if size == 0:
         raise InvalidImageError(f"{name}: the file is empty (0 bytes).")
     try:
-        return Image.open(path)
+        return Image.open(path, formats=FILE_FORMATS)
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         raise InvalidImageError(
@@ -272,6 +274,8 @@ class UNetImageProcessor(PilBackend):
         self, images, segmentation_maps, size: SizeDict, do_resize: bool, foreground_fraction: float, **kwargs
     ) -> BatchFeature:
         side = self._longest_edge(size, kwargs.get("resample")) if do_resize else None
+        if not 0 <= foreground_fraction < 1:
+            raise ValueError(f"`foreground_fraction` is {foreground_fraction}; it must be in [0, 1).")
         slices = [read_image(image) for image in _as_list(images)]
         data = {"pixel_values": [_prepare_slice(image, side, foreground_fraction) for image in slices]}
         if segmentation_maps is not None:
@@ -290,8 +294,8 @@ class UNetImageProcessor(PilBackend):
 
     @staticmethod
     def _longest_edge(size: SizeDict, resample) -> int:
-        if not size.longest_edge:
-            raise ValueError(f"`size` is {dict(size)}; this processor keeps the aspect ratio and needs `longest_edge`.")
+        if not size.longest_edge or size.longest_edge < 1:
+            raise ValueError(f"`size` is {dict(size)}; this processor needs `longest_edge`, at least 1.")
         if resample != PILImageResampling.BILINEAR:
             raise ValueError(f"`resample` is {resample}; this processor resizes bilinearly (2) only.")
         return size.longest_edge

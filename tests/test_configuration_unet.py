@@ -188,3 +188,13 @@ class TestRefusals:
         config = tiny_config()
         with pytest.raises(StrictDataclassError, match="dropout"):
             config.dropout = "much"
+
+
+def test_ignored_label_may_not_be_a_real_one():
+    """Else the tumour itself would count in no term of the loss."""
+    with pytest.raises(Exception, match="`semantic_loss_ignore_index` is 1; it must not be one of the 2 labels"):
+        tiny_config(semantic_loss_ignore_index=1)
+
+
+def test_whole_numbers_serve_as_weights():
+    assert tiny_config(dice_loss_weight=2, focal_gamma=1).dice_loss_weight == 2

@@ -785,3 +785,22 @@ class TestBadInput:
                 except Exception as error:
                     crashes.append(f"{position}: {type(error).__name__}: {error}")
         assert crashes[:3] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"foreground_fraction": 2.0}, r"`foreground_fraction` is 2\.0; it must be in \[0, 1\)"),
+        ({"size": {"longest_edge": -5}}, r"-5.*`longest_edge`, at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        UNetImageProcessor(**options)(HEAD)
+
+
+def test_formats_that_start_other_programs_are_not_tried(tmp_path):
+    path = tmp_path / "drawing.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n")
+    with pytest.raises(InvalidImageError, match=r"drawing\.png: the file is not an image that can be read"):
+        read_image(path)
