@@ -144,8 +144,8 @@ class UNetConfig(PreTrainedConfig):
     def resnet34(cls, **kwargs) -> "UNetConfig":
         """The notebook's U-Net: ResNet-34 encoder (He et al. 2016), decoder 256-128-64-32-16, Dice + focal loss.
 
-        24.43 M parameters with one input channel, 24.44 M with three. The notebook's Keras graph has the same layers
-        but normalises its input and pre-activates its blocks: 24.44 M, or 24.46 M with the batch statistics.
+        24.43 M parameters with one input channel, 24.44 M with three. The notebook's Keras model counts 24.45 M: its
+        blocks are pre-activated, its head is 3×3, and it counts the batch statistics, which are no parameters here.
         """
         architecture = {
             "block_type": "residual",

@@ -82,7 +82,7 @@ def format_table(report: dict) -> str:
     for name, figures in {"all": report["all"], **report["by_tumor_type"]}.items():
         dice, *others = (f"{figures[column]:.4f}" for column in columns)
         interval = "{:.3f}–{:.3f}".format(*figures["slice_dice_interval"])
-        zero = f"{figures['zero_dice_rate']:.1%}"
+        zero = f"{100 * figures['zero_dice_rate']:.1f} %"
         rows.append([name, str(figures["slices"]), str(figures["persons"]), dice, interval, *others, zero])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
