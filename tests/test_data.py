@@ -185,7 +185,7 @@ def test_folds_are_balanced_deterministic_and_grouped():
 
 
 def test_folds_need_enough_persons():
-    with pytest.raises(DataError, match="There are 2 persons for 5 folds"):
+    with pytest.raises(DataError, match="5 folds need at least 5 persons; this data set has 2"):
         assign_folds(["a", "b", "a"])
 
 

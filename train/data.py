@@ -60,7 +60,9 @@ def load_slices(data_dir: str | Path, persons: str | Path | None = None) -> Data
         DataError, InvalidImageError: what is missing, duplicated or unreadable, by name.
     """
     pairs = _pair_files(Path(data_dir))
-    hashes = [_checked_mask_hash(image, mask) for _, image, mask in tqdm(pairs, desc="Checking masks", unit="slice")]
+    # As a context, the bar is closed, and its line ended, before an error is printed.
+    with tqdm(pairs, desc="Checking slices", unit="slice") as progress:
+        hashes = [_checked_mask_hash(image, mask) for _, image, mask in progress]
     stems = [stem for stem, _, _ in pairs]
     if persons is not None:
         rows = _rows_from_persons(stems, Path(persons))
@@ -215,7 +217,7 @@ def assign_folds(persons: list[str], num_folds: int = NUM_FOLDS) -> list[int]:
     """
     counts = Counter(persons)
     if len(counts) < num_folds:
-        raise DataError(f"There are {len(counts)} persons for {num_folds} folds; every fold needs at least one.")
+        raise DataError(f"{num_folds} folds need at least {num_folds} persons; this data set has {len(counts)}.")
     shuffled = np.random.default_rng(SPLIT_SEED).permutation(sorted(counts))
     sizes = [0] * num_folds
     fold_of = {}

@@ -237,6 +237,10 @@ def fit(slice_arguments: SliceArguments, fit_arguments: FitArguments) -> dict:
         save_model(trainer.model, processor, output_dir)
     record = {**identity, **_record(trainer)}
     write_json(output_dir / RECORD_FILE, record)
+    logger.info(
+        "The trained model is in %s; score it with: python -m train evaluate --data_dir %s --model %s --fold %d",
+        *(output_dir, slice_arguments.data_dir, output_dir, slice_arguments.fold),
+    )
     return record
 
 
