@@ -31,7 +31,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 torch.set_num_threads(2)
 
 
-def _missing(what: str) -> NoReturn:
+def missing(what: str) -> NoReturn:
     """Fail where the whole suite has to run (`CI=true`), skip with the reason anywhere else."""
     if os.environ.get("CI") == "true":
         pytest.fail(what, pytrace=False)
@@ -44,7 +44,7 @@ def chromium() -> str:
     for name in BROWSERS:
         if path := shutil.which(name):
             return path
-    _missing(f"needs a browser: none of {', '.join(BROWSERS)} is on the PATH")
+    missing(f"needs a browser: none of {', '.join(BROWSERS)} is on the PATH")
 
 
 @pytest.fixture(scope="session")
@@ -52,5 +52,5 @@ def shipped_weights() -> Path:
     """Folder of the shipped model, for `from_pretrained`."""
     for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
         if not (WEIGHTS / name).is_file():
-            _missing(f"needs the shipped weights: {(WEIGHTS / name).relative_to(ROOT)} is missing")
+            missing(f"needs the shipped weights: {(WEIGHTS / name).relative_to(ROOT)} is missing")
     return WEIGHTS

@@ -143,7 +143,14 @@ def test_names_prove_nothing(known, caplog):
 def test_a_changed_mask_in_the_known_data_set_is_named(known):
     """Else one edited file would turn the split by person into one by slice, test slices included."""
     cv2.imwrite(str(known / "masks" / "3.png"), np.eye(64, dtype=np.uint8) * 255)
-    with pytest.raises(DataError, match=r"1 of 10 masks are not the public data set's.*: 3; restore"):
+    with pytest.raises(DataError, match=r"1 of 12 masks are not the public data set's.*: 3; take them out"):
+        load_slices(known)
+
+
+def test_a_slice_more_than_the_known_data_set_has_is_named(known):
+    for kind in ("images", "masks"):
+        shutil.copy(known / kind / "1.png", known / kind / "9999.png")
+    with pytest.raises(DataError, match=r"1 of 13 masks are not the public data set's.*: 9999; take them out"):
         load_slices(known)
 
 

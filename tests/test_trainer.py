@@ -101,6 +101,7 @@ def test_the_folder_loads_by_every_route(trained):
     assert isinstance(AutoModelForSemanticSegmentation.from_pretrained(trained), UNetForSemanticSegmentation)
     assert isinstance(AutoImageProcessor.from_pretrained(trained), UNetImageProcessor)
     assert {"configuration_unet.py", "modeling_unet.py"} <= {path.name for path in trained.iterdir()}
+    assert "AutoModel" in json.loads((trained / "config.json").read_text())["auto_map"]
     record = json.loads((trained / "training.json").read_text())
     assert record["fold"] == 0 and record["training_slices"] == 16
 

@@ -136,26 +136,25 @@ def read_manifest() -> dict[str, dict]:
 
 
 def _rows_from_manifest(stems: list[str], hashes: list[str]) -> list[dict] | None:
-    """Rows of the manifest, or None if this is another data set.
+    """Rows of the manifest, or None if this is another data set: no mask has the hash that the manifest gives it.
 
-    Every mask that has a hash in the manifest must match it. The test slices have none there; once the others prove the
-    data set, their names suffice to keep them out of training.
+    The test slices have no hash there; once others prove the data set, their names suffice to keep them out.
 
     Raises:
-        DataError: some masks match and others do not.
+        DataError: some masks match, and others differ or are not in the manifest.
     """
     manifest = read_manifest()
-    if any(stem not in manifest for stem in stems):
+    # "" is a test slice's; None, which nothing equals, that of a slice the manifest does not have.
+    expected = [manifest[stem]["mask_sha256"] if stem in manifest else None for stem in stems]
+    if not any(found == known for found, known in zip(hashes, expected, strict=True)):
         return None
-    expected = {stem: manifest[stem]["mask_sha256"] for stem in stems if manifest[stem]["mask_sha256"]}
-    found = dict(zip(stems, hashes, strict=True))
-    differing = [stem for stem, digest in expected.items() if found[stem] != digest]
-    if len(differing) == len(expected):
-        return None
-    if differing:
+    strangers = [
+        stem for stem, found, known in zip(stems, hashes, expected, strict=True) if known != "" and found != known
+    ]
+    if strangers:
         raise DataError(
-            f"{len(differing)} of {len(expected)} masks are not the public data set's, whose others are here: "
-            f"{_shown(differing)}; restore them, or say with --persons whose slices these are."
+            f"{len(strangers)} of {len(stems)} masks are not the public data set's, whose others are here: "
+            f"{_shown(strangers)}; take them out, or say with --persons whose slices these are."
         )
     logger.info("The masks match the manifest: %d slices, persons and folds are known.", len(stems))
     rows = (manifest[stem] for stem in stems)

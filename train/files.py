@@ -11,11 +11,15 @@ import torch
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_bytes(content)
     os.replace(temporary, path)
+
+
+def write_json(path: Path, content: dict) -> None:
+    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def save_model(model: UNetForSemanticSegmentation, processor: UNetImageProcessor, folder: Path) -> None:

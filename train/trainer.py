@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -30,7 +29,7 @@ from modeling_unet.image_processing_unet import IGNORE_INDEX
 
 from .augmentation import Augmentation
 from .data import AugmentedSlices, load_slices, prepare_slices, split_fold
-from .files import save_model, write_json
+from .files import save_model, write_json, write_whole
 from .metrics import Overlap
 from .pretrained import load_imagenet_encoder
 
@@ -152,11 +151,8 @@ class ExponentialMovingAverage:
             model.load_state_dict(own, strict=False)
 
     def save(self, path: Path) -> None:
-        temporary = path.with_suffix(".tmp")
-        safetensors.torch.save_file(
-            {name: tensor.contiguous() for name, tensor in self.shadow.items()}, temporary, {"steps": str(self.steps)}
-        )
-        os.replace(temporary, path)
+        tensors = {name: tensor.contiguous() for name, tensor in self.shadow.items()}
+        write_whole(path, safetensors.torch.save(tensors, {"steps": str(self.steps)}))
 
     def load(self, path: Path) -> None:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -231,8 +227,11 @@ def fit(slice_arguments: SliceArguments, fit_arguments: FitArguments) -> dict:
         ema_decay=slice_arguments.ema_decay,
     )
     output_dir = Path(fit_arguments.output_dir)
-    identity = _identity(slice_arguments, training)
-    trainer.train(resume_from_checkpoint=_find_checkpoint(output_dir, identity))
+    identity = _identity(slice_arguments, trainer.model.config, training)
+    checkpoint = _find_checkpoint(output_dir, identity)
+    if checkpoint is None:
+        write_json(output_dir / RECORD_FILE, identity)
+    trainer.train(resume_from_checkpoint=checkpoint)
     with trainer.ema.applied_to(trainer.model):
         save_model(trainer.model, processor, output_dir)
     record = {**identity, **_record(trainer)}
@@ -252,12 +251,13 @@ def build_model(arguments: SliceArguments) -> UNetForSemanticSegmentation:
     return model.to(memory_format=torch.channels_last)
 
 
-def _identity(slice_arguments: SliceArguments, training: Dataset) -> dict:
+def _identity(slice_arguments: SliceArguments, config: UNetConfig, training: Dataset) -> dict:
     """What makes a run this run and no other: a checkpoint of another one must not be resumed."""
     mask_hashes = "".join(sorted(training["mask_sha256"]))
     return {
         "fold": slice_arguments.fold,
         "architecture": slice_arguments.architecture,
+        "encoder_initialization": config.encoder_initialization,
         "image_size": slice_arguments.image_size,
         "ema_decay": slice_arguments.ema_decay,
         "training_persons": len(set(training["person_id"])),
@@ -267,16 +267,11 @@ def _identity(slice_arguments: SliceArguments, training: Dataset) -> dict:
 
 
 def _find_checkpoint(output_dir: Path, identity: dict) -> str | None:
-    """The checkpoint to go on from, if there is one; a new run leaves its identity for the next start.
-
-    Raises:
-        ValueError: the folder holds another run.
-    """
-    path = output_dir / RECORD_FILE
+    """The checkpoint to go on from, if there is one; a ValueError if it is another run's."""
     checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
     if checkpoint is None:
-        write_json(path, identity)
         return None
+    path = output_dir / RECORD_FILE
     previous = json.loads(path.read_text()) if path.is_file() else {}
     for name, value in identity.items():
         if previous.get(name) != value:
@@ -293,7 +288,6 @@ def _record(trainer: SegmentationTrainer) -> dict:
     log = trainer.state.log_history
     settings, defaults = trainer.args.to_sanitized_dict(), FitArguments(output_dir="").to_sanitized_dict()
     return {
-        "encoder_initialization": trainer.model.config.encoder_initialization,
         "trainer": {
             name: value
             for name, value in settings.items()
