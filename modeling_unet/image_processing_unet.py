@@ -4,6 +4,7 @@
 anything is decoded, and their errors name the file, the value and what is allowed.
 """
 
+import io
 import os
 import re
 from pathlib import Path
@@ -33,6 +34,10 @@ class InvalidImageError(ValueError):
     """A picture that cannot be used; the message is one sentence that names it and says what is allowed."""
 
 
+class NonBinaryMaskError(InvalidImageError):
+    """A readable picture whose values are not those of a mask."""
+
+
 # -------------------------------------------------------------------------------------------------------------- reading
 
 
@@ -40,8 +45,8 @@ def read_image(source) -> np.ndarray:
     """Read one slice without changing its values.
 
     Args:
-        source: path (`str` or `os.PathLike`), PIL image, NumPy array or torch tensor. Arrays are [H, W], channels last
-            [H, W, 1|3|4] or channels first [1|3|4, H, W], of booleans, integers or floats.
+        source: path (`str` or `os.PathLike`), binary file object, PIL image, NumPy array or torch tensor. Arrays are
+            [H, W], channels last [H, W, 1|3|4] or channels first [1|3|4, H, W], of booleans, integers or floats.
 
     Returns:
         [H, W] or [H, W, 3] in the source's own type (uint8, uint16, int32, float32, …), turned upright by the EXIF
@@ -54,24 +59,32 @@ def read_image(source) -> np.ndarray:
     return _read(source)
 
 
-def read_mask(source) -> np.ndarray:
+def read_mask(source, threshold: float | None = None) -> np.ndarray:
     """Read one mask: a source as in [`read_image`] whose values are 0/1, 0/255 or booleans → bool [H, W].
 
+    Args:
+        source: as in `read_image`.
+        threshold: if given, any values are taken and those above it are the mask, e.g. 127 for a mask that was saved as
+            JPEG.
+
     Raises:
-        InvalidImageError: as `read_image`, and for any other values, which the message lists.
+        InvalidImageError: as `read_image`.
+        NonBinaryMaskError: any other values (without a threshold), which the message lists, or colours.
     """
     # A mask's palette only paints its labels: what counts are the indices.
     mask, name = _read(source, keep_palette_indices=True), _name(source)
     if mask.ndim == 3:
         if (mask != mask[..., :1]).any():
-            raise InvalidImageError(
+            raise NonBinaryMaskError(
                 f"{name}: the mask is coloured; a mask has one channel with the values 0/1 or 0/255."
             )
         mask = mask[..., 0]
+    if threshold is not None:
+        return mask > threshold
     values = np.unique(mask)
     if not (np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all()):
         shown = ", ".join(f"{value:g}" for value in values[:6]) + (", …" if len(values) > 6 else "")
-        raise InvalidImageError(
+        raise NonBinaryMaskError(
             f"{name}: the mask holds {len(values)} different values ({shown}); allowed are 0/1, 0/255 or booleans."
         )
     return mask != 0
@@ -89,13 +102,17 @@ def _name(source) -> str:
         return Path(source).name or repr(os.fspath(source))
     if isinstance(source, Image.Image):
         return Path(getattr(source, "filename", "")).name or "image"
+    if isinstance(source, io.IOBase):
+        return Path(str(getattr(source, "name", ""))).name or "file"
     return "array"
 
 
 def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
     name = _name(source)
     if isinstance(source, (str, os.PathLike)):
-        with _open(Path(source), name) as image:
+        source = _existing_file(Path(source), name)
+    if isinstance(source, (Path, io.IOBase)):
+        with _open(source, name) as image:
             _check_header(image, name)
             return _check_array(_decode(image, name, keep_palette_indices), name)
     if isinstance(source, Image.Image):
@@ -107,20 +124,25 @@ def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
     if isinstance(source, np.ndarray):
         return _check_array(source, name)
     raise InvalidImageError(
-        f"An input of type {type(source).__name__} is not an image; give a path, a PIL image, an array or a tensor."
+        f"An input of type {type(source).__name__} is not an image; give a path, a file, a PIL image, an array or a "
+        "tensor."
     )
 
 
-def _open(path: Path, name: str) -> Image.Image:
-    """Open a file; nothing but its header is read."""
+def _existing_file(path: Path, name: str) -> Path:
     try:
         size = path.stat().st_size
     except (OSError, ValueError) as error:
         raise InvalidImageError(f"{name}: there is no such file.") from error
     if size == 0:
         raise InvalidImageError(f"{name}: the file is empty (0 bytes).")
+    return path
+
+
+def _open(file: Path | io.IOBase, name: str) -> Image.Image:
+    """Open a file; nothing but its header is read."""
     try:
-        return Image.open(path, formats=FILE_FORMATS)
+        return Image.open(file, formats=FILE_FORMATS)
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         raise InvalidImageError(

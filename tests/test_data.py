@@ -1,18 +1,16 @@
-import csv
-import logging
 import shutil
 
 import cv2
 import numpy as np
 import pytest
-from datasets import Dataset
+from PIL import Image
 from slices import write_data_set, write_persons
 from torch.utils.data import DataLoader
 
-from modeling_unet import InvalidImageError, UNetImageProcessor
-from train import data
+from modeling_unet import UNetImageProcessor, read_mask
 from train.augmentation import Augmentation
-from train.data import AugmentedSlices, DataError, assign_folds, load_slices, mask_hash, prepare_slices, split_fold
+from train.data import AugmentedSlices, DataArguments, load_slices, mask_hash, prepare_slices, scan_slices
+from train.sources import DataError, as_file
 
 
 @pytest.fixture
@@ -20,87 +18,63 @@ def folder(tmp_path):
     return write_data_set(tmp_path / "data")
 
 
-@pytest.fixture
-def known(folder, tmp_path, monkeypatch):
-    """`folder` as the public data set: a manifest that knows slices 1 to 10 by hash and 11, 12 as test slices."""
-    columns = ["slice", "person_id", "tumor_type", "split", "fold", "mask_sha256"]
-    rows = []
-    for row in load_slices(folder):
-        number = int(row["slice"])
-        split, fold, digest = ("test", "", "") if number > 10 else ("train", str(number % 5), row["mask_sha256"])
-        rows.append([row["slice"], f"0{number % 5}", "glioma", split, fold, digest])
-    manifest = tmp_path / "manifest.csv"
-    with manifest.open("w", newline="") as file:
-        csv.writer(file).writerows([columns, *rows])
-    monkeypatch.setattr(data, "MANIFEST", manifest)
-    return folder
+def load(folder, **options):
+    return load_slices(DataArguments(str(folder), **options))
 
 
-# Pairs
+def darken(path):
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(path), image // 2 + 20)
 
 
-def test_pairs_come_in_natural_order(folder):
-    slices = load_slices(folder)
-    assert slices["slice"] == [str(number) for number in range(1, 13)]
-    assert all(
-        image.endswith(f"images/{stem}.png") for stem, image in zip(slices["slice"], slices["image"], strict=True)
-    )
+def problems(folder, **options) -> list[tuple[str, str, str]]:
+    return [
+        (row["slice"], row["problem_kind"], row["problem"]) for row in scan_slices(folder, **options) if row["problem"]
+    ]
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif", ".bmp", ".PNG"])
-def test_images_may_be_of_another_format_than_masks(tmp_path, suffix):
-    assert len(load_slices(write_data_set(tmp_path / "data", 6, suffix=suffix))) == 6
+# The scan
 
 
-def test_missing_folders_are_named(tmp_path, folder):
-    with pytest.raises(DataError, match=r"nowhere/images is not there.*images/ and masks/"):
-        load_slices(tmp_path / "nowhere")
-    shutil.rmtree(folder / "masks")
-    with pytest.raises(DataError, match="masks is not there"):
-        load_slices(folder)
+def test_the_scan_writes_down_what_there_is_to_know(folder):
+    mask = read_mask(folder / "masks" / "2.png")
+    row = scan_slices(folder)[1]
+    assert row["slice"] == "2" and row["image"] == {"path": str(folder / "images" / "2.png"), "bytes": None}
+    assert (row["height"], row["width"], row["dtype"], row["mask_area"]) == (64, 64, "uint8", mask.sum())
+    assert row["mask_sha256"] == mask_hash(mask)
+    np.testing.assert_array_equal(read_mask(as_file(row["mask"])), mask)
+    thumbnail = np.frombuffer(row["thumbnail"], np.uint8)
+    assert thumbnail.shape == (32 * 32,) and thumbnail.min() == 0 and thumbnail.max() == 255
 
 
-def test_an_empty_folder_is_refused(folder):
-    for path in (folder / "masks").iterdir():
-        path.unlink()
-    with pytest.raises(DataError, match=r"masks holds no images; accepted are .*\.png"):
-        load_slices(folder)
+def test_slices_come_in_natural_order(folder):
+    assert scan_slices(folder)["slice"] == [str(number) for number in range(1, 13)]
 
 
-@pytest.mark.parametrize("kind", ["images", "masks"])
-def test_unpaired_files_are_named(folder, kind):
-    (folder / kind / "3.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 12 files .* no partner .*: 3\.png"):
-        load_slices(folder)
+def test_masks_are_kept_as_bits_of_any_format(folder):
+    bits = read_mask(folder / "masks" / "2.png")
+    Image.fromarray(bits).save(folder / "masks" / "2.tif")
+    (folder / "masks" / "2.png").unlink()
+    picture = Image.open(as_file(scan_slices(folder)[1]["mask"]))
+    assert picture.format == "PNG" and picture.mode == "1"
+    np.testing.assert_array_equal(np.asarray(picture), bits)
 
 
-def test_duplicated_stems_are_named(folder):
-    shutil.copy(folder / "images" / "3.png", folder / "images" / "3.jpg")
-    with pytest.raises(DataError, match=r"several files of one stem: 3\.jpg, 3\.png"):
-        load_slices(folder)
+def test_image_hashes_see_pixels_and_not_the_format(folder):
+    pixels = cv2.imread(str(folder / "images" / "2.png"), cv2.IMREAD_UNCHANGED)
+    before = scan_slices(folder)["image_sha256"]
+    Image.fromarray(pixels).convert("RGB").save(folder / "images" / "2.png")
+    assert scan_slices(folder)["image_sha256"] == before
+    pixels[3, 4] += 1
+    cv2.imwrite(str(folder / "images" / "2.png"), pixels)
+    assert [old == new for old, new in zip(before, scan_slices(folder)["image_sha256"], strict=True)].count(False) == 1
 
 
-def test_a_mask_of_another_size_is_named(folder):
-    cv2.imwrite(str(folder / "masks" / "7.png"), np.zeros((64, 48), np.uint8))
-    with pytest.raises(DataError, match=r"7\.png has 48 × 64 pixels .* 64 × 64"):
-        load_slices(folder)
-
-
-def test_a_grey_mask_is_refused_with_its_values(folder):
-    cv2.imwrite(str(folder / "masks" / "7.png"), np.full((64, 64), 7, np.uint8))
-    with pytest.raises(InvalidImageError, match=r"7\.png: .*\(7\); allowed are 0/1, 0/255"):
-        load_slices(folder)
-
-
-@pytest.mark.parametrize("damage", ["another kind of file", "truncated"])
-def test_an_unreadable_image_is_named(folder, damage):
-    path = folder / "images" / "7.png"
-    path.write_bytes(b"not an image" if damage == "another kind of file" else path.read_bytes()[:-400])
-    with pytest.raises(InvalidImageError, match=r"7\.png: the (file is not an image|image is truncated)"):
-        load_slices(folder)
-
-
-# Persons and folds
+def test_a_file_is_read_once_and_again_when_it_changes(folder):
+    first = scan_slices(folder)
+    assert scan_slices(folder).cache_files == first.cache_files
+    darken(folder / "images" / "2.png")
+    assert scan_slices(folder)[1]["image_sha256"] != first[1]["image_sha256"]
 
 
 def test_mask_hash_sees_pixels_and_size_but_not_the_format(tmp_path):
@@ -111,111 +85,67 @@ def test_mask_hash_sees_pixels_and_size_but_not_the_format(tmp_path):
     assert mask_hash(mask) == "b0a0415ac910d24b"
 
 
-def test_the_known_data_set_brings_its_persons_and_folds(known):
-    slices = load_slices(known)
-    assert slices[3] | {"image": "", "mask": "", "mask_sha256": ""} == {
-        "person_id": "04",
-        "tumor_type": "glioma",
-        "split": "train",
-        "fold": 4,
-        "slice": "4",
-        "image": "",
-        "mask": "",
-        "mask_sha256": "",
-    }
+def test_every_slice_that_cannot_be_used_is_named_and_the_others_are_read(folder):
+    (folder / "images" / "3.png").unlink()
+    (folder / "images" / "4.png").write_bytes(b"not an image")
+    (folder / "images" / "5.png").write_bytes((folder / "images" / "5.png").read_bytes()[:-400])
+    cv2.imwrite(str(folder / "masks" / "7.png"), np.zeros((64, 48), np.uint8))
+    cv2.imwrite(str(folder / "masks" / "8.png"), np.full((64, 64), 7, np.uint8))
+    shutil.copy(folder / "images" / "9.png", folder / "images" / "9.jpg")
+    found = problems(folder)
+    assert [(name, kind) for name, kind, _ in found] == [
+        ("3", "unpaired"),
+        ("4", "unreadable"),
+        ("5", "unreadable"),
+        ("7", "size mismatch"),
+        ("8", "not binary"),
+        ("9", "repeated stem"),
+    ]
+    sentences = {name: sentence for name, _, sentence in found}
+    assert "3.png" in sentences["3"] and "4.png" in sentences["4"] and "truncated" in sentences["5"]
+    assert "48 × 64 pixels and its image 64 × 64" in sentences["7"]
+    assert "(7); allowed are 0/1, 0/255" in sentences["8"]
+    assert len(scan_slices(folder)) == 12
 
 
-def test_test_slices_of_the_known_data_set_are_in_no_fold(known):
-    slices = load_slices(known)
-    training, validation = split_fold(slices, 0)
-    used = {*training["slice"], *validation["slice"]}
-    assert used == {str(number) for number in range(1, 11)}
+def test_a_mask_saved_with_losses_is_refused_with_advice_and_taken_with_a_threshold(folder):
+    exact = read_mask(folder / "masks" / "8.png")
+    Image.fromarray(exact).convert("L").save(folder / "masks" / "8.jpg", quality=70)
+    (folder / "masks" / "8.png").unlink()
+    ((_, kind, sentence),) = problems(folder)
+    assert kind == "not binary" and "8.jpg: the mask holds" in sentence and "--mask_threshold 127" in sentence
+    assert not problems(folder, mask_threshold=127)
+    taken = read_mask(as_file(scan_slices(folder, mask_threshold=127)[7]["mask"]))
+    assert (taken != exact).sum() < 0.2 * exact.sum()
 
 
-def test_names_prove_nothing(known, caplog):
-    for number in range(1, 11):
-        cv2.imwrite(str(known / "masks" / f"{number}.png"), np.eye(64, k=number, dtype=np.uint8) * 255)
-    slices = load_slices(known)
-    assert set(slices["tumor_type"]) == {"unknown"}
-    assert "WHO IS WHO IS NOT KNOWN" in caplog.text
+# Loading
 
 
-def test_a_changed_mask_in_the_known_data_set_is_named(known):
-    """Else one edited file would turn the split by person into one by slice, test slices included."""
-    cv2.imwrite(str(known / "masks" / "3.png"), np.eye(64, dtype=np.uint8) * 255)
-    with pytest.raises(DataError, match=r"1 of 12 masks are not the public data set's.*: 3; take them out"):
-        load_slices(known)
+@pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif", ".bmp", ".PNG"])
+def test_images_may_be_of_another_format_than_masks(tmp_path, suffix):
+    assert len(load(write_data_set(tmp_path / "data", 6, suffix=suffix))) == 6
 
 
-def test_a_slice_more_than_the_known_data_set_has_is_named(known):
-    for kind in ("images", "masks"):
-        shutil.copy(known / kind / "1.png", known / kind / "9999.png")
-    with pytest.raises(DataError, match=r"1 of 13 masks are not the public data set's.*: 9999; take them out"):
-        load_slices(known)
+def test_what_would_poison_a_training_is_refused_by_name(folder):
+    cv2.imwrite(str(folder / "masks" / "7.png"), np.zeros((64, 48), np.uint8))
+    with pytest.raises(DataError, match=r"48 × 64 pixels"):
+        load(folder)
 
 
-def test_without_persons_it_says_what_the_split_cannot_promise(folder, caplog):
-    with caplog.at_level(logging.WARNING):
-        load_slices(folder)
-    assert "WHO IS WHO IS NOT KNOWN" in caplog.text and "--persons" in caplog.text
+def test_a_slice_of_two_persons_is_refused(folder, tmp_path):
+    shutil.copy(folder / "images" / "1.png", folder / "images" / "2.png")
+    shutil.copy(folder / "masks" / "1.png", folder / "masks" / "2.png")
+    persons = str(write_persons(tmp_path / "persons.csv", [f"p{number}" for number in range(12)]))
+    with pytest.raises(DataError, match=r"1.*2"):
+        load(folder, persons=persons)
 
 
-def test_a_persons_file_keeps_ids_as_written_and_persons_together(folder, tmp_path, caplog):
-    ids = ["0012", "12", "a", "b", "c", "d"]
-    slices = load_slices(folder, write_persons(tmp_path / "persons.csv", [*ids, *ids]))
-    assert slices["person_id"][:2] == ["0012", "12"]
-    assert not caplog.records
-    for fold in range(5):
-        training, validation = split_fold(slices, fold)
-        assert not set(training["person_id"]) & set(validation["person_id"])
-        assert len(training) + len(validation) == 12
-
-
-def test_persons_file_errors_name_column_slices_and_file(folder, tmp_path):
-    path = write_persons(tmp_path / "persons.csv", ["a"] * 10)
-    with pytest.raises(DataError, match=r"persons\.csv names no person for 2 slices: 11, 12"):
-        load_slices(folder, path)
-    path.write_text("name,person\n1,a\n")
-    with pytest.raises(DataError, match=r"persons\.csv has no column person_id and slice"):
-        load_slices(folder, path)
-    with pytest.raises(DataError, match=r"nowhere\.csv cannot be read"):
-        load_slices(folder, tmp_path / "nowhere.csv")
-
-
-def test_folds_are_balanced_deterministic_and_grouped():
-    persons = [f"p{number}" for number in range(40) for _ in range(number % 7 + 1)]
-    folds = assign_folds(persons)
-    assert folds == assign_folds(persons)
-    assert all(len({fold for other, fold in zip(persons, folds, strict=True) if other == p}) == 1 for p in set(persons))
-    sizes = np.bincount(folds)
-    assert len(sizes) == 5 and sizes.max() - sizes.min() <= 2
-
-
-def test_folds_need_enough_persons():
-    with pytest.raises(DataError, match="5 folds need at least 5 persons; this data set has 2"):
-        assign_folds(["a", "b", "a"])
-
-
-def test_an_unknown_fold_is_refused(folder):
-    with pytest.raises(DataError, match="There is no fold 7; this data set has 0, 1, 2, 3, 4"):
-        split_fold(load_slices(folder), 7)
-
-
-def test_a_person_on_both_sides_stops_the_split():
-    slices = Dataset.from_dict({"person_id": ["a", "a"], "fold": [0, 1]})
-    with pytest.raises(DataError, match="1 persons stand on both sides of the split: a"):
-        split_fold(slices, 0)
-
-
-def test_the_shipped_manifest_keeps_every_person_on_one_side():
-    rows = list(data.read_manifest().values())
-    assert len(rows) == 3064
-    sides = {}
-    for row in rows:
-        sides.setdefault(row["person_id"], set()).add((row["split"], row["fold"]))
-    assert all(len(side) == 1 for side in sides.values())
-    assert all(row["fold"] == "" for row in rows if row["split"] in ("test", "example"))
-    assert len({row["mask_sha256"] for row in rows if row["mask_sha256"]}) == 2663
+def test_every_slice_gets_its_person_and_fold(folder, tmp_path):
+    persons = str(write_persons(tmp_path / "persons.csv", [f"{number // 2:02}" for number in range(12)]))
+    slices = load(folder, persons=persons, num_folds=3)
+    assert slices["person_id"][:3] == ["00", "00", "01"]
+    assert set(slices["fold"]) == {0, 1, 2} and set(slices["tumor_type"]) == {"unknown"}
 
 
 # What the Trainer reads
@@ -223,7 +153,7 @@ def test_the_shipped_manifest_keeps_every_person_on_one_side():
 
 @pytest.fixture
 def prepared(folder):
-    return prepare_slices(load_slices(folder), UNetImageProcessor(size={"longest_edge": 32}))
+    return prepare_slices(load(folder), UNetImageProcessor(size={"longest_edge": 32}))
 
 
 def test_prepared_slices_are_what_the_processor_gives(folder, prepared):
@@ -237,9 +167,9 @@ def test_prepared_slices_are_what_the_processor_gives(folder, prepared):
 
 def test_prepared_slices_are_cached_until_a_file_changes(folder, prepared):
     processor = UNetImageProcessor(size={"longest_edge": 32})
-    assert prepare_slices(load_slices(folder), processor).cache_files == prepared.cache_files
-    cv2.imwrite(str(folder / "images" / "2.png"), np.full((64, 64), 50, np.uint8))
-    again = prepare_slices(load_slices(folder), processor)
+    assert prepare_slices(load(folder), processor).cache_files == prepared.cache_files
+    darken(folder / "images" / "2.png")
+    again = prepare_slices(load(folder), processor)
     assert again.cache_files != prepared.cache_files
     assert not np.array_equal(again[1]["pixel_values"], prepared[1]["pixel_values"])
 

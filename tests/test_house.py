@@ -36,7 +36,9 @@ USED_BY_APP_UNIMPORTED = {
 }
 USED_BY_DEV_UNIMPORTED = {
     "accelerate",  # transformers.Trainer stands on it
+    "ipykernel",  # what a notebook runs in
     "ruff",  # a command
+    "scipy",  # monai.metrics stands on it
 }
 
 # These modules travel to the Hub alone, so they may import nothing that transformers does not bring.

@@ -1,14 +1,40 @@
+import cv2
 import numpy as np
 import pytest
 
-from train.metrics import Overlap, bootstrap_interval, person_mean, pooled_dice, summarize
+from modeling_unet.segmenter import find_lesions
+from train.calibration import THRESHOLDS, Calibration, threshold_dice
+from train.metrics import (
+    LesionCounts,
+    Overlap,
+    bootstrap_interval,
+    detection_rates,
+    paired_interval,
+    person_interval,
+    person_mean,
+    pooled_dice,
+    summarize,
+)
+from train.surface import hd95, nsd, summarize_hd95, surface_distances
+
+
+GRID = (512, 512)  # where the lengths in the metrics' definitions are pixels
 
 
 def mask(text: str) -> np.ndarray:
     return np.array([[character == "#" for character in row] for row in text.split()])
 
 
+def box(rows: slice, columns: slice, side: int = 64) -> np.ndarray:
+    result = np.zeros((side, side), bool)
+    result[rows, columns] = True
+    return result
+
+
 EMPTY = mask(".... ....")
+
+
+# Overlap
 
 
 @pytest.mark.parametrize(
@@ -29,11 +55,201 @@ def test_overlap_by_hand(predicted, true, dice, iou):
     assert overlap.iou == pytest.approx(iou)
 
 
-def test_masks_must_agree_in_shape_and_be_boolean():
+@pytest.mark.parametrize("counts", [Overlap, LesionCounts])
+def test_masks_must_agree_in_shape_and_be_boolean(counts):
     with pytest.raises(ValueError, match=r"\(2, 4\).*\(1, 4\)"):
-        Overlap.of(EMPTY, EMPTY[:1])
+        counts.of(EMPTY, EMPTY[:1])
     with pytest.raises(ValueError, match="uint8"):
-        Overlap.of(EMPTY.astype(np.uint8), EMPTY)
+        counts.of(EMPTY.astype(np.uint8), EMPTY)
+
+
+# Surfaces
+
+
+def test_surface_metrics_by_hand():
+    """Two squares of 4 × 4 px, one 3 px beside the other.
+
+    Each surface is a ring of 12 px. The rings share a column (4 px at distance 0); then come 2 px at 1, 2 px at 2 and
+    the far column, 4 px at 3.
+    """
+    predicted, true = box(np.s_[2:6], np.s_[5:9]), box(np.s_[2:6], np.s_[2:6])
+    distances = surface_distances(predicted, true)
+    expected = [0] * 4 + [1] * 2 + [2] * 2 + [3] * 4
+    assert sorted(distances[0]) == sorted(distances[1]) == expected
+    assert hd95(distances) == 3
+    assert nsd(distances, GRID) == pytest.approx(8 / 12)
+
+
+def test_tolerance_grows_with_the_longer_side():
+    distances = np.array([0.0, 1.0, 2.0, 3.0]), np.array([4.0])
+    assert nsd(distances, (256, 128)) == pytest.approx(2 / 5)
+    assert nsd(distances, (512, 128)) == pytest.approx(3 / 5)
+    assert nsd(distances, (512, 1024)) == 1
+
+
+def test_the_percentile_is_taken_of_both_directions_together():
+    true = box(np.s_[0:1], np.s_[0:10])
+    predicted = true | box(np.s_[10:11], np.s_[0:1])
+    # 10 zeros back, 10 zeros and a 10 there: place 19 of 0 … 20 is a zero. Of the way there alone it would be 5.
+    assert hd95(surface_distances(predicted, true)) == 0
+    assert np.percentile(surface_distances(predicted, true)[0], 95) == 5
+
+
+def test_distances_are_euclidean_and_exact():
+    pixels = np.argwhere(random_masks()[0][0])
+    corner = np.zeros((48, 80), bool)
+    corner[0, 0] = True
+    _, there = surface_distances(corner, random_masks()[0][0])
+    assert set(np.rint(there**2)) <= set((pixels**2).sum(axis=1))
+    np.testing.assert_allclose(there, np.sqrt(np.rint(there**2)), rtol=1e-7)
+    (way,), (way_back,) = surface_distances(box(np.s_[0:1], np.s_[0:1]), box(np.s_[3:4], np.s_[4:5]))
+    assert way == way_back == 5
+
+
+def test_the_border_of_the_slice_is_surface():
+    full = np.ones((5, 5), bool)
+    assert len(surface_distances(full, full)[0]) == 16
+
+
+@pytest.mark.parametrize(
+    ("predicted", "true", "distance", "dice"),
+    [
+        ("#... ....", ".... ....", None, 0),
+        (".... ....", "#... ....", None, 0),
+        (".... ....", ".... ....", 0, 1),
+        ("#... ....", "#... ....", 0, 1),
+    ],
+)
+def test_surface_metrics_of_empty_masks(predicted, true, distance, dice):
+    distances = surface_distances(mask(predicted), mask(true))
+    assert hd95(distances) == distance
+    assert nsd(distances, GRID) == dice
+
+
+def test_an_undefined_distance_counts_as_the_diagonal_beside_the_median():
+    figures = summarize_hd95([2.0, None, 4.0, None, None], [(30, 40)] * 5)
+    assert figures == {"hd95_median": 3.0, "hd95_undefined": 3, "hd95_median_diagonal": 50.0}
+    assert summarize_hd95([None], [(30, 40)])["hd95_median"] is None
+
+
+def random_masks() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of blotches, some of them cut off by the border, the second a distorted copy of the first."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    for _ in range(12):
+        noise = cv2.GaussianBlur(rng.normal(size=(48, 80)), (0, 0), 4)
+        other = noise + cv2.GaussianBlur(rng.normal(size=noise.shape), (0, 0), 3) / 2
+        pairs.append((noise > noise.std(), other > noise.std()))
+    return pairs
+
+
+@pytest.mark.filterwarnings("ignore:.*monai:FutureWarning")
+def test_surface_metrics_agree_with_monai():
+    import torch
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+    for predicted, true in random_masks():
+        batch = [torch.from_numpy(array)[None, None].float() for array in (predicted, true)]
+        distances = surface_distances(predicted, true)
+        (theirs,) = compute_surface_dice(*batch, class_thresholds=[2.0], include_background=True)
+        assert nsd(distances, GRID) == pytest.approx(theirs.item(), abs=1e-6)
+        (maximum,) = compute_hausdorff_distance(*batch, include_background=True)
+        assert max(map(np.max, distances)) == pytest.approx(maximum.item(), rel=1e-6)
+        (directed,) = compute_hausdorff_distance(*batch, include_background=True, percentile=95)
+        assert max(np.percentile(way, 95) for way in distances) == pytest.approx(directed.item(), rel=1e-5)
+        assert hd95(distances) <= directed.item() + 1e-4
+
+
+# Lesions
+
+
+def test_lesions_by_hand():
+    # True: A 20 px, found whole; B 20 px, missed; a speck of 9 px, which is none. Predicted: A and one elsewhere.
+    a, b = box(np.s_[0:4], np.s_[0:5]), box(np.s_[20:24], np.s_[0:5])
+    speck, elsewhere = box(np.s_[40:43], np.s_[0:3]), box(np.s_[40:45], np.s_[40:46])
+    assert LesionCounts.of(a | elsewhere, a | b | speck) == LesionCounts(
+        true=2, hit=1, predicted=2, false=1, largest_predicted=30
+    )
+
+
+def test_a_lesion_is_hit_above_a_tenth_of_overlap():
+    true = box(np.s_[0:10], np.s_[0:10])
+    assert LesionCounts.of(box(np.s_[0:1], np.s_[0:10]), true) == LesionCounts(1, 0, 1, 1, 10)
+    assert LesionCounts.of(box(np.s_[0:1], np.s_[0:10]) | box(np.s_[1:2], np.s_[0:1]), true).hit == 1
+
+
+def test_one_prediction_may_hit_two_lesions():
+    true = box(np.s_[0:10], np.s_[0:4]) | box(np.s_[0:10], np.s_[6:10])
+    assert LesionCounts.of(box(np.s_[0:10], np.s_[0:10]), true) == LesionCounts(2, 2, 1, 0, 100)
+
+
+def test_nothing_there_and_nothing_found():
+    assert LesionCounts.of(EMPTY, EMPTY) == LesionCounts(0, 0, 0, 0, 0)
+
+
+def test_lesions_are_those_that_the_package_reports():
+    for predicted, true in random_masks():
+        counts, lesions = LesionCounts.of(predicted, true), find_lesions(predicted, predicted)
+        assert counts.predicted == len(lesions)
+        assert counts.largest_predicted == (lesions[0].area_px if lesions else 0)
+        assert counts.true == len(find_lesions(true, true))
+
+
+def test_detection_by_hand():
+    assert detection_rates([True, True, False, True], [True, True, True, False]) == (pytest.approx(2 / 3), 0)
+    assert detection_rates([True], [True]) == (1, None)
+    assert detection_rates([False], [False]) == (None, 1)
+
+
+# Calibration
+
+
+def test_calibration_by_hand():
+    """A tumour of one pixel on a 64-px grid: 15 px there are 1.9 here, so it and its 8 neighbours count."""
+    true = box(np.s_[32:33], np.s_[32:33])
+    probability = np.ones((64, 64), np.float32)  # far away from the tumour nothing counts
+    probability[31:34, 31:34] = [[0.05, 0.1, 0.05], [0.1, 0.9, 0.1], [0.05, 0.1, 0.05]]
+    calibration = Calibration.of(probability, true)
+    assert [index for index, pixels in enumerate(calibration.pixels) if pixels] == [0, 1, 13]
+    assert (calibration.pixels[0], calibration.pixels[1], calibration.pixels[13]) == (4, 4, 1)
+    assert calibration.tumor[13] == sum(calibration.tumor) == 1
+    assert calibration.ece == pytest.approx((4 * 0.05 + 4 * 0.1 + 0.1) / 9, abs=1e-4)
+    assert calibration.brier == pytest.approx((4 * 0.05**2 + 4 * 0.1**2 + 0.1**2) / 9, abs=1e-4)
+    last = calibration.to_bins()[13]
+    assert (last["mean_probability"], last["tumor_share"]) == (pytest.approx(0.9, abs=1e-4), 1)
+    assert calibration.to_bins()[5]["mean_probability"] is None
+
+
+def test_calibration_adds_up_over_slices():
+    # Half of the pixels are tumour and all get 0.8: one slice alone is off by 0.2 or 0.8, both together by 0.3.
+    probability = np.full((8, 8), 0.8)
+    right, wrong = Calibration.of(probability, np.ones((8, 8), bool)), Calibration((0,) * 15, (0,) * 15, (0,) * 15, 0)
+    assert right.ece == pytest.approx(0.2)
+    assert right.pixels[12] == 64
+    assert wrong.ece is None and wrong.brier is None
+    assert Calibration.total([right, wrong, right]).pixels[12] == 128
+    mixed = Calibration.total([right, Calibration(right.pixels, right.probability, (0,) * 15, 0.64 * 64)])
+    assert mixed.ece == pytest.approx(0.3)
+    assert mixed.brier == pytest.approx((0.04 + 0.64) / 2)
+
+
+def test_certainty_falls_into_the_last_bin_and_no_tumour_into_none():
+    assert Calibration.of(np.ones((8, 8)), np.ones((8, 8), bool)).pixels[-1] == 64
+    assert sum(Calibration.of(np.ones((8, 8)), np.zeros((8, 8), bool)).pixels) == 0
+
+
+def test_threshold_curve_by_hand():
+    true = mask("##.. ....")
+    probability = np.array([[0.9, 0.4, 0.6, 0.0], [0.0] * 4])
+    dice = dict(zip(THRESHOLDS, threshold_dice(probability, true), strict=True))
+    assert dice[0.05] == dice[0.35] == pytest.approx(2 * 2 / 5)
+    assert dice[0.4] == dice[0.5] == pytest.approx(2 * 1 / 4)
+    assert dice[0.6] == dice[0.85] == pytest.approx(2 * 1 / 3)
+    assert dice[0.95] == 0
+    assert threshold_dice(np.zeros((2, 4)), EMPTY) == [1] * len(THRESHOLDS)
+
+
+# Averages and intervals
 
 
 def test_the_three_averages_weigh_slices_persons_and_pixels():
@@ -76,3 +292,18 @@ def test_interval_is_the_same_every_time_and_closes_on_one_person():
     values, persons = [0.2, 0.9, 0.4], ["a", "b", "c"]
     assert bootstrap_interval(values, persons) == bootstrap_interval(values, persons)
     assert bootstrap_interval([0.2, 0.4], ["a", "a"]) == pytest.approx((0.3, 0.3))
+
+
+def test_interval_of_a_person_mean_weighs_persons_alike():
+    # A mean over slices would be drawn between 0.25 and 1 by person b's three slices.
+    low, high = person_interval([1, 0, 0, 0], ["a", "b", "b", "b"])
+    assert (low, high) == (0, 1)
+    values, persons = [0.5, 0.1, 0.9, 0.5], ["a", "b", "b", "b"]
+    assert person_interval(values, persons) == pytest.approx((0.5, 0.5))
+
+
+def test_what_is_hard_for_both_cancels_out_of_a_paired_interval():
+    first, persons = np.linspace(0, 0.9, 10), [f"p{number}" for number in range(10)]
+    assert paired_interval(first, first + 0.1, persons) == pytest.approx((0.1, 0.1))
+    low, high = paired_interval(first, first[::-1], persons)
+    assert low < 0 < high

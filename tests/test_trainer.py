@@ -1,6 +1,10 @@
-"""The whole of `python -m train`, on slices and networks small enough for a test."""
+"""`python -m train fit` and what belongs to it, on slices and networks small enough for a test."""
 
+import errno
 import json
+import logging
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +16,13 @@ from slices import write_data_set, write_persons
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
+from train import trainer
 from train.__main__ import main
+from train.arguments import FitArguments
+from train.ema import ExponentialMovingAverage
 from train.files import save_model, write_json
 from train.metrics import Overlap
-from train.trainer import ARCHITECTURES, ExponentialMovingAverage, FitArguments, SegmentationTrainer
+from train.trainer import SegmentationTrainer
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +34,23 @@ TINY = {
     "strides": [2, 2],
     "decoder_widths": [8, 8],
 }
+# Batch statistics depend on how a batch is divided; these do not.
+WITHOUT_BATCH_STATISTICS = ("--config", json.dumps({**TINY, "norm": "group", "norm_groups": 2}))
+EVERY_STEP = ("--logging_steps", "1", "--lr_scheduler_type", "constant", "--warmup_steps", "0")
+# Runs `python -m train`, and is killed as `kill -9` does in the middle of writing the second checkpoint.
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from train import trainer
+from train.__main__ import main
+
+def seal(checkpoint):
+    if list(checkpoint.parent.glob("checkpoint-*/checksums.json")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(checkpoint)
+
+whole, trainer.seal = trainer.seal, seal
+main(sys.argv[1:])
+"""
 
 
 @pytest.fixture(scope="module")
@@ -36,22 +60,27 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ARCHITECTURES, "resnet34", lambda: UNetConfig(**TINY))
-        yield
+def fit_options(folder: Path, output: Path, *options: str) -> list[str]:
+    return [
+        *("fit", "--data_dir", str(folder), "--persons", str(folder / "persons.csv"), "--fold", "0"),
+        *("--output_dir", str(output), "--architecture", "resnet34", "--config", json.dumps(TINY)),
+        *("--image_size", "32", "--per_device_train_batch_size", "4", "--dataloader_num_workers", "0"),
+        *("--disable_tqdm", "true", "--bf16", "false", *options),
+    ]
 
 
 def fit(folder: Path, output: Path, *options: str) -> int:
-    return main(
-        [
-            *("fit", "--data_dir", str(folder), "--persons", str(folder / "persons.csv"), "--fold", "0"),
-            *("--output_dir", str(output), "--architecture", "resnet34", "--encoder_weights", "random"),
-            *("--image_size", "32", "--per_device_train_batch_size", "4", "--dataloader_num_workers", "0"),
-            *("--disable_tqdm", "true", "--bf16", "false", *options),
-        ]
-    )
+    return main(fit_options(folder, output, *options))
+
+
+def log_of(run: Path, name: str = "loss") -> list[float]:
+    newest = max(run.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    log = json.loads((newest / "trainer_state.json").read_text())["log_history"]
+    return [entry[name] for entry in log if name in entry]
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -62,39 +91,7 @@ def trained(folder, tmp_path_factory) -> Path:
     return run
 
 
-# From data to figures
-
-
-def test_training_learns_and_evaluation_proves_it(trained, folder, capsys):
-    report = trained / "report.json"
-    options = ["--model", str(trained), "--data_dir", str(folder), "--persons", str(folder / "persons.csv")]
-    assert main(["evaluate", *options, "--fold", "0", "--output", str(report)]) == 0
-    figures = json.loads(report.read_text())
-    assert figures["all"]["slice_dice"] > 0.7
-    assert figures["all"]["slices"] == len(figures["per_slice"]) == 4
-    assert f"| all | 4 | 2 | {figures['all']['slice_dice']:.4f} |" in capsys.readouterr().out
-
-
-def test_evaluation_scores_masks_at_native_size(trained, folder):
-    """By hand: the same slices through the segmenter, compared with the masks as they lie on disk."""
-    import cv2
-
-    from train.evaluate import EvaluateArguments, evaluate
-
-    persons = str(folder / "persons.csv")
-    report = evaluate(EvaluateArguments(model=str(trained), data_dir=str(folder), fold=0, persons=persons))
-    segmenter = TumorSegmenter.from_pretrained(trained)
-    for row in report["per_slice"]:
-        true = cv2.imread(str(folder / "masks" / f"{row['slice']}.png"), cv2.IMREAD_UNCHANGED) > 0
-        predicted = segmenter(folder / "images" / f"{row['slice']}.png").mask
-        assert predicted.shape == true.shape == (64, 64)
-        assert row["dice"] == pytest.approx(2 * (predicted & true).sum() / (predicted.sum() + true.sum()))
-
-
-def test_scoring_persons_the_model_was_trained_on_is_said_aloud(trained, folder, caplog):
-    options = ["--model", str(trained), "--data_dir", str(folder), "--persons", str(folder / "persons.csv")]
-    main(["evaluate", *options, "--fold", "1"])
-    assert "THIS MODEL WAS TRAINED ON FOLD 1" in caplog.text
+# What a run leaves
 
 
 def test_the_folder_loads_by_every_route(trained):
@@ -102,8 +99,35 @@ def test_the_folder_loads_by_every_route(trained):
     assert isinstance(AutoImageProcessor.from_pretrained(trained), UNetImageProcessor)
     assert {"configuration_unet.py", "modeling_unet.py"} <= {path.name for path in trained.iterdir()}
     assert "AutoModel" in json.loads((trained / "config.json").read_text())["auto_map"]
+
+
+def test_the_record_says_what_the_run_was(trained):
     record = json.loads((trained / "training.json").read_text())
-    assert record["fold"] == 0 and record["training_slices"] == 16
+    assert record["fold"] == 0 and record["training_slices"] == 16 and record["training_persons"] == 8
+    assert record["recipe"]["learning_rate"] == 1e-2 and record["recipe"]["rotation"] == 20
+    assert len(record["validation"]) == 24
+    assert "slices" not in json.dumps(record["recipe"])  # the folder's name is nobody's business
+
+
+def test_curves_and_predictions_lie_beside_the_weights(trained):
+    lines = (trained / "curves.csv").read_text().splitlines()
+    assert lines[0].startswith("epoch,training_loss,training_dice,training_iou,validation_loss")
+    assert len(lines) == 25 and all("" not in line.split(",") for line in lines)
+    first, last = (dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in (lines[1], lines[-1]))
+    assert float(last["training_dice"]) > float(first["training_dice"])
+    for name in ("curves.png", "predictions.png"):
+        assert (trained / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_best_epoch_is_kept_apart(trained):
+    dice = [
+        entry["eval_dice_at_network_size"]
+        for entry in json.loads((trained / "training.json").read_text())["validation"]
+    ]
+    assert dice.index(max(dice)) < len(dice) - 1  # else this would prove nothing
+    best = TumorSegmenter.from_pretrained(trained / "best").model.state_dict()
+    last = TumorSegmenter.from_pretrained(trained).model.state_dict()
+    assert not all(torch.equal(best[name], last[name]) for name in best)
 
 
 def test_no_pickle_lies_beside_the_weights(trained):
@@ -137,17 +161,33 @@ def test_saved_weights_are_the_average(trained):
 # Resuming
 
 
-def test_a_resumed_run_ends_like_one_that_was_never_stopped(folder, tmp_path):
-    options = ("--num_train_epochs", "3", "--logging_steps", "1", "--lr_scheduler_type", "constant")
-    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
-    fit(folder, straight, *options)
-    fit(folder, stopped, *options[:1], "1", *options[2:])
-    fit(folder, stopped, *options)
-    states = [json.loads((run / "checkpoint-12" / "trainer_state.json").read_text()) for run in (straight, stopped)]
-    losses = [[entry["loss"] for entry in state["log_history"] if "loss" in entry] for state in states]
-    assert len(losses[0]) == 12 and losses[0] == losses[1]
-    ours, theirs = (load_file(run / "model.safetensors") for run in (straight, stopped))
+@pytest.fixture(scope="module")
+def straight(folder, tmp_path_factory) -> Path:
+    """Three epochs of four steps without a stop, with a checkpoint after every third step."""
+    run = tmp_path_factory.mktemp("straight") / "run"
+    fit(folder, run, "--num_train_epochs", "3", *EVERY_STEP, "--save_strategy", "steps", "--save_steps", "3")
+    return run
+
+
+def test_a_run_killed_while_it_writes_a_checkpoint_ends_like_one_that_never_was(folder, straight, tmp_path, caplog):
+    options = ("--num_train_epochs", "3", *EVERY_STEP, "--save_strategy", "steps", "--save_steps", "3")
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, *fit_options(folder, tmp_path / "run", *options)]
+    killed = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    with caplog.at_level(logging.INFO):
+        assert fit(folder, tmp_path / "run", *options) == 0
+    assert "checkpoint-6 is damaged" in caplog.text and "Resuming from" in caplog.text
+    assert len(log_of(straight)) == 12 and log_of(tmp_path / "run") == log_of(straight)
+    ours, theirs = weights_of(tmp_path / "run"), weights_of(straight)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_epochs(folder, straight, tmp_path):
+    options = ("--num_train_epochs", "1"), ("--num_train_epochs", "3")
+    for epochs in options:
+        fit(folder, tmp_path, *epochs, *EVERY_STEP)
+    assert log_of(tmp_path) == log_of(straight)
 
 
 def test_another_run_is_not_resumed(trained, folder, capsys):
@@ -155,22 +195,131 @@ def test_another_run_is_not_resumed(trained, folder, capsys):
     before = (trained / "training.json").read_bytes()
     assert fit(folder, trained, "--fold", "1") == 1
     assert "holds another run (fold was 0 and is now 1)" in capsys.readouterr().err
+    assert fit(folder, trained, "--augment", "false") == 1
+    assert "holds another run (augment was True and is now False)" in capsys.readouterr().err
     assert (trained / "training.json").read_bytes() == before
+
+
+# Steps
+
+
+def test_accumulated_portions_weigh_as_one_batch(folder, tmp_path):
+    options = (*WITHOUT_BATCH_STATISTICS, "--num_train_epochs", "2", *EVERY_STEP)
+    fit(folder, tmp_path / "whole", *options, "--per_device_train_batch_size", "8")
+    portions = ("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "4")
+    fit(folder, tmp_path / "portions", *options, *portions)
+    assert len(log_of(tmp_path / "whole")) == 4
+    for name in ("loss", "grad_norm"):
+        assert log_of(tmp_path / "portions", name) == pytest.approx(log_of(tmp_path / "whole", name), rel=1e-3)
+
+
+def test_two_processes_train_as_one_on_the_same_global_batch(folder, tmp_path):
+    options = (*WITHOUT_BATCH_STATISTICS, "--num_train_epochs", "2", *EVERY_STEP)
+    fit(folder, tmp_path / "one", *options, "--per_device_train_batch_size", "8")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, "-m", "train", *fit_options(folder, tmp_path / "two", *options)]
+    ran = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    for name in ("loss", "grad_norm", "epoch_loss", "epoch_dice", "eval_loss", "eval_dice_at_network_size"):
+        one, two = log_of(tmp_path / "one", name), log_of(tmp_path / "two", name)
+        assert len(one) in (2, 4) and two == pytest.approx(one, rel=1e-3, abs=1e-6), name
+    ours, theirs = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-3) for name in ours)
+
+
+def test_it_stops_when_nothing_gets_better(folder, tmp_path):
+    options = ("--num_train_epochs", "9", "--learning_rate", "0", "--early_stopping_patience", "2")
+    assert fit(folder, tmp_path, *WITHOUT_BATCH_STATISTICS, *options) == 0
+    assert json.loads((tmp_path / "training.json").read_text())["steps"] == 3 * 4
+
+
+# Fine-tuning
+
+
+def test_training_starts_from_given_weights(trained, folder, tmp_path):
+    options = ("--init_from", str(trained), "--num_train_epochs", "1", "--learning_rate", "0", "--ema_decay", "0")
+    assert fit(folder, tmp_path, *options) == 0
+    ours, theirs = weights_of(tmp_path), weights_of(trained)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.endswith("conv1.0.weight"))
+    assert json.loads((tmp_path / "training.json").read_text())["recipe"]["init_from"] == trained.name
+
+
+def test_a_frozen_encoder_keeps_weights_and_statistics(trained, folder, tmp_path):
+    options = (
+        "--init_from",
+        str(trained),
+        "--freeze_encoder",
+        "true",
+        "--num_train_epochs",
+        "2",
+        "--learning_rate",
+        "0.1",
+    )
+    assert fit(folder, tmp_path, *options) == 0
+    ours, theirs = weights_of(tmp_path), weights_of(trained)
+    changed = {name for name in ours if not torch.allclose(ours[name].float(), theirs[name].float(), atol=1e-6)}
+    assert changed and not [name for name in changed if name.startswith("unet.encoder")]
+    assert any("running_mean" in name for name in changed)
+
+
+def test_what_does_not_fit_starts_anew_and_is_said(folder, tmp_path, caplog):
+    other = UNetForSemanticSegmentation(UNetConfig(**TINY, num_channels=3, num_labels=4))
+    save_model(other, UNetImageProcessor(), tmp_path / "other")
+    assert (
+        fit(folder, tmp_path / "run", "--config", "{}", "--init_from", str(tmp_path / "other"), "--max_steps", "1") == 0
+    )
+    assert "unet.encoder.stem.0.weight" in caplog.text and "head.weight" in caplog.text
+    assert "it starts anew" in caplog.text
+    config = TumorSegmenter.from_pretrained(tmp_path / "run").model.config
+    assert (config.num_channels, config.num_labels, config.widths) == (1, 2, TINY["widths"])
+
+
+def test_weights_of_another_kind_of_model_are_refused(folder, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"model_type": "segformer"}')
+    assert fit(folder, tmp_path / "run", "--init_from", str(tmp_path)) == 1
+    assert "is a model of type segformer; allowed is brain_tumor_unet" in capsys.readouterr().err
 
 
 # Refusals
 
 
+def test_a_full_disk_is_said_and_the_run_goes_on_later(folder, tmp_path, monkeypatch, capsys):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "seal", full)
+        assert fit(folder, tmp_path, "--num_train_epochs", "1") == 1
+    error = capsys.readouterr().err
+    assert "checkpoint-4 could not be written" in error and "No space left" in error
+    assert fit(folder, tmp_path, "--num_train_epochs", "1") == 0
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_out_of_memory_says_what_to_try(folder, tmp_path, monkeypatch, capsys, error):
+    def exhausted(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(SegmentationTrainer, "training_step", exhausted)
+    assert fit(folder, tmp_path) == 1
+    said = capsys.readouterr().err
+    assert "out of memory at 4 slices of 32 pixels" in said
+    assert "--per_device_train_batch_size 2 --gradient_accumulation_steps 2" in said
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["fit", "--data_dir", "nowhere", "--fold", "0", "--output_dir", "OUT"], "nowhere/images is not there"),
+        (["fit", "--data_dir", "nowhere", "--fold", "0", "--output_dir", "OUT"], "nowhere is not there"),
         (["fit", "--data_dir", "nowhere", "--fold", "0"], "--output_dir is missing"),
         (
             ["fit", "--data_dir", "nowhere", "--fold", "0", "--output_dir", "OUT", "--load_best_model_at_end", "true"],
             "--load_best_model_at_end is not supported",
         ),
-        (["evaluate", "--data_dir", "nowhere", "--fold", "0", "--model", "nowhere"], "nowhere/images is not there"),
     ],
 )
 def test_bad_data_is_one_sentence_and_leaves_nothing(options, message, tmp_path, monkeypatch, capsys):
@@ -226,9 +375,9 @@ def test_average_comes_back_from_its_file(tmp_path):
 def test_trainer_leaves_the_loss_as_it_is(tmp_path):
     model = UNetForSemanticSegmentation(UNetConfig(**TINY))
     data = {"train_dataset": [0], "eval_dataset": [0], "processing_class": UNetImageProcessor()}
-    trainer = SegmentationTrainer(model, FitArguments(output_dir=str(tmp_path), bf16=False), **data)
-    assert trainer.model_accepts_loss_kwargs is False
-    assert trainer.label_names == ["labels"]
+    segmentation = SegmentationTrainer(model, FitArguments(output_dir=str(tmp_path), bf16=False), **data)
+    assert segmentation.model_accepts_loss_kwargs is False
+    assert segmentation.label_names == ["labels"]
 
 
 def test_saved_models_are_half_the_size_and_load_as_float32(tmp_path):
@@ -259,3 +408,13 @@ def test_files_are_replaced_whole(tmp_path):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["figures.json"]
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(tmp_path / "figures.json", {"a": 1})
+    assert not list(tmp_path.iterdir())

@@ -1,24 +1,34 @@
-"""`python -m train COMMAND`: one command line for training and evaluation."""
+"""`python -m train COMMAND`: one command line from the check of a data set to the report on a trained model."""
 
 import logging
+import os
 import sys
+from argparse import ArgumentParser
 
+import transformers
 from transformers import HfArgumentParser
 
 
 USAGE = """usage: python -m train COMMAND [options]
 
-commands:
-  fit        train on a folder of slices and masks
+commands, in the order of use:
+  check      look for what would spoil a training: unpaired files, duplicates across persons, …
+  prepare    write a clean data set with a card from any source
+  fit        train on all folds but one
+  cv         train and score every fold, and put the scores together
   evaluate   score a trained model on the persons of a fold
+  report     tables and figures of an evaluation, and a paired comparison of several
 
 python -m train COMMAND --help lists the options.
 """
 
 
 def main(arguments: list[str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    # With torchrun every process runs this; one of them talks.
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()  # one for every file that is read or written; the Trainer's stays
     command, options = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help"):
         print(USAGE)
@@ -27,19 +37,41 @@ def main(arguments: list[str]) -> int:
         print(f"{command} is not a command.\n\n{USAGE}", file=sys.stderr)
         return 2
     try:
-        COMMANDS[command](options)
-    except (ImportError, OSError, ValueError) as error:
+        return COMMANDS[command](options) or 0
+    except (ImportError, MemoryError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
+
+
+def _check(options: list[str]) -> int:
+    from .check import check
+
+    parser = ArgumentParser(prog="python -m train check")
+    _add_source(parser)
+    parser.add_argument("--out", help="folder for the report and its pictures")
+    return 1 if check(**vars(parser.parse_args(options))) else 0
+
+
+def _prepare(options: list[str]) -> None:
+    from .prepare import prepare
+
+    parser = ArgumentParser(prog="python -m train prepare")
+    _add_source(parser)
+    parser.add_argument("--out", required=True, help="folder to write; it must not exist or be empty")
+    prepare(**vars(parser.parse_args(options)))
 
 
 def _fit(options: list[str]) -> None:
-    from .trainer import FitArguments, SliceArguments, fit
+    from .arguments import parse_fit
+    from .trainer import fit
 
-    usage = "python -m train fit --data_dir DATA --output_dir RUN --fold K [options]"
-    parser = HfArgumentParser((SliceArguments, FitArguments), prog="python -m train fit", usage=usage)
-    fit(*parser.parse_args_into_dataclasses(options))
+    fit(parse_fit(options))
+
+
+def _cv(options: list[str]) -> int:
+    from .cv import main
+
+    return main(options)
 
 
 def _evaluate(options: list[str]) -> None:
@@ -50,7 +82,25 @@ def _evaluate(options: list[str]) -> None:
     evaluate(*parser.parse_args_into_dataclasses(options))
 
 
-COMMANDS = {"fit": _fit, "evaluate": _evaluate}
+def _report(options: list[str]) -> None:
+    from .report import report
+
+    parser = ArgumentParser(prog="python -m train report")
+    parser.add_argument(
+        "evaluations", nargs="+", help="JSON files that evaluate or cv wrote; the others against the first"
+    )
+    parser.add_argument("--out", required=True, help="folder for the report and its pictures")
+    report(**vars(parser.parse_args(options)))
+
+
+def _add_source(parser: ArgumentParser) -> None:
+    parser.add_argument("source", help="folder, zip from figshare, or data set id on the Hub")
+    parser.add_argument("--persons", help="CSV file with the columns slice and person_id")
+    parser.add_argument("--num_folds", type=int, help="deal the persons out to this many folds")
+    parser.add_argument("--mask_threshold", type=float, help="take masks of any grey values: tumour is what lies above")
+
+
+COMMANDS = {"check": _check, "prepare": _prepare, "fit": _fit, "cv": _cv, "evaluate": _evaluate, "report": _report}
 
 
 if __name__ == "__main__":

@@ -4,35 +4,45 @@ One affine warp does all of the geometry, so that a slice is interpolated once. 
 kinds of change that nnU-Net makes too (Isensee et al. 2021, supplementary note 4); the ranges are ours.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 
-@dataclass(frozen=True)
+def _help(meaning: str) -> dict[str, str]:
+    return {"help": f"Augmentation: {meaning}."}
+
+
+@dataclass
 class Augmentation:
     """Callable `(pixel_values float32 [1, S, S], labels uint8 [S, S], rng) → the same`, without touching its inputs.
 
     Ranges are drawn from uniformly (`scale`: log-uniformly); `*_probability` says how often the step happens at all.
     """
 
-    flip_probability: float = 0.5  # left and right
-    affine_probability: float = 0.9
-    rotation: float = 20.0  # ± degrees
-    scale: tuple[float, float] = (0.8, 1.25)  # and of each axis alone another ± 5 %
-    shear: float = 8.0  # ± degrees
-    shift: float = 0.08  # ± fraction of the side
+    flip_probability: float = field(default=0.5, metadata=_help("how often left and right are exchanged"))
+    affine_probability: float = field(
+        default=0.9, metadata=_help("how often a slice is turned, scaled, sheared and shifted")
+    )
+    rotation: float = field(default=20.0, metadata=_help("± degrees"))
+    scale: list[float] = field(
+        default_factory=lambda: [0.8, 1.25], metadata=_help("factor of both axes, each another ± 5 %, from and to")
+    )
+    shear: float = field(default=8.0, metadata=_help("± degrees"))
+    shift: float = field(default=0.08, metadata=_help("± fraction of the side"))
 
-    gamma_probability: float = 0.3
-    gamma: tuple[float, float] = (0.7, 1.5)
-    contrast_probability: float = 0.3
-    contrast: tuple[float, float] = (0.75, 1.3)
-    brightness: float = 0.25  # ± deviations
-    blur_probability: float = 0.15
-    blur: tuple[float, float] = (0.4, 1.2)  # standard deviation in pixels
-    noise_probability: float = 0.2
-    noise: float = 0.15  # largest standard deviation, in deviations of the slice
+    gamma_probability: float = field(default=0.3, metadata=_help("how often the gamma changes"))
+    gamma: list[float] = field(default_factory=lambda: [0.7, 1.5], metadata=_help("exponent, from and to"))
+    contrast_probability: float = field(default=0.3, metadata=_help("how often contrast and brightness change"))
+    contrast: list[float] = field(default_factory=lambda: [0.75, 1.3], metadata=_help("factor, from and to"))
+    brightness: float = field(default=0.25, metadata=_help("± deviations of the slice"))
+    blur_probability: float = field(default=0.15, metadata=_help("how often a slice is blurred"))
+    blur: list[float] = field(
+        default_factory=lambda: [0.4, 1.2], metadata=_help("standard deviation in pixels, from and to")
+    )
+    noise_probability: float = field(default=0.2, metadata=_help("how often there is noise"))
+    noise: float = field(default=0.15, metadata=_help("its largest standard deviation, in deviations of the slice"))
 
     def __call__(
         self, pixel_values: np.ndarray, labels: np.ndarray, rng: np.random.Generator

@@ -1,243 +1,216 @@
-"""Slices and masks from disk → a `datasets.Dataset`, with the persons they belong to and the folds that part them.
+"""Slices and masks from any source → the arrays that the Trainer iterates over.
 
-Expected layout, as on Kaggle (`nikhilroxtomar/brain-tumor-segmentation`); stems pair up:
+    source ─ scan_slices ─→ one row per slice, cached ─ folds.assign_persons ─ audit.refuse ─→ load_slices
+           ─ folds.split_fold ─→ training | validation ─ prepare_slices ─→ pixel_values, labels, cached
+           ─ AugmentedSlices ─→ Trainer
 
-    DIR/images/1.png    grey slice, any size          DIR/masks/1.png    0/1, 0/255 or 1-bit, same size
-
-`load_slices` finds the pairs and says whose they are; `split_fold` parts them; `prepare_slices` runs the image
-processor once over all of them into a memory-mapped Arrow file; `AugmentedSlices` is what the Trainer iterates over.
+Both caches are Arrow files of 🤗 Datasets, memory-mapped, and made anew when a file, a setting or the code changes.
 """
 
-import csv
+import contextlib
 import hashlib
 import inspect
+import io
 import logging
-from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
+import datasets
 import numpy as np
 import torch
-from datasets import Array2D, Array3D, Dataset, Features
+from datasets import Array2D, Array3D, Dataset, Features, Value
+from datasets.fingerprint import Hasher
+from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
-from modeling_unet import UNetImageProcessor, read_image, read_mask
-from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
+from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
+from modeling_unet.image_processing_unet import NonBinaryMaskError, to_grayscale
 
+from .audit import fast_findings, refuse
 from .augmentation import Augmentation
+from .folds import assign_persons
+from .sources import RawSlice, Source, as_file, open_source
 
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = Path(__file__).with_name("manifest.csv")
-NUM_FOLDS = 5
-SPLIT_SEED = 0  # of the random split alone; the manifest's folds are fixed
+THUMBNAIL_SIDE = 32
+_PICTURE = datasets.Image(decode=False)
+_SCAN_FEATURES = Features(
+    {
+        **dict.fromkeys(("slice", "person_id", "tumor_type", "plane"), Value("string")),
+        "image": _PICTURE,
+        "mask": _PICTURE,
+        **dict.fromkeys(("height", "width", "mask_area"), Value("int64")),
+        **dict.fromkeys(("dtype", "image_sha256", "mask_sha256"), Value("string")),
+        "thumbnail": Value("binary"),
+        **dict.fromkeys(("problem_kind", "problem"), Value("string")),
+    }
+)
 
 
-class DataError(ValueError):
-    """A data set that cannot be trained on; the message names the files and says what is expected."""
+@dataclass
+class DataArguments:
+    """Which slices, whose, and in which folds: what every command asks for."""
+
+    data_dir: str = field(
+        metadata={
+            "help": "Folder with images/ and masks/ (stems pair up) or with metadata.csv or .jsonl, the zips from "
+            "figshare, or a data set id on the Hub."
+        }
+    )
+    persons: str | None = field(
+        default=None, metadata={"help": "CSV file with the columns slice and person_id, for data of your own."}
+    )
+    num_folds: int | None = field(
+        default=None,
+        metadata={"help": "Deal the persons out to this many folds; by default the public data set's five, or five."},
+    )
+    official_folds: bool = field(
+        default=False, metadata={"help": "Folds 1 to 5 of the public data set's author (by patient id)."}
+    )
+    mask_threshold: float | None = field(
+        default=None, metadata={"help": "Take masks of any grey values: tumour is what lies above, e.g. 127."}
+    )
 
 
-# -------------------------------------------------------------------------------------------------------------- loading
-
-
-def load_slices(data_dir: str | Path, persons: str | Path | None = None) -> Dataset:
-    """Pairs of images and masks, and the person, tumour type, split and fold of each.
-
-    Persons come from `persons` (a CSV file with the columns `slice`, `person_id` and, if known, `tumor_type`); without
-    it from the project's manifest, if the masks' hashes show that this is the data set it describes. Otherwise every
-    slice is treated as a person of its own, and a warning says what such a split cannot promise.
-
-    Args:
-        data_dir: folder with `images/` and `masks/`.
-        persons: CSV file, see above.
+def load_slices(arguments: DataArguments) -> Dataset:
+    """Every slice of the source, with its person and fold; slices that would poison a training are refused.
 
     Returns:
-        One row per slice, in natural order of the stems: `slice`, `image` and `mask` (paths), `person_id`,
-        `tumor_type`, `split` (`train`, `example` or `test`) and `fold` (0…4, or -1 where there is none).
+        The rows of `scan_slices`, with `person_id`, `tumor_type`, `plane`, `split` and `fold` as `assign_persons` gives
+        them.
 
     Raises:
-        DataError, InvalidImageError: what is missing, duplicated or unreadable, by name.
+        DataError: what is wrong, with the names of the slices.
     """
-    pairs = _pair_files(Path(data_dir))
+    scan = scan_slices(arguments.data_dir, arguments.mask_threshold)
+    persons = Path(arguments.persons) if arguments.persons else None
+    slices = assign_persons(scan, persons, arguments.num_folds, arguments.official_folds)
+    refuse(fast_findings(slices))
+    return slices
+
+
+# ----------------------------------------------------------------------------------------------------------------- scan
+
+
+def scan_slices(source: str | Path, mask_threshold: float | None = None) -> Dataset:
+    """Read every slice of a source once and write down what there is to know of it; nothing is refused.
+
+    Returns:
+        One row per slice, in the source's order: `slice`; `image` as it lies there and `mask` as a 1-bit PNG
+        (`sources.as_file` opens both); `person_id`, `tumor_type`, `plane` ("" where the source does not say);
+        `height`, `width` and `mask_area` in pixels; `dtype` of the pixels; `image_sha256` and `mask_sha256`, the first
+        16 hex digits over size and values; `thumbnail`, the bytes of a uint8 [32, 32]; `problem_kind` ("",
+        "unpaired", "repeated stem", "unreadable", "size mismatch" or "not binary") and `problem`, a sentence.
+
+    Raises:
+        DataError: the source as a whole cannot be used.
+    """
+    opened = open_source(source)
+    gen_kwargs = {
+        "source": opened,
+        "mask_threshold": mask_threshold,
+        "cache_key": (opened.stamp(), *map(_code_of, (type(opened), examine, read_mask))),
+    }
+    with _no_progress_bar_of_datasets():
+        return Dataset.from_generator(_examined, features=_SCAN_FEATURES, gen_kwargs=gen_kwargs)
+
+
+def _examined(source: Source, mask_threshold: float | None, cache_key: tuple) -> Iterator[dict]:
     # As a context, the bar is closed, and its line ended, before an error is printed.
-    with tqdm(pairs, desc="Checking slices", unit="slice") as progress:
-        hashes = [_checked_mask_hash(image, mask) for _, image, mask in progress]
-    stems = [stem for stem, _, _ in pairs]
-    if persons is not None:
-        rows = _rows_from_persons(stems, Path(persons))
-    else:
-        rows = _rows_from_manifest(stems, hashes) or _rows_without_persons(stems)
-    for row, (stem, image, mask), mask_hash in zip(rows, pairs, hashes, strict=True):
-        row.update(slice=stem, image=str(image), mask=str(mask), mask_sha256=mask_hash)
-    return Dataset.from_list(rows)
+    with tqdm(source, total=len(source), desc="Reading slices", unit="slice") as progress:
+        for raw in progress:
+            yield examine(raw, mask_threshold)
+
+
+def examine(raw: RawSlice, mask_threshold: float | None = None) -> dict:
+    """One row of the scan."""
+    row = {
+        **{name: getattr(raw, name) for name in ("slice", "image", "mask", "person_id", "tumor_type", "plane")},
+        **dict.fromkeys(("height", "width", "mask_area"), 0),
+        **dict.fromkeys(("dtype", "image_sha256", "mask_sha256"), ""),
+        "thumbnail": b"",
+        "problem_kind": raw.problem_kind,
+        "problem": raw.problem,
+    }
+    if raw.problem:
+        return row
+    try:
+        image = read_image(as_file(raw.image))
+        row.update(_image_facts(image))
+        mask = read_mask(as_file(raw.mask), mask_threshold)
+        row.update(_mask_facts(mask, raw.slice))
+    except NonBinaryMaskError as error:
+        advice = "if it was saved with losses, as JPEG does, --mask_threshold 127 takes what lies above 127"
+        return row | {"problem_kind": "not binary", "problem": f"{str(error).rstrip('.')}; {advice}."}
+    except InvalidImageError as error:
+        return row | {"problem_kind": "unreadable", "problem": str(error)}
+    if mask.shape != image.shape[:2]:
+        problem = (
+            f"The mask of {raw.slice} has {mask.shape[1]} × {mask.shape[0]} pixels and its image {row['width']} × "
+            f"{row['height']}; they must be of one size."
+        )
+        return row | {"problem_kind": "size mismatch", "problem": problem}
+    return row
+
+
+def _image_facts(image: np.ndarray) -> dict:
+    grey = to_grayscale(image)
+    height, width = grey.shape
+    return {
+        "height": height,
+        "width": width,
+        "dtype": image.dtype.name,
+        "image_sha256": _pixel_hash(grey.shape, grey.tobytes()),
+        "thumbnail": _thumbnail(grey).tobytes(),
+    }
+
+
+def _mask_facts(mask: np.ndarray, name: str) -> dict:
+    file = io.BytesIO()
+    Image.fromarray(mask).save(file, format="PNG")
+    return {
+        "mask": {"path": f"{name}.png", "bytes": file.getvalue()},
+        "mask_area": int(mask.sum()),
+        "mask_sha256": mask_hash(mask),
+    }
 
 
 def mask_hash(mask: np.ndarray) -> str:
     """First 16 hex digits of the SHA-256 over a mask's size and bits; the same for every file format that holds it."""
-    height, width = mask.shape
-    return hashlib.sha256(f"{height}x{width}:".encode() + np.packbits(mask).tobytes()).hexdigest()[:16]
+    return _pixel_hash(mask.shape, np.packbits(mask).tobytes())
 
 
-def _pair_files(data_dir: Path) -> list[tuple[str, Path, Path]]:
-    files = {name: _files_by_stem(data_dir / name) for name in ("images", "masks")}
-    for kind, other in (("images", "masks"), ("masks", "images")):
-        unpaired = sorted(files[kind].keys() - files[other].keys(), key=_natural_order)
-        if unpaired:
-            raise DataError(
-                f"{len(unpaired)} of {len(files[kind])} files in {data_dir / kind} have no partner of the same stem in "
-                f"{data_dir / other}: {_shown([files[kind][stem].name for stem in unpaired])}."
-            )
-    stems = sorted(files["images"], key=_natural_order)
-    return [(stem, files["images"][stem], files["masks"][stem]) for stem in stems]
+def _pixel_hash(shape: tuple[int, int], values: bytes) -> str:
+    height, width = shape
+    return hashlib.sha256(f"{height}x{width}:".encode() + values).hexdigest()[:16]
 
 
-def _files_by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder} is not there; the data folder needs images/ and masks/ with files of the same stems."
-        )
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise DataError(f"{folder} holds no images; accepted are {', '.join(IMAGE_SUFFIXES)}.")
-    duplicated = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
-    if duplicated:
-        names = [path.name for path in paths if path.stem in duplicated]
-        raise DataError(f"{folder} holds several files of one stem: {_shown(names)}; keep one of each.")
-    return {path.stem: path for path in paths}
+def _thumbnail(grey: np.ndarray) -> np.ndarray:
+    """uint8 [32, 32]: area means, stretched to 0…255."""
+    small = cv2.resize(grey, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
+    low, high = small.min(), small.max()
+    return ((small - low) * (255 / max(high - low, 1e-6))).round().astype(np.uint8)
 
 
-def _natural_order(stem: str) -> tuple:
-    return (0, int(stem), stem) if stem.isdecimal() else (1, 0, stem)
+def _code_of(function) -> bytes:
+    """The source file of a function, so that a cache does not outlive a change of the code that filled it."""
+    return Path(inspect.getfile(function)).read_bytes()
 
 
-def _shown(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _checked_mask_hash(image: Path, mask: Path) -> str:
-    bits = read_mask(mask)
-    height, width = read_image(image).shape[:2]
-    if (height, width) != bits.shape:
-        raise DataError(
-            f"The mask {mask.name} has {bits.shape[1]} × {bits.shape[0]} pixels and its image {image.name} "
-            f"{width} × {height}; they must be of one size."
-        )
-    return mask_hash(bits)
-
-
-# -------------------------------------------------------------------------------------------------------------- persons
-
-
-def read_manifest() -> dict[str, dict]:
-    """The manifest of the public data set: slice → its row (see README, "The data set")."""
-    with MANIFEST.open(newline="") as file:
-        return {row["slice"]: row for row in csv.DictReader(file)}
-
-
-def _rows_from_manifest(stems: list[str], hashes: list[str]) -> list[dict] | None:
-    """Rows of the manifest, or None if this is another data set: no mask has the hash that the manifest gives it.
-
-    The test slices have no hash there; once others prove the data set, their names suffice to keep them out.
-
-    Raises:
-        DataError: some masks match, and others differ or are not in the manifest.
-    """
-    manifest = read_manifest()
-    # "" is a test slice's; None, which nothing equals, that of a slice the manifest does not have.
-    expected = [manifest[stem]["mask_sha256"] if stem in manifest else None for stem in stems]
-    if not any(found == known for found, known in zip(hashes, expected, strict=True)):
-        return None
-    strangers = [
-        stem for stem, found, known in zip(stems, hashes, expected, strict=True) if known != "" and found != known
-    ]
-    if strangers:
-        raise DataError(
-            f"{len(strangers)} of {len(stems)} masks are not the public data set's, whose others are here: "
-            f"{_shown(strangers)}; take them out, or say with --persons whose slices these are."
-        )
-    logger.info("The masks match the manifest: %d slices, persons and folds are known.", len(stems))
-    rows = (manifest[stem] for stem in stems)
-    return [
-        {
-            "person_id": row["person_id"],
-            "tumor_type": row["tumor_type"],
-            "split": row["split"],
-            "fold": int(row["fold"]) if row["fold"] else -1,
-        }
-        for row in rows
-    ]
-
-
-def _rows_from_persons(stems: list[str], path: Path) -> list[dict]:
+@contextlib.contextmanager
+def _no_progress_bar_of_datasets() -> Iterator[None]:
+    shown = datasets.are_progress_bars_disabled() is False
+    datasets.disable_progress_bars()
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = {"slice", "person_id"} - set(reader.fieldnames or ())
-            if missing:
-                raise DataError(
-                    f"{path.name} has no column {' and '.join(sorted(missing))}; it needs slice and person_id."
-                )
-            by_slice = {row["slice"]: row for row in reader}
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a CSV file: {error}.") from error
-    unknown = [stem for stem in stems if not (by_slice.get(stem) or {}).get("person_id")]
-    if unknown:
-        raise DataError(f"{path.name} names no person for {len(unknown)} slices: {_shown(unknown)}.")
-    persons = [by_slice[stem]["person_id"] for stem in stems]
-    folds = assign_folds(persons)
-    return [
-        {
-            "person_id": person,
-            "tumor_type": by_slice[stem].get("tumor_type") or "unknown",
-            "split": "train",
-            "fold": fold,
-        }
-        for stem, person, fold in zip(stems, persons, folds, strict=True)
-    ]
-
-
-def _rows_without_persons(stems: list[str]) -> list[dict]:
-    logger.warning(
-        "WHO IS WHO IS NOT KNOWN: these masks are not the public data set's, and no --persons file was given. The "
-        "split is by slice, so slices of one person may stand on both sides, and every score will be too good for "
-        "people whom the network has never seen. Give --persons FILE.csv (columns slice, person_id) for honest figures."
-    )
-    return [
-        {"person_id": stem, "tumor_type": "unknown", "split": "train", "fold": fold}
-        for stem, fold in zip(stems, assign_folds(stems), strict=True)
-    ]
-
-
-def assign_folds(persons: list[str], num_folds: int = NUM_FOLDS) -> list[int]:
-    """A fold for every slice, the same one for all slices of a person; folds get about equally many slices.
-
-    Persons in order of their slice counts, ties in a seeded random order, each into the fold that is smallest so far.
-    """
-    counts = Counter(persons)
-    if len(counts) < num_folds:
-        raise DataError(f"{num_folds} folds need at least {num_folds} persons; this data set has {len(counts)}.")
-    shuffled = np.random.default_rng(SPLIT_SEED).permutation(sorted(counts))
-    sizes = [0] * num_folds
-    fold_of = {}
-    for person in sorted(shuffled, key=lambda person: -counts[person]):
-        fold_of[person] = int(np.argmin(sizes))
-        sizes[fold_of[person]] += counts[person]
-    return [fold_of[person] for person in persons]
-
-
-def split_fold(slices: Dataset, fold: int) -> tuple[Dataset, Dataset]:
-    """(training, validation) slices: `fold` validates, the other folds train; `example` and `test` rows do neither."""
-    available = sorted(set(slices["fold"]) - {-1})
-    if fold not in available:
-        raise DataError(f"There is no fold {fold}; this data set has {', '.join(map(str, available))}.")
-    folds = slices["fold"]
-    training = slices.select([index for index, other in enumerate(folds) if other not in (-1, fold)])
-    validation = slices.select([index for index, other in enumerate(folds) if other == fold])
-    shared = set(training["person_id"]) & set(validation["person_id"])
-    if shared:
-        raise DataError(f"{len(shared)} persons stand on both sides of the split: {_shown(sorted(shared))}.")
-    return training, validation
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 # ----------------------------------------------------------------------------------------------- what the Trainer reads
@@ -248,23 +221,26 @@ def prepare_slices(slices: Dataset, processor: UNetImageProcessor) -> Dataset:
 
     Returns:
         `pixel_values` float32 [1, S, S] and `labels` uint8 [S, S] (0, 1, 255 = padding), as NumPy arrays. The cache is
-        keyed by the files' paths, sizes and times and by the processor's settings and code.
+        keyed by the pixels of the slices and masks and by the processor's settings and code.
     """
     side = processor.size["longest_edge"]
     features = Features({"pixel_values": Array3D((1, side, side), "float32"), "labels": Array2D((side, side), "uint8")})
-    files = [(row["image"], row["mask"]) for row in slices.select_columns(["image", "mask"])]
-    stamps = [[(Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in pair] for pair in files]
-    code = Path(inspect.getfile(UNetImageProcessor)).read_bytes()
-    gen_kwargs = {"files": files, "settings": processor.to_dict(), "cache_key": (stamps, code)}
-    prepared = Dataset.from_generator(_prepared_slices, features=features, gen_kwargs=gen_kwargs)
+    content = [slices[name] for name in ("image_sha256", "mask_sha256")]
+    settings = processor.to_dict()
+    prepared = slices.select_columns(["image", "mask"]).map(
+        _prepare,
+        fn_kwargs={"processor": processor},
+        remove_columns=["image", "mask"],
+        features=features,
+        new_fingerprint=Hasher.hash(([list(column) for column in content], settings, _code_of(UNetImageProcessor))),
+        desc="Preparing slices",
+    )
     return prepared.with_format("numpy")
 
 
-def _prepared_slices(files: list, settings: dict, cache_key: tuple):
-    processor = UNetImageProcessor.from_dict(settings)
-    for image, mask in files:
-        batch = processor(image, segmentation_maps=mask, return_tensors="np")
-        yield {"pixel_values": batch["pixel_values"][0], "labels": batch["labels"][0].astype(np.uint8)}
+def _prepare(row: dict, processor: UNetImageProcessor) -> dict:
+    batch = processor(as_file(row["image"]), segmentation_maps=as_file(row["mask"]), return_tensors="np")
+    return {"pixel_values": batch["pixel_values"][0], "labels": batch["labels"][0].astype(np.uint8)}
 
 
 class AugmentedSlices(TorchDataset):

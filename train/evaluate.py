@@ -1,108 +1,232 @@
 """`python -m train evaluate`: score a model on the persons of one fold, on the route that its users take.
 
-Every slice goes through `TumorSegmenter` from file to mask and is compared with the true mask at native resolution.
+    slice ─ TumorSegmenter ─→ segmentation ┐
+    true mask ─────────────────────────────┴─ score_slice ─→ one row per slice ─ figures_of ─→ tables, FILE.json
+
+Every slice goes from file to mask and is compared with the true mask at native resolution. Pictures of the result, and
+comparisons of several, are drawn from FILE.json by `python -m train report`.
 """
 
 import json
 import logging
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+from datasets import Dataset
 from tqdm.auto import tqdm
 
-from modeling_unet import TumorSegmenter, read_mask
+from modeling_unet import Segmentation, TumorSegmenter, read_mask
+from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 from modeling_unet.segmenter import DEFAULT_THRESHOLD
 
-from .data import load_slices, split_fold
-from .files import write_json
-from .metrics import Overlap, summarize
+from .calibration import Calibration, threshold_dice
+from .data import DataArguments, load_slices
+from .figures import figures_of
+from .files import write_whole
+from .folds import split_fold
+from .metrics import LesionCounts, Overlap
+from .sources import as_file
+from .surface import hd95, nsd, surface_distances
+from .tables import format_table
 
 
 logger = logging.getLogger(__name__)
 
+ROW_COLUMNS = ("slice", "person_id", "tumor_type", "plane")
+# BIDS names begin with the subject, and a folder of several data sets with what tells their subjects apart.
+NEGATIVES_PERSON_PATTERN = r".*?sub-[0-9A-Za-z]+"
 
-@dataclass
-class EvaluateArguments:
+
+@dataclass(kw_only=True)
+class EvaluateArguments(DataArguments):
     """What to score, and on what."""
 
     model: str = field(metadata={"help": "Model folder or Hub id."})
-    data_dir: str = field(metadata={"help": "Folder with images/ and masks/ (stems pair up)."})
     fold: int = field(metadata={"help": "The fold whose persons are scored."})
-    persons: str | None = field(
-        default=None, metadata={"help": "CSV file with the columns slice and person_id, for data of your own."}
+    negatives: str | None = field(
+        default=None,
+        metadata={"help": "Folder of slices without tumour, sub-folders included: how often is one reported there?"},
+    )
+    negatives_person_pattern: str = field(
+        default=NEGATIVES_PERSON_PATTERN,
+        metadata={
+            "help": "Regular expression for the beginning of their file names that says whose slice it is, by default "
+            "up to BIDS' sub-XX; a file that it does not fit counts as a person of its own."
+        },
     )
     output: str | None = field(
-        default=None, metadata={"help": "JSON file to write, the score of every slice included."}
+        default=None, metadata={"help": "JSON file to write, the score of every slice included; see report."}
     )
     batch_size: int = field(default=16, metadata={"help": "Slices that go through the network together."})
     device: str = field(default="auto", metadata={"help": "auto, cuda, mps or cpu."})
 
+    def __post_init__(self):
+        try:
+            re.compile(self.negatives_person_pattern)
+        except re.error as error:
+            raise ValueError(
+                f"--negatives_person_pattern {self.negatives_person_pattern} is not a regular expression: {error}."
+            ) from error
+        if self.output is not None and Path(self.output).is_dir():
+            raise ValueError(f"--output {self.output} is a folder; name a file in it.")
+
 
 def evaluate(arguments: EvaluateArguments) -> dict:
-    """Score, print a table, and write `arguments.output` if it is given.
+    """Score, print the tables, and write `arguments.output` if it is given.
 
     Returns:
-        `all` and `by_tumor_type`: figures as `metrics.summarize` names them; `per_slice`: one row per slice.
+        What was scored: `model`, `fold`, `seen_in_training` (None if the model does not say what it was trained on),
+        `resolution`, `threshold`; the figures of `figures.figures_of`; and `per_slice` and `per_negative`, one row for
+        each slice, from which those follow.
+
+    Raises:
+        DataError: the data set cannot be scored.
+        ValueError, OSError: the model or a slice cannot be read.
     """
-    _warn_if_trained_on(arguments)
-    slices = load_slices(arguments.data_dir, arguments.persons)
-    _, scored = split_fold(slices, arguments.fold)
+    seen_in_training = _is_seen_in_training(arguments)
+    negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
+    _, scored = split_fold(load_slices(arguments), arguments.fold)
     segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device)
-    segmentations = segmenter.batch(scored["image"], batch_size=arguments.batch_size)
-    overlaps = [
-        Overlap.of(segmentation.mask, read_mask(mask))
-        for segmentation, mask in tqdm(
-            zip(segmentations, scored["mask"], strict=True), total=len(scored), desc="Scoring", unit="slice"
-        )
-    ]
+    # The fold's slices have been read by now and these have not: what is wrong with them is better said first.
+    per_negative = score_negatives(
+        segmenter, negatives, re.compile(arguments.negatives_person_pattern), arguments.batch_size
+    )
+    per_slice = score_fold(segmenter, scored, arguments.batch_size)
     report = {
         "model": str(arguments.model),
         "fold": arguments.fold,
+        "seen_in_training": seen_in_training,
         "resolution": "native",
         "threshold": DEFAULT_THRESHOLD,
-        **_figures(overlaps, scored["person_id"], scored["tumor_type"]),
-        "per_slice": [
-            {"slice": name, "person_id": person, "tumor_type": tumor_type, **asdict(overlap), "dice": overlap.dice}
-            for name, person, tumor_type, overlap in zip(
-                scored["slice"], scored["person_id"], scored["tumor_type"], overlaps, strict=True
-            )
-        ],
+        **figures_of(per_slice, per_negative),
+        "per_slice": per_slice,
+        "per_negative": per_negative,
     }
     print(format_table(report))
     if arguments.output:
-        write_json(Path(arguments.output), report)
+        write_evaluation(Path(arguments.output), report)
     return report
 
 
-def format_table(report: dict) -> str:
-    """The figures of a report as a Markdown table: a row for all slices and one per tumour type."""
-    columns = ["slice_dice", "person_dice", "pooled_dice", "slice_iou"]
-    header = ["", "slices", "persons", "slice_dice", "95 % interval", *columns[1:], "zero_dice_rate"]
-    rows = [header, ["---"] * len(header)]
-    for name, figures in {"all": report["all"], **report["by_tumor_type"]}.items():
-        dice, *others = (f"{figures[column]:.4f}" for column in columns)
-        interval = "{:.3f}–{:.3f}".format(*figures["slice_dice_interval"])
-        zero = f"{100 * figures['zero_dice_rate']:.1f} %"
-        rows.append([name, str(figures["slices"]), str(figures["persons"]), dice, interval, *others, zero])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+# ----------------------------------------------------------------------------------------------------------------- rows
 
 
-def _figures(overlaps: list[Overlap], persons: list[str], tumor_types: list[str]) -> dict[str, dict]:
-    by_type = {}
-    for tumor_type in sorted(set(tumor_types)):
-        chosen = [index for index, other in enumerate(tumor_types) if other == tumor_type]
-        by_type[tumor_type] = summarize([overlaps[i] for i in chosen], [persons[i] for i in chosen])
-    return {"all": summarize(overlaps, persons), "by_tumor_type": by_type}
+def score_fold(segmenter: TumorSegmenter, slices: Dataset, batch_size: int) -> list[dict]:
+    """Segment slices and compare each with its mask; one row per slice, see `score_slice`."""
+    slices = slices.select_columns(["image", "mask", *ROW_COLUMNS])
+    segmentations = segmenter.batch((as_file(row["image"]) for row in slices), batch_size=batch_size)
+    pairs = tqdm(zip(segmentations, slices, strict=True), total=len(slices), desc="Scoring", unit="slice")
+    return [
+        {
+            **{name: row[name] for name in ROW_COLUMNS},
+            **score_slice(segmentation, read_mask(as_file(row["mask"]))),
+        }
+        for segmentation, row in pairs
+    ]
 
 
-def _warn_if_trained_on(arguments: EvaluateArguments) -> None:
-    """The record beside the weights says which fold was held out; any other fold was trained on."""
-    record = Path(arguments.model) / "training.json"
-    if record.is_file():
-        held_out = json.loads(record.read_text()).get("fold")
-        if held_out not in (None, arguments.fold):
-            logger.warning(
-                "THIS MODEL WAS TRAINED ON FOLD %d (it held out fold %d): these figures say nothing about new people.",
-                arguments.fold,
-                held_out,
-            )
+def score_negatives(
+    segmenter: TumorSegmenter, paths: Iterable[Path], person_pattern: re.Pattern, batch_size: int
+) -> list[dict]:
+    """Segment slices without tumour; one row for each: `slice`, `person_id` and what was found.
+
+    Args:
+        paths: slices; see `find_negatives`.
+        person_pattern: the beginning of a file name that fits it is the person; else every slice is a person.
+    """
+    paths = list(paths)
+    segmentations = segmenter.batch(paths, batch_size=batch_size)
+    pairs = tqdm(
+        zip(segmentations, paths, strict=True),
+        total=len(paths),
+        desc="Scoring slices without tumour",
+        unit="slice",
+        disable=not paths,
+    )
+    return [
+        {
+            "slice": path.stem,
+            "person_id": match[0] if (match := person_pattern.match(path.stem)) else path.stem,
+            "predicted": segmentation.area_px,
+            "true": 0,
+            "lesions": asdict(LesionCounts.of(segmentation.mask, np.zeros_like(segmentation.mask))),
+        }
+        for segmentation, path in pairs
+    ]
+
+
+def find_negatives(folder: Path) -> list[Path]:
+    """The images in a folder and its sub-folders, in order of their paths; raises ValueError if there are none."""
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not paths:
+        raise ValueError(f"--negatives {folder} holds no images; accepted are {', '.join(IMAGE_SUFFIXES)}.")
+    return paths
+
+
+def score_slice(segmentation: Segmentation, true: np.ndarray) -> dict:
+    """Everything that a slice contributes to a figure.
+
+    Args:
+        segmentation: of the slice, at its own size.
+        true: bool [H, W].
+
+    Returns:
+        `height` and `width`; `intersection`, `predicted` and `true` in px; `dice`, `nsd` and `hd95` (px; None if
+        undefined); `lesions` and `calibration`, the fields of `LesionCounts` and `Calibration`; `threshold_dice` at
+        `calibration.THRESHOLDS`.
+    """
+    overlap = Overlap.of(segmentation.mask, true)
+    distances = surface_distances(segmentation.mask, true)
+    height, width = true.shape
+    return {
+        "height": height,
+        "width": width,
+        **asdict(overlap),
+        "dice": overlap.dice,
+        "nsd": nsd(distances, true.shape),
+        "hd95": hd95(distances),
+        "lesions": asdict(LesionCounts.of(segmentation.mask, true)),
+        "calibration": asdict(Calibration.of(segmentation.probability, true)),
+        "threshold_dice": [round(dice, 6) for dice in threshold_dice(segmentation.probability, true)],
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------------- file
+
+
+def write_evaluation(path: Path, report: dict) -> None:
+    """Write a report as JSON: lists of rows with one row per line, so that two versions compare line by line."""
+    parts = [f"  {json.dumps(name)}: {_indented(value)}" for name, value in report.items()]
+    write_whole(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
+
+
+def _indented(value) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        rows = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in value)
+        return f"[\n{rows}\n  ]"
+    return json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
+
+
+def _is_seen_in_training(arguments: EvaluateArguments) -> bool | None:
+    """Whether the model was trained on what is to be scored, by the record beside its weights; None without one."""
+    path = Path(arguments.model) / "training.json"
+    if not path.is_file():
+        return None
+    record = json.loads(path.read_text())
+    if record.get("fold") is None:
+        return None
+    held_out = _fold_name(record["fold"], record.get("num_folds"), record.get("official_folds", False))
+    scored = _fold_name(arguments.fold, arguments.num_folds, arguments.official_folds)
+    if scored != held_out:
+        logger.warning(
+            "THIS MODEL WAS TRAINED ON %s (it held out %s): these figures say nothing about new people.",
+            *(scored.upper(), held_out),
+        )
+    return scored != held_out
+
+
+def _fold_name(fold: int, num_folds: int | None, official: bool) -> str:
+    return ("official " if official else "") + f"fold {fold}" + (f" of {num_folds}" if num_folds else "")

@@ -14,8 +14,11 @@ from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 def write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # of a write that failed, e.g. on a full disk
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -1,19 +1,43 @@
-"""Overlap metrics of masks, their three averages, and 95 % intervals over persons.
+"""What a mask is scored by: overlap with the truth, lesions found and missed, and the averages and intervals of both.
+
+    two masks → Overlap (Dice, IoU), LesionCounts        slices → averages, 95 % intervals over persons
 
 Dice = 2|P∩T| / (|P| + |T|), IoU = |P∩T| / |P∪T| (Maier-Hein et al. 2024, "Metrics reloaded"). Masks are boolean arrays
 of one shape. Where both are empty the prediction is right and scores 1; where only the prediction is empty it scores 0
-and stays in the mean.
+and stays in the mean. Distances between outlines are in `surface`, what the probabilities are worth in `calibration`.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
+from modeling_unet.segmenter import MIN_LESION_AREA_PX
 
+
+GRID_SIDE = 512  # px; lengths in the definition of a metric are meant on slices of this side
+MIN_LESION_IOU = 0.1
 BOOTSTRAP_ROUNDS = 2000
 BOOTSTRAP_SEED = 0
+
+
+def scaled(length: float, shape: tuple[int, int]) -> float:
+    """A length that is defined on a slice of `GRID_SIDE` pixels, in pixels of one whose longer side is another."""
+    return length * max(shape) / GRID_SIDE
+
+
+def bounding_window(mask: np.ndarray) -> tuple[slice, slice]:
+    """The smallest window of an array [H, W] with all that is true in it, and of at least one pixel.
+
+    Most of a slice is neither tumour nor taken for one, and nothing outside this window changes a metric.
+    """
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return slice(y, y + max(height, 1)), slice(x, x + max(width, 1))
+
+
+# -------------------------------------------------------------------------------------------------------------- overlap
 
 
 @dataclass(frozen=True)
@@ -27,12 +51,7 @@ class Overlap:
     @classmethod
     def of(cls, predicted: np.ndarray, true: np.ndarray) -> "Overlap":
         """Count; raises ValueError if the masks differ in shape or are not boolean."""
-        if predicted.shape != true.shape:
-            raise ValueError(
-                f"The prediction has shape {predicted.shape} and the truth {true.shape}; they must be equal."
-            )
-        if predicted.dtype != bool or true.dtype != bool:
-            raise ValueError(f"Masks are boolean; got {predicted.dtype} and {true.dtype}.")
+        _check_masks(predicted, true)
         return cls(int((predicted & true).sum()), int(predicted.sum()), int(true.sum()))
 
     @property
@@ -46,6 +65,81 @@ class Overlap:
         return self.intersection / union if union else 1.0
 
 
+def _check_masks(predicted: np.ndarray, true: np.ndarray) -> None:
+    if predicted.shape != true.shape:
+        raise ValueError(f"The prediction has shape {predicted.shape} and the truth {true.shape}; they must be equal.")
+    if predicted.dtype != bool or true.dtype != bool:
+        raise ValueError(f"Masks are boolean; got {predicted.dtype} and {true.dtype}.")
+
+
+# -------------------------------------------------------------------------------------------------------------- lesions
+
+
+@dataclass(frozen=True)
+class LesionCounts:
+    """How many lesions of a slice were found, and how many were made up.
+
+    A lesion is what `modeling_unet` reports as one: an 8-connected piece of a mask of at least 10 px.
+
+    Attributes:
+        true: lesions of the truth.
+        hit: those of them that overlap with a lesion of the prediction, IoU > 0.1.
+        predicted: lesions of the prediction.
+        false: those of them that hit none of the truth.
+        largest_predicted: pixels of the largest one, 0 if there is none.
+    """
+
+    true: int
+    hit: int
+    predicted: int
+    false: int
+    largest_predicted: int
+
+    @classmethod
+    def of(cls, predicted: np.ndarray, true: np.ndarray) -> "LesionCounts":
+        """Count; raises ValueError if the masks differ in shape or are not boolean."""
+        _check_masks(predicted, true)
+        window = bounding_window(predicted | true)
+        num_true, true_labels = _label_lesions(true[window])
+        num_predicted, predicted_labels = _label_lesions(predicted[window])
+        pairs = true_labels * (num_predicted + 1) + predicted_labels
+        table = np.bincount(pairs.ravel(), minlength=(num_true + 1) * (num_predicted + 1))
+        table = table.reshape(num_true + 1, num_predicted + 1)
+        true_areas, predicted_areas, shared = table.sum(axis=1)[1:], table.sum(axis=0)[1:], table[1:, 1:]
+        overlaps = shared / (true_areas[:, None] + predicted_areas - shared) > MIN_LESION_IOU
+        return cls(
+            true=num_true,
+            hit=int(overlaps.any(axis=1).sum()),
+            predicted=num_predicted,
+            false=int((~overlaps.any(axis=0)).sum()),
+            largest_predicted=int(predicted_areas.max(initial=0)),
+        )
+
+
+def _label_lesions(mask: np.ndarray) -> tuple[int, np.ndarray]:
+    """Number of lesions, and [H, W] with 1, 2, … on the pixels of each and 0 elsewhere."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    large = stats[:, cv2.CC_STAT_AREA] >= MIN_LESION_AREA_PX
+    large[0] = False  # the background
+    return int(large.sum()), np.where(large, large.cumsum(), 0)[labels]
+
+
+def detection_rates(found: Sequence[bool], present: Sequence[bool]) -> tuple[float | None, float | None]:
+    """(sensitivity, specificity) of "there is a tumour in this slice"; None where no slice could tell.
+
+    Args:
+        found: per slice, whether any lesion was predicted, wherever it lies.
+        present: per slice, whether there is a tumour.
+    """
+    found, present = np.asarray(found, dtype=bool), np.asarray(present, dtype=bool)
+    sensitivity = float(found[present].mean()) if present.any() else None
+    specificity = float(1 - found[~present].mean()) if (~present).any() else None
+    return sensitivity, specificity
+
+
+# ----------------------------------------------------------------------------------------------- averages and intervals
+
+
 def pooled_dice(overlaps: Sequence[Overlap]) -> float:
     """2ΣI / Σ(P + T): large tumours count more. 1 if every mask is empty."""
     intersection = sum(overlap.intersection for overlap in overlaps)
@@ -53,12 +147,17 @@ def pooled_dice(overlaps: Sequence[Overlap]) -> float:
     return 2 * intersection / total if total else 1.0
 
 
-def person_mean(values: Sequence[float], persons: Sequence[str]) -> float:
-    """Mean over persons of the mean of their slices."""
+def person_means(values: Sequence[float], persons: Sequence[str]) -> dict[str, float]:
+    """Person → mean of the person's slices."""
     by_person = defaultdict(list)
     for value, person in zip(values, persons, strict=True):
         by_person[person].append(value)
-    return float(np.mean([np.mean(own) for own in by_person.values()]))
+    return {person: float(np.mean(own)) for person, own in by_person.items()}
+
+
+def person_mean(values: Sequence[float], persons: Sequence[str]) -> float:
+    """Mean over persons of the mean of their slices."""
+    return float(np.mean(list(person_means(values, persons).values())))
 
 
 def bootstrap_interval(values: Sequence[float], persons: Sequence[str]) -> tuple[float, float]:
@@ -75,16 +174,33 @@ def bootstrap_interval(values: Sequence[float], persons: Sequence[str]) -> tuple
     return float(low), float(high)
 
 
+def person_interval(values: Sequence[float], persons: Sequence[str]) -> tuple[float, float]:
+    """95 % percentile interval of `person_mean`, persons drawn with replacement."""
+    means = person_means(values, persons)
+    return bootstrap_interval(list(means.values()), list(means))
+
+
+def paired_interval(first: Sequence[float], second: Sequence[float], persons: Sequence[str]) -> tuple[float, float]:
+    """95 % interval of the mean of `second` minus `first`, two scores of the same slices, persons drawn.
+
+    What makes a slice hard for both cancels out, so a difference may be certain where the two means' intervals overlap.
+    """
+    return bootstrap_interval(np.subtract(second, first, dtype=float), persons)
+
+
 def summarize(overlaps: Sequence[Overlap], persons: Sequence[str]) -> dict[str, float | int | list[float]]:
-    """Every figure that is reported for a set of slices, by the names used in logs, card and README."""
+    """What the overlaps of a set of slices come to, by the names used in logs, card and README."""
     dice = [overlap.dice for overlap in overlaps]
+    iou = [overlap.iou for overlap in overlaps]
     return {
         "slices": len(overlaps),
         "persons": len(set(persons)),
         "slice_dice": float(np.mean(dice)),
         "slice_dice_interval": list(bootstrap_interval(dice, persons)),
         "person_dice": person_mean(dice, persons),
+        "person_dice_interval": list(person_interval(dice, persons)),
         "pooled_dice": pooled_dice(overlaps),
-        "slice_iou": float(np.mean([overlap.iou for overlap in overlaps])),
+        "slice_iou": float(np.mean(iou)),
+        "slice_iou_interval": list(bootstrap_interval(iou, persons)),
         "zero_dice_rate": float(np.mean([value == 0 for value in dice])),
     }

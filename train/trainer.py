@@ -1,181 +1,148 @@
-"""`python -m train fit`: from a folder of slices to a model folder, by the Hugging Face `Trainer`.
+"""`python -m train fit`: from a data set to a model folder, by the Hugging Face `Trainer`.
 
-    python -m train fit --data_dir DATA --output_dir RUN --fold 0
-    python -m train evaluate --data_dir DATA --model RUN --fold 0
+    python -m train fit --data_dir DATA --output_dir RUN --fold 0 --recipe default
+    torchrun --nproc_per_node 4 -m train fit --data_dir DATA --output_dir RUN --fold 0
 
-The defaults are the recipe of the shipped weights; every field of `transformers.TrainingArguments` can be given too.
+The folder RUN then holds the averaged weights of the last epoch, those of the best one (`best/`), checkpoints to resume
+from, the record of the run (`training.json`), its curves and a sheet of predictions.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
 import platform
+import shlex
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 import transformers
 from datasets import Dataset
-from torch import nn
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedConfig,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
-from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor
+from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
 from modeling_unet.image_processing_unet import IGNORE_INDEX
 
+from .arguments import ARCHITECTURES, FitArguments, FitOptions, RunArguments
 from .augmentation import Augmentation
-from .data import AugmentedSlices, load_slices, prepare_slices, split_fold
-from .files import save_model, write_json, write_whole
+from .checkpoints import find_newest_intact, seal
+from .curves import Prediction, pick_examples, write_curves, write_predictions
+from .data import AugmentedSlices, load_slices, prepare_slices
+from .ema import ExponentialMovingAverage
+from .files import save_model, write_json
+from .folds import fold_indices
 from .metrics import Overlap
 from .pretrained import load_imagenet_encoder
+from .sources import as_file
 
 
 logger = logging.getLogger(__name__)
 
-ARCHITECTURES = {
-    "efficientnet-lite0": UNetConfig,
-    "resnet34": UNetConfig.resnet34,
-    "ronneberger2015": UNetConfig.ronneberger2015,
-}
+DEFAULT_ARCHITECTURE = "efficientnet-lite0"
 EMA_FILE = "ema.safetensors"
 RECORD_FILE = "training.json"
-PRIVATE = {"output_dir", "logging_dir", "run_name", "hub_token", "hub_model_id", "resume_from_checkpoint"}
-WATCHED = ("eval_dice_at_network_size", "eval_zero_dice_rate")
+BEST_FOLDER = "best"
+# What a recipe does not repeat: where things lay, who ran it, and what follows from the machine.
+NOT_IN_A_RECIPE = {"recipe", "fold", "output_dir", "logging_dir", "run_name", "hub_token", "hub_model_id"}
+NOT_IN_A_RECIPE |= {"resume_from_checkpoint", "use_cpu", "local_rank", "disable_tqdm"}
+# What makes a run this run and no other: a checkpoint of another one must not be resumed.
+STARTED = ("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256")
+FIXED_OPTIONS = {field.name for group in (RunArguments, Augmentation) for field in fields(group)} - NOT_IN_A_RECIPE
+FIXED_OPTIONS |= {"ema_decay", "freeze_encoder", "seed"}
+WATCHED = ("eval_dice_at_network_size", "eval_iou_at_network_size", "eval_zero_dice_rate")
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether the machine computes in bfloat16 natively: a GPU that does, or a CPU with AMX or AVX-512 BF16."""
-    if torch.accelerator.is_available():
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch we accept
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
-
-
-@dataclass
-class SliceArguments:
-    """What to train, and on what."""
-
-    data_dir: str = field(metadata={"help": "Folder with images/ and masks/ (stems pair up)."})
-    fold: int = field(metadata={"help": "The fold that validates; the others train."})
-    persons: str | None = field(
-        default=None, metadata={"help": "CSV file with the columns slice and person_id, for data of your own."}
-    )
-    architecture: str = field(
-        default="efficientnet-lite0", metadata={"help": "Encoder of the U-Net.", "choices": list(ARCHITECTURES)}
-    )
-    encoder_weights: str | None = field(
-        default=None,
-        metadata={
-            "help": "What the encoder starts from; by default imagenet for efficientnet-lite0, random for the others.",
-            "choices": ["imagenet", "random"],
-        },
-    )
-    image_size: int = field(default=256, metadata={"help": "Longest edge in pixels that the network sees."})
-    ema_decay: float = field(
-        default=0.998, metadata={"help": "Per step, of the averaged weights that are evaluated and saved; 0 for none."}
-    )
-
-
-@dataclass
-class FitArguments(TrainingArguments):
-    """`TrainingArguments` with this project's recipe as defaults."""
-
-    num_train_epochs: float = 15
-    per_device_train_batch_size: int = 16
-    per_device_eval_batch_size: int = 16
-    learning_rate: float = 8e-4
-    weight_decay: float = 0.01
-    lr_scheduler_type: str = "cosine"
-    warmup_steps: float = 0.05
-    bf16: bool | None = field(
-        default=None, metadata={"help": "Mixed precision in bfloat16; by default where the hardware computes in it."}
-    )
-    eval_strategy: str = "epoch"
-    save_strategy: str = "epoch"
-    save_total_limit: int = 2
-    logging_steps: float = 20
-    dataloader_num_workers: int = 2
-    # The Trainer reads the columns off forward()'s signature and would find none in a torch data set.
-    remove_unused_columns: bool = False
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.output_dir is None:
-            raise ValueError("--output_dir is missing; name the folder for checkpoints and the trained model.")
-        if self.load_best_model_at_end:
-            raise ValueError(
-                "--load_best_model_at_end is not supported: what is saved is the average at the last epoch, because a "
-                "best epoch chosen on the fold that scores it flatters the score."
-            )
-        # The Trainer refuses bfloat16 on a CPU unless it is told that the CPU is meant.
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        if self.bf16 is None:
-            self.bf16 = has_fast_bfloat16() and not self.fp16
-        super().__post_init__()
-
-
-class ExponentialMovingAverage:
-    """Shadow of a model's floating-point state, ϑ' ← d·ϑ' + (1 - d)·ϑ after each step (Polyak and Juditsky 1992).
-
-    The decay starts lower, as min(d, (1 + n) / (10 + n)) at step n, so that the random start is soon forgotten.
-    """
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay = decay
-        self.steps = 0
-        self.shadow = {name: tensor.clone() for name, tensor in self._floats(model).items()}
-
-    @staticmethod
-    def _floats(model: nn.Module) -> dict[str, torch.Tensor]:
-        return {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        self.steps += 1
-        torch._foreach_lerp_(list(self.shadow.values()), list(self._floats(model).values()), 1 - decay)
-
-    @contextlib.contextmanager
-    @torch.no_grad()
-    def applied_to(self, model: nn.Module) -> Iterator[None]:
-        """Within the block the model holds the averaged weights, afterwards its own again."""
-        own = {name: tensor.clone() for name, tensor in self._floats(model).items()}
-        model.load_state_dict(self.shadow, strict=False)
-        try:
-            yield
-        finally:
-            model.load_state_dict(own, strict=False)
-
-    def save(self, path: Path) -> None:
-        tensors = {name: tensor.contiguous() for name, tensor in self.shadow.items()}
-        write_whole(path, safetensors.torch.save(tensors, {"steps": str(self.steps)}))
-
-    def load(self, path: Path) -> None:
-        with safetensors.safe_open(path, framework="pt") as file:
-            self.steps = int(file.metadata()["steps"])
-            for name, tensor in self.shadow.items():
-                tensor.copy_(file.get_tensor(name))
+# ---------------------------------------------------------------------------------------------------------- the Trainer
 
 
 class SegmentationTrainer(Trainer):
-    """`Trainer` that averages the weights, evaluates the average and keeps it in every checkpoint."""
+    """`Trainer` that averages the weights, evaluates the average, and keeps it in every checkpoint, sealed."""
 
-    def __init__(self, *args, ema_decay: float = 0.998, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.ema = ExponentialMovingAverage(self.model, ema_decay)
+    args: FitArguments
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, compute_metrics=self._watch, preprocess_logits_for_metrics=predicted_labels, **kwargs)
+        if self.args.freeze_encoder:
+            self.model.unet.encoder.requires_grad_(False)
+        self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay)
+        self.epoch_means = EpochMeans(self.args.device)
+        self.validation_dice: list[float] = []
         self.add_callback(_EachStep(self))
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        if self.args.freeze_encoder:
+            # Before every step the Trainer puts the whole model into training mode, where batch statistics move.
+            self.model.unet.encoder.eval()
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if model.training:
+            self.epoch_means.add(loss, outputs.logits, inputs["labels"])
+        return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
+        self.ema.synchronize()
         with self.ema.applied_to(self.model):
             return super().evaluate(*args, **kwargs)
+
+    def save_average(self, folder: Path) -> None:
+        """Write the averaged weights as a model folder; on the first process only."""
+        if self.args.should_save:
+            with self.ema.applied_to(self.model):
+                save_model(self.model, self.processing_class, folder)
+
+    def log_epoch(self) -> None:
+        """Log the means over the training slices since the last call, as `epoch_loss`, `epoch_dice`, `epoch_iou`."""
+        if means := self.epoch_means.take(self.accelerator.reduce):
+            self.log({f"epoch_{name}": value for name, value in means.items()})
+
+    def _watch(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Dice and IoU at the network's size, to watch the training; figures to report come from `evaluate`."""
+        overlaps = [
+            Overlap.of((predicted == 1) & (true != IGNORE_INDEX), true == 1)
+            for predicted, true in zip(prediction.predictions, prediction.label_ids, strict=True)
+        ]
+        self.validation_dice = [overlap.dice for overlap in overlaps]
+        return {
+            "dice_at_network_size": float(np.mean(self.validation_dice)),
+            "iou_at_network_size": float(np.mean([overlap.iou for overlap in overlaps])),
+            "zero_dice_rate": float(np.mean([value == 0 for value in self.validation_dice])),
+        }
+
+    def _determine_best_metric(self, metrics, trial):
+        is_best = super()._determine_best_metric(metrics, trial)
+        if is_best:
+            self.save_average(Path(self.args.output_dir) / BEST_FOLDER)
+        return is_best
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.ema.load(Path(resume_from_checkpoint) / EMA_FILE)
+
+    def _save_checkpoint(self, model, trial):
+        checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes the state of its own random numbers
+            if self.args.should_save:
+                seal(checkpoint)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise OSError(
+                f"{checkpoint} could not be written ({error}); free some space and start again: the run goes on from "
+                "the checkpoint before it."
+            ) from error
 
     def _save(self, output_dir=None, state_dict=None):
         output_dir = output_dir or self.args.output_dir
@@ -199,101 +166,222 @@ class _EachStep(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer.ema.update(self.trainer.model)
 
+    def on_epoch_end(self, args, state, control, **kwargs):
+        self.trainer.log_epoch()
 
-def fit(slice_arguments: SliceArguments, fit_arguments: FitArguments) -> dict:
-    """Train on all folds but one, resuming what is found in `output_dir`, and save the averaged weights there.
+
+class EpochMeans:
+    """Loss, Dice and IoU of the training slices, summed on the device so that no step waits for it.
+
+    Dice and IoU are taken at the network's size, on augmented slices, while the weights move: they show how the
+    training goes, and are not comparable with the validation's to the last digit.
+    """
+
+    NAMES = ("loss", "dice", "iou")
+
+    def __init__(self, device: torch.device):
+        self.sums = torch.zeros(len(self.NAMES) + 1, device=device)
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        predicted, true = predicted_labels(logits, labels) == 1, labels == 1
+        predicted = predicted & (labels != IGNORE_INDEX)
+        intersection = (predicted & true).sum(dim=(1, 2))
+        total = predicted.sum(dim=(1, 2)) + true.sum(dim=(1, 2))
+        dice = torch.where(total > 0, 2 * intersection / total, 1.0)
+        iou = torch.where(total > 0, intersection / (total - intersection), 1.0)
+        count = torch.tensor(len(labels), device=loss.device)
+        self.sums += torch.stack([loss.detach().mean() * count, dice.sum(), iou.sum(), count])
+
+    def take(self, reduce) -> dict[str, float]:
+        """Means over all slices and processes since the last call; {} if there were none."""
+        *sums, count = reduce(self.sums, reduction="sum").tolist()
+        self.sums.zero_()
+        return {name: value / count for name, value in zip(self.NAMES, sums, strict=True)} if count else {}
+
+
+def predicted_labels(logits: Tensor, labels: Tensor) -> Tensor:
+    """[B, 2, H, W] → uint8 [B, H, W]; `labels` as the Trainer passes them, unused."""
+    return logits.argmax(dim=1).to(torch.uint8)
+
+
+# ------------------------------------------------------------------------------------------------------------------ fit
+
+
+def fit(options: FitOptions) -> dict:
+    """Train on all folds but one, going on from what is found in `output_dir`, and save the averaged weights there.
 
     Returns:
         The record of the run that is written to `training.json`. The Dice in it is taken at the network's resolution,
         to watch the training; figures to report come from `python -m train evaluate`.
+
+    Raises:
+        DataError: the data set cannot be trained on.
+        ValueError: options that exclude each other, or `output_dir` holds another run.
+        OSError: a checkpoint could not be written, or what to start from could not be read.
+        MemoryError: the batch does not fit.
     """
-    transformers.set_seed(fit_arguments.seed)
-    slices = load_slices(slice_arguments.data_dir, slice_arguments.persons)
-    training, validation = split_fold(slices, slice_arguments.fold)
+    transformers.set_seed(options.trainer.seed)
+    model, processor = build_model(options.run)
+    with options.trainer.main_process_first(desc="reading the slices"):
+        slices = load_slices(options.data)
+        sides = fold_indices(slices, options.run.fold)
+        prepared = prepare_slices(slices, processor)  # of all folds, so that they share one cache
+    training, validation = (slices.select(rows) for rows in sides)
     logger.info(
         "Training on %d slices of %d persons, validating on %d of %d.",
         *(len(training), len(set(training["person_id"]))),
         *(len(validation), len(set(validation["person_id"]))),
     )
-    processor = UNetImageProcessor(size={"longest_edge": slice_arguments.image_size})
+    started = _started(options, model.config, training)
+    augmentation = options.augmentation if options.run.augment else None
     trainer = SegmentationTrainer(
-        model=build_model(slice_arguments),
-        args=fit_arguments,
-        train_dataset=AugmentedSlices(prepare_slices(training, processor), Augmentation(), fit_arguments.seed),
-        eval_dataset=AugmentedSlices(prepare_slices(validation, processor)),
+        model=nn.SyncBatchNorm.convert_sync_batchnorm(model) if options.trainer.sync_batch_norm else model,
+        args=options.trainer,
+        train_dataset=AugmentedSlices(prepared.select(sides[0]), augmentation, options.trainer.seed),
+        eval_dataset=AugmentedSlices(prepared.select(sides[1])),
         processing_class=processor,
-        preprocess_logits_for_metrics=_predicted_labels,
-        compute_metrics=_watched_metrics,
-        ema_decay=slice_arguments.ema_decay,
     )
-    output_dir = Path(fit_arguments.output_dir)
-    identity = _identity(slice_arguments, trainer.model.config, training)
-    checkpoint = _find_checkpoint(output_dir, identity)
-    if checkpoint is None:
-        write_json(output_dir / RECORD_FILE, identity)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    with trainer.ema.applied_to(trainer.model):
-        save_model(trainer.model, processor, output_dir)
-    record = {**identity, **_record(trainer)}
-    write_json(output_dir / RECORD_FILE, record)
-    logger.info(
-        "The trained model is in %s; score it with: python -m train evaluate --data_dir %s --model %s --fold %d",
-        *(output_dir, slice_arguments.data_dir, output_dir, slice_arguments.fold),
-    )
+    output_dir = Path(options.trainer.output_dir)
+    with options.trainer.main_process_first(local=False, desc="looking for checkpoints"):
+        checkpoint = _find_checkpoint(output_dir, started)
+        if checkpoint is None and trainer.is_world_process_zero():
+            write_json(output_dir / RECORD_FILE, started)
+    with _memory_advice(options.trainer, processor):
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if not trainer.validation_dice:
+            trainer.evaluate()
+    trainer.save_average(output_dir)
+    record = {**started, **_finished(trainer)}
+    if trainer.is_world_process_zero():
+        write_json(output_dir / RECORD_FILE, record)
+        write_curves(trainer.state.log_history, output_dir)
+        _write_sheet(trainer, validation, output_dir / "predictions.png")
+        logger.info("The trained model is in %s; score it with: %s", output_dir, _evaluate_command(options))
     return record
 
 
-def build_model(arguments: SliceArguments) -> UNetForSemanticSegmentation:
-    model = UNetForSemanticSegmentation(ARCHITECTURES[arguments.architecture]())
-    default = "imagenet" if arguments.architecture == "efficientnet-lite0" else "random"
-    if (arguments.encoder_weights or default) == "imagenet":
-        load_imagenet_encoder(model)
-    return model.to(memory_format=torch.channels_last)
+def build_model(run: RunArguments) -> tuple[UNetForSemanticSegmentation, UNetImageProcessor]:
+    """The network to train and the processor that belongs to it, from an architecture or from trained weights."""
+    changes = _config_changes(run)
+    if run.init_from is None:
+        architecture = run.architecture or DEFAULT_ARCHITECTURE
+        model = UNetForSemanticSegmentation(ARCHITECTURES[architecture](**changes))
+        default = "imagenet" if architecture == DEFAULT_ARCHITECTURE else "random"
+        if (run.encoder_weights or default) == "imagenet":
+            load_imagenet_encoder(model)
+        processor = UNetImageProcessor()
+    else:
+        model = _load_to_fine_tune(run.init_from, changes)
+        processor = UNetImageProcessor.from_pretrained(run.init_from)
+    if run.image_size is not None:
+        processor.size["longest_edge"] = run.image_size
+    return model.to(memory_format=torch.channels_last), processor
 
 
-def _identity(slice_arguments: SliceArguments, config: UNetConfig, training: Dataset) -> dict:
-    """What makes a run this run and no other: a checkpoint of another one must not be resumed."""
-    mask_hashes = "".join(sorted(training["mask_sha256"]))
+def _config_changes(run: RunArguments) -> dict:
+    try:
+        changes = json.loads(run.config or "{}")
+    except ValueError as error:
+        raise ValueError(f"--config {run.config} is not JSON: {error}.") from error
+    known = {field.name for field in fields(UNetConfig)}
+    if not isinstance(changes, dict):
+        raise ValueError(f"--config {run.config} is no mapping from fields of UNetConfig to values.")
+    if unknown := sorted(changes.keys() - known):
+        raise ValueError(f"--config names fields that UNetConfig does not have: {', '.join(unknown)}.")
+    return changes
+
+
+def _load_to_fine_tune(init_from: str, changes: dict) -> UNetForSemanticSegmentation:
+    """Trained weights in a network for grey slices with one tumour label; what does not fit starts anew, aloud."""
+    model_type = PreTrainedConfig.get_config_dict(init_from)[0].get("model_type")
+    if model_type != UNetConfig.model_type:
+        raise ValueError(
+            f"--init_from {init_from} is a model of type {model_type}; allowed is {UNetConfig.model_type}."
+        )
+    labels = {"id2label": {0: "background", 1: "tumor"}, "label2id": {"background": 0, "tumor": 1}}
+    config = UNetConfig.from_pretrained(init_from, **{"num_channels": 1, **labels, **changes})
+    model, loading = UNetForSemanticSegmentation.from_pretrained(
+        init_from, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    for name, stored, wanted in sorted(loading["mismatched_keys"]):
+        logger.warning("%s of %s has shape %s and %s is needed: it starts anew.", name, init_from, stored, wanted)
+    if missing := sorted(loading["missing_keys"]):
+        logger.warning("%s has no %s: they start anew.", init_from, ", ".join(missing))
+    return model
+
+
+@contextmanager
+def _memory_advice(arguments: TrainingArguments, processor: UNetImageProcessor) -> Iterator[None]:
+    """Turn the machine's "out of memory" into what to try."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        batch, steps = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
+        raise MemoryError(
+            f"out of memory at {batch} slices of {processor.size['longest_edge']} pixels per device; try "
+            f"--per_device_train_batch_size {max(batch // 2, 1)} --gradient_accumulation_steps {2 * steps} (the same "
+            "batch in smaller portions), --gradient_checkpointing true, or a smaller --image_size."
+        ) from error
+
+
+def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict:
+    """What is known of a run before its first step; with the recipe, what it takes to repeat it."""
+    content = "".join(sorted(map("".join, zip(training["image_sha256"], training["mask_sha256"], strict=True))))
     return {
-        "fold": slice_arguments.fold,
-        "architecture": slice_arguments.architecture,
-        "encoder_initialization": config.encoder_initialization,
-        "image_size": slice_arguments.image_size,
-        "ema_decay": slice_arguments.ema_decay,
+        "fold": options.run.fold,
+        "num_folds": options.data.num_folds,
+        "official_folds": options.data.official_folds,
         "training_persons": len(set(training["person_id"])),
         "training_slices": len(training),
-        "training_masks_sha256": hashlib.sha256(mask_hashes.encode()).hexdigest(),
+        "training_slices_sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "encoder_initialization": config.encoder_initialization,
+        "recipe": _recipe(options),
     }
 
 
-def _find_checkpoint(output_dir: Path, identity: dict) -> str | None:
+def _recipe(options: FitOptions) -> dict:
+    """Every option whose value is not the plain default: `--recipe training.json` repeats the run."""
+    plain = FitArguments(output_dir="").to_sanitized_dict()
+    trainer = options.trainer.to_sanitized_dict()
+    changed = {name: value for name, value in trainer.items() if value != plain.get(name)}
+    values = {**asdict(options.run), **asdict(options.augmentation), **changed}
+    values["init_from"] = _public_name(options.run.init_from)
+    return {name: value for name, value in values.items() if name not in NOT_IN_A_RECIPE and value is not None}
+
+
+def _find_checkpoint(output_dir: Path, started: dict) -> str | None:
     """The checkpoint to go on from, if there is one; a ValueError if it is another run's."""
-    checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
-    if checkpoint is None:
+    if not any(output_dir.glob("checkpoint-*")):
         return None
     path = output_dir / RECORD_FILE
-    previous = json.loads(path.read_text()) if path.is_file() else {}
-    for name, value in identity.items():
-        if previous.get(name) != value:
+    before = _fixed(json.loads(path.read_text())) if path.is_file() else {}
+    for name, value in _fixed(started).items():
+        if before.get(name) != value:
             raise ValueError(
-                f"{output_dir} holds another run ({name} was {previous.get(name)} and is now {value}); "
+                f"{output_dir} holds another run ({name} was {before.get(name)} and is now {value}); "
                 "name another --output_dir or delete its checkpoints."
             )
+    checkpoint = find_newest_intact(output_dir)
+    if checkpoint is None:
+        logger.warning("No checkpoint in %s is intact: the run starts anew.", output_dir)
+        return None
     logger.info("Resuming from %s.", checkpoint)
-    return checkpoint
+    return str(checkpoint)
 
 
-def _record(trainer: SegmentationTrainer) -> dict:
-    """What it takes to repeat the run, and how it went; where the files lay stays private."""
+def _fixed(record: dict) -> dict:
+    """What must not change between the starts of one run; the schedule, for one, may."""
+    facts = {name: value for name, value in record.items() if name in STARTED}
+    return {**facts, **{name: record.get("recipe", {}).get(name) for name in sorted(FIXED_OPTIONS)}}
+
+
+def _finished(trainer: SegmentationTrainer) -> dict:
+    """How a run went."""
     log = trainer.state.log_history
-    settings, defaults = trainer.args.to_sanitized_dict(), FitArguments(output_dir="").to_sanitized_dict()
     return {
-        "trainer": {
-            name: value
-            for name, value in settings.items()
-            if name in FitArguments.__annotations__ or (value != defaults[name] and name not in PRIVATE)
-        },
-        "augmentation": asdict(trainer.train_dataset.augmentation),
         "steps": trainer.state.global_step,
         "seconds_since_last_start": round(log[-1].get("train_runtime", 0)),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {_accelerator()}",
@@ -305,20 +393,30 @@ def _record(trainer: SegmentationTrainer) -> dict:
     }
 
 
+def _evaluate_command(options: FitOptions) -> str:
+    where = {name: value for name, value in asdict(options.data).items() if value not in (None, False)}
+    values = {**where, "model": options.trainer.output_dir, "fold": options.run.fold}
+    return shlex.join(["python", "-m", "train", "evaluate", *(f"--{name}={value}" for name, value in values.items())])
+
+
+def _public_name(init_from: str | None) -> str | None:
+    """A Hub id as it is, of a folder its name alone."""
+    return Path(init_from).name if init_from and Path(init_from).exists() else init_from
+
+
 def _accelerator() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 
-def _predicted_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    return logits.argmax(dim=1).to(torch.uint8)
-
-
-def _watched_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    dice = [
-        Overlap.of((predicted == 1) & (true != IGNORE_INDEX), true == 1).dice
-        for predicted, true in zip(prediction.predictions, prediction.label_ids, strict=True)
-    ]
-    return {
-        "dice_at_network_size": float(np.mean(dice)),
-        "zero_dice_rate": float(np.mean([value == 0 for value in dice])),
-    }
+def _write_sheet(trainer: SegmentationTrainer, validation: Dataset, path: Path) -> None:
+    """Segment the best, median and worst validation slices at their own size, and draw them."""
+    segmenter = TumorSegmenter.from_pretrained(path.parent, device=trainer.args.device)
+    samples = {}
+    for title, indices in pick_examples(trainer.validation_dice).items():
+        rows = [validation[index] for index in indices]
+        found = segmenter.batch([as_file(row["image"]) for row in rows])
+        samples[title] = [
+            Prediction(row["slice"], row["tumor_type"], image.image, read_mask(as_file(row["mask"])), image.mask)
+            for row, image in zip(rows, found, strict=True)
+        ]
+    write_predictions(samples, path)

@@ -1,0 +1,105 @@
+import json
+
+import pytest
+import yaml
+
+from train import arguments
+from train.arguments import RECIPES, FitArguments, parse_fit, read_recipe
+from train.trainer import build_model
+
+
+REQUIRED = ["--data_dir", "DATA", "--output_dir", "OUT", "--fold", "0"]
+
+
+def test_the_default_recipe_is_what_nothing_else_is_said():
+    options = parse_fit(REQUIRED)
+    default = yaml.safe_load((RECIPES / "default.yaml").read_text())
+    assert options.trainer.learning_rate == default["learning_rate"] == 8e-4
+    assert options.trainer.num_train_epochs == default["num_train_epochs"]
+    assert options.run.architecture == default["architecture"]
+    assert options.data.data_dir == "DATA" and options.run.fold == 0
+
+
+def test_a_recipe_changes_the_default_and_the_command_line_changes_both():
+    options = parse_fit([*REQUIRED, "--recipe", "fast-cpu", "--num_train_epochs", "2"])
+    assert options.run.image_size == 160
+    assert options.trainer.num_train_epochs == 2
+    assert options.trainer.weight_decay == 0.01  # the default recipe's
+
+
+@pytest.mark.parametrize("written", [["--recipe=notebook"], ["--recipe", "default", "--recipe", "notebook"]])
+def test_the_last_recipe_on_the_command_line_counts(written):
+    assert parse_fit([*REQUIRED, *written]).run.architecture == "resnet34"
+
+
+@pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.yaml")])
+def test_every_recipe_can_be_read(name):
+    options = parse_fit([*REQUIRED, "--recipe", name])
+    for option, value in read_recipe(name).items():
+        found = [getattr(group, option) for group in options if hasattr(group, option)]
+        assert len(found) == 1
+        assert (json.loads(found[0]) if isinstance(value, dict) else found[0]) == value
+
+
+def test_the_notebook_recipe_builds_the_notebook_network():
+    options = parse_fit([*REQUIRED, "--recipe", "notebook"])
+    model, processor = build_model(options.run)
+    assert round(model.num_parameters() / 1e6, 2) == 24.43
+    assert (model.config.focal_loss_weight, model.config.cross_entropy_loss_weight) == (1, 0)
+    assert processor.size["longest_edge"] == 256 and not options.run.augment
+    assert (options.trainer.learning_rate, options.trainer.per_device_train_batch_size) == (1e-5, 4)
+
+
+def test_a_recipe_of_ones_own_is_a_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "learning_rate: 1e-3\nscale: [0.5, 2]\nconfig: {dropout: 0.5}\naugment: false\n"
+    )
+    options = parse_fit([*REQUIRED, "--recipe", str(tmp_path / "mine.yaml")])
+    assert options.trainer.learning_rate == 1e-3
+    assert options.augmentation.scale == [0.5, 2.0] and options.run.augment is False
+    assert build_model(options.run)[0].config.dropout == 0.5
+
+
+def test_the_record_of_a_run_is_a_recipe(tmp_path):
+    (tmp_path / "training.json").write_text(json.dumps({"fold": 3, "recipe": {"learning_rate": 0.5, "rotation": 7.0}}))
+    options = parse_fit([*REQUIRED, "--recipe", str(tmp_path / "training.json")])
+    assert (options.trainer.learning_rate, options.augmentation.rotation, options.run.fold) == (0.5, 7.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("learning_rat: 1e-3\n", r"mine\.yaml names options that do not exist: learning_rat\."),
+        ("- 1\n", r"mine\.yaml holds no mapping"),
+        ("a: [\n", r"mine\.yaml is not YAML"),
+    ],
+)
+def test_a_recipe_with_a_mistake_is_refused_by_name(tmp_path, content, message):
+    (tmp_path / "mine.yaml").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        parse_fit([*REQUIRED, "--recipe", str(tmp_path / "mine.yaml")])
+
+
+def test_an_unknown_recipe_is_refused_with_those_that_are_there():
+    with pytest.raises(ValueError, match="There is no recipe slow; give a file or one of default, fast-cpu, notebook"):
+        parse_fit([*REQUIRED, "--recipe", "slow"])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [("{", "is not JSON"), ("[1]", "is no mapping"), ('{"widht": 1}', "fields that UNetConfig does not have: widht")],
+)
+def test_config_with_a_mistake_is_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(parse_fit([*REQUIRED, "--config", config]).run)
+
+
+def test_a_logger_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(arguments.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="--report_to trackio needs its package: pip install trackio"):
+        FitArguments(output_dir="OUT", report_to="trackio")
+
+
+def test_synchronized_batch_statistics_need_gpus():
+    with pytest.raises(ValueError, match="--sync_batch_norm needs GPUs"):
+        FitArguments(output_dir="OUT", sync_batch_norm=True, use_cpu=True)

@@ -1,0 +1,64 @@
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from train.checkpoints import find_newest_intact, seal
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    for step in (9, 10, 100):
+        checkpoint = tmp_path / f"checkpoint-{step}"
+        checkpoint.mkdir()
+        (checkpoint / "model.safetensors").write_bytes(bytes([step]) * 50)
+        (checkpoint / "trainer_state.json").write_text("{}")
+        seal(checkpoint)
+    return tmp_path
+
+
+def test_the_newest_is_the_one_of_most_steps(run):
+    assert find_newest_intact(run) == run / "checkpoint-100"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\x64" * 49), "model.safetensors changed"),
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b"\x64" * 49 + b"0"),
+            "model.safetensors changed",
+        ),
+        (lambda folder: (folder / "trainer_state.json").unlink(), "trainer_state.json changed .* or went missing"),
+        (lambda folder: (folder / "checksums.json").unlink(), "it was not finished"),
+        (lambda folder: (folder / "checksums.json").write_text('{"model'), "it was not finished"),
+    ],
+    ids=["truncated", "flipped", "missing", "unsealed", "half a seal"],
+)
+def test_a_damaged_one_is_set_aside_and_said(run, damage, said, caplog):
+    damage(run / "checkpoint-100")
+    with caplog.at_level(logging.WARNING):
+        assert find_newest_intact(run) == run / "checkpoint-10"
+    assert caplog.records and re.search(f"checkpoint-100 is damaged: .*{said}", caplog.text)
+    assert (run / "damaged-checkpoint-100").is_dir() and not (run / "checkpoint-100").exists()
+
+
+def test_damaged_ones_of_one_name_do_not_replace_each_other(run):
+    (run / "damaged-checkpoint-100").mkdir()
+    (run / "checkpoint-100" / "checksums.json").unlink()
+    find_newest_intact(run)
+    assert (run / "damaged-checkpoint-100-2" / "model.safetensors").is_file()
+
+
+def test_where_none_is_whole_there_is_none(run, tmp_path):
+    for path in run.glob("checkpoint-*/checksums.json"):
+        path.unlink()
+    assert find_newest_intact(run) is None
+    assert find_newest_intact(tmp_path / "nowhere") is None
+
+
+def test_other_folders_are_left_alone(run):
+    (run / "checkpoint-best").mkdir()
+    assert find_newest_intact(run) == run / "checkpoint-100"
+    assert (run / "checkpoint-best").is_dir()

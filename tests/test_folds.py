@@ -1,0 +1,207 @@
+import csv
+import logging
+from collections import Counter
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from slices import write_persons
+
+from train import folds
+from train.folds import assign_folds, assign_persons, available_folds, read_manifest, split_fold
+from train.sources import DataError
+
+
+def scan(count: int = 12, **columns: list[str]) -> Dataset:
+    """The columns of a scan that persons and folds follow from."""
+    blank = {name: [""] * count for name in ("person_id", "tumor_type", "plane")}
+    stems = [str(number) for number in range(1, count + 1)]
+    return Dataset.from_dict({"slice": stems, "mask_sha256": [f"hash{stem}" for stem in stems], **blank, **columns})
+
+
+@pytest.fixture
+def manifest(tmp_path, monkeypatch):
+    """A manifest that knows slices 1 to 10 of `scan` by hash, 9 and 10 as examples, and 11, 12 as test slices."""
+    columns = [
+        "slice",
+        "patient_id",
+        "person_id",
+        "tumor_type",
+        "plane",
+        "official_fold",
+        "split",
+        "fold",
+        "mask_sha256",
+    ]
+    rows = []
+    for number in range(1, 13):
+        split = "test" if number > 10 else "example" if number > 8 else "train"
+        fold, digest = number % 5 if split == "train" else "", "" if split == "test" else f"hash{number}"
+        person = f"0{number % 5}"
+        rows.append(
+            [number, f"{person}{'AB'[number % 2]}", person, "glioma", "axial", number % 3 + 1, split, fold, digest]
+        )
+    path = tmp_path / "manifest.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    monkeypatch.setattr(folds, "MANIFEST", path)
+
+
+# The public data set
+
+
+def test_the_known_data_set_brings_its_persons_and_folds(manifest):
+    row = assign_persons(scan())[3]
+    assert (row["person_id"], row["tumor_type"], row["plane"], row["split"], row["fold"]) == (
+        *("04", "glioma", "axial"),
+        *("train", 4),
+    )
+
+
+def test_test_and_example_slices_of_the_known_data_set_are_in_no_fold(manifest):
+    training, validation = split_fold(assign_persons(scan()), 0)
+    assert {*training["slice"], *validation["slice"]} == {str(number) for number in range(1, 9)}
+
+
+def test_names_prove_nothing(manifest, caplog):
+    assigned = assign_persons(scan(mask_sha256=["another"] * 12))
+    assert set(assigned["tumor_type"]) == {"unknown"}
+    assert "WHO IS WHO IS NOT KNOWN" in caplog.text
+
+
+def test_a_changed_mask_in_the_known_data_set_is_named(manifest):
+    """Else one edited file would turn the split by person into one by slice, test slices included."""
+    hashes = [f"hash{number}" if number != 3 else "edited" for number in range(1, 13)]
+    with pytest.raises(DataError, match=r"1 of 12 masks are not the public data set's.*: 3; take them out"):
+        assign_persons(scan(mask_sha256=hashes))
+
+
+def test_a_slice_more_than_the_known_data_set_has_is_named(manifest):
+    with pytest.raises(DataError, match=r"1 of 13 masks are not the public data set's.*: 13; take them out"):
+        assign_persons(scan(13))
+
+
+def test_an_unreadable_mask_does_not_hide_the_known_data_set(manifest):
+    hashes = [f"hash{number}" if number != 3 else "" for number in range(1, 13)]
+    assert assign_persons(scan(mask_sha256=hashes))["person_id"][2] == "03"
+
+
+def test_the_known_data_set_can_be_dealt_out_anew(manifest):
+    assigned = assign_persons(scan(), num_folds=3)
+    assert available_folds(assigned) == [0, 1, 2]
+    assert [fold for fold, split in zip(assigned["fold"], assigned["split"], strict=True) if split != "train"] == [
+        -1
+    ] * 4
+
+
+def test_official_folds_part_patient_ids_of_every_slice_that_is_there(manifest, caplog):
+    assigned = assign_persons(scan(), official_folds=True)
+    assert assigned["fold"] == [number % 3 + 1 for number in range(1, 13)]
+    assert assigned["person_id"][:2] == ["01B", "02A"]
+    assert "5 persons with several ids stand in more than one" in caplog.text
+
+
+def test_official_folds_are_refused_for_other_data(manifest):
+    with pytest.raises(DataError, match="not its masks"):
+        assign_persons(scan(mask_sha256=["another"] * 12), official_folds=True)
+    with pytest.raises(DataError, match="leave --persons and --num_folds out"):
+        assign_persons(scan(), num_folds=3, official_folds=True)
+
+
+def test_the_shipped_manifest_keeps_every_person_on_one_side():
+    rows = list(read_manifest().values())
+    assert len(rows) == 3064
+    sides = {}
+    for row in rows:
+        sides.setdefault(row["person_id"], set()).add((row["split"], row["fold"]))
+    assert all(len(side) == 1 for side in sides.values())
+    assert all(row["fold"] == "" for row in rows if row["split"] in ("test", "example"))
+    assert len({row["mask_sha256"] for row in rows if row["mask_sha256"]}) == 2663
+
+
+# Data of one's own
+
+
+def test_without_persons_it_says_what_the_split_cannot_promise(caplog):
+    with caplog.at_level(logging.WARNING):
+        assign_persons(scan())
+    assert "WHO IS WHO IS NOT KNOWN" in caplog.text and "--persons" in caplog.text
+
+
+def test_persons_of_the_source_are_taken(caplog):
+    persons = [f"{number % 6:03}" for number in range(12)]
+    assigned = assign_persons(scan(person_id=persons, tumor_type=["glioma"] * 12))
+    assert assigned["person_id"] == persons and set(assigned["tumor_type"]) == {"glioma"}
+    assert not caplog.records
+
+
+def test_a_source_that_knows_only_some_persons_is_refused():
+    with pytest.raises(DataError, match="names no person for 2 of its slices: 11, 12"):
+        assign_persons(scan(person_id=["a"] * 10 + ["", ""]))
+
+
+def test_a_persons_file_keeps_ids_as_written_and_persons_together(tmp_path, caplog):
+    ids = ["0012", "12", "a", "b", "c", "d"]
+    slices = assign_persons(scan(), write_persons(tmp_path / "persons.csv", [*ids, *ids]))
+    assert slices["person_id"][:2] == ["0012", "12"]
+    assert not caplog.records
+    for fold in range(5):
+        training, validation = split_fold(slices, fold)
+        assert not set(training["person_id"]) & set(validation["person_id"])
+        assert len(training) + len(validation) == 12
+
+
+def test_persons_file_errors_name_column_slices_and_file(tmp_path):
+    path = write_persons(tmp_path / "persons.csv", ["a"] * 10)
+    with pytest.raises(DataError, match=r"persons\.csv names no person for 2 slices: 11, 12"):
+        assign_persons(scan(), path)
+    path.write_text("name,person\n1,a\n")
+    with pytest.raises(DataError, match=r"persons\.csv has no column person_id and slice"):
+        assign_persons(scan(), path)
+    with pytest.raises(DataError, match=r"nowhere\.csv cannot be read"):
+        assign_persons(scan(), tmp_path / "nowhere.csv")
+
+
+# Folds
+
+
+def test_folds_are_balanced_deterministic_and_grouped():
+    persons = [f"p{number}" for number in range(40) for _ in range(number % 7 + 1)]
+    dealt = assign_folds(persons)
+    assert dealt == assign_folds(persons)
+    assert all(len({fold for other, fold in zip(persons, dealt, strict=True) if other == p}) == 1 for p in set(persons))
+    sizes = np.bincount(dealt)
+    assert len(sizes) == 5 and sizes.max() - sizes.min() <= 2
+
+
+def test_folds_do_not_depend_on_the_order_of_the_slices():
+    persons = [f"p{number}" for number in range(20) for _ in range(number % 4 + 1)]
+    fold_of = dict(zip(persons, assign_folds(persons), strict=True))
+    assert dict(zip(persons[::-1], assign_folds(persons[::-1]), strict=True)) == fold_of
+
+
+def test_folds_have_about_equally_many_slices_of_every_tumor_type():
+    persons = [f"p{number}" for number in range(60) for _ in range(number % 5 + 1)]
+    types = [("rare" if int(person[1:]) % 6 == 0 else "common") for person in persons]
+    dealt = assign_folds(persons, types, num_folds=4)
+    for tumor_type in ("rare", "common"):
+        counts = Counter(fold for fold, other in zip(dealt, types, strict=True) if other == tumor_type)
+        assert len(counts) == 4 and max(counts.values()) - min(counts.values()) <= 3
+
+
+def test_folds_need_enough_persons():
+    with pytest.raises(DataError, match="5 folds need at least 5 persons; this data set has 2"):
+        assign_folds(["a", "b", "a"])
+    with pytest.raises(DataError, match="--num_folds is 1; at least 2"):
+        assign_folds(["a", "b"], num_folds=1)
+
+
+def test_an_unknown_fold_is_refused():
+    with pytest.raises(DataError, match="There is no fold 7; this data set has 0, 1, 2, 3, 4"):
+        split_fold(assign_persons(scan()), 7)
+
+
+def test_a_person_on_both_sides_stops_the_split():
+    slices = Dataset.from_dict({"person_id": ["a", "a"], "fold": [0, 1]})
+    with pytest.raises(DataError, match="1 persons stand on both sides of the split: a"):
+        split_fold(slices, 0)

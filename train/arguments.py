@@ -1,0 +1,198 @@
+"""The options of `python -m train fit`, and the recipes that fill them in.
+
+    recipes/default.yaml  ←  --recipe NAME | FILE  ←  command line          (the right overrides the left)
+
+A recipe is a flat mapping from option names to values: a YAML file, or the `training.json` that lies beside trained
+weights, which repeats their run.
+"""
+
+import dataclasses
+import importlib.util
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from modeling_unet import UNetConfig
+
+from .augmentation import Augmentation
+from .data import DataArguments
+
+
+ARCHITECTURES = {
+    "efficientnet-lite0": UNetConfig,
+    "resnet34": UNetConfig.resnet34,
+    "ronneberger2015": UNetConfig.ronneberger2015,
+}
+RECIPES = Path(__file__).with_name("recipes")
+DEFAULT_RECIPE = "default"
+USAGE = "python -m train fit --data_dir DATA --output_dir RUN --fold K [--recipe NAME] [options]"
+
+
+@dataclass
+class RunArguments:
+    """One run: the fold that it leaves out, the network, and what that starts from."""
+
+    fold: int = field(metadata={"help": "The fold that validates; the others train."})
+    recipe: str = field(
+        default=DEFAULT_RECIPE,
+        metadata={"help": "default, fast-cpu, notebook, a YAML file, or the training.json of a run to repeat."},
+    )
+    architecture: str | None = field(
+        default=None, metadata={"help": "Encoder of the U-Net.", "choices": list(ARCHITECTURES)}
+    )
+    config: str | None = field(
+        default=None,
+        metadata={"help": 'JSON with the fields of UNetConfig to change, e.g. {"dropout": 0.2, "norm": "group"}.'},
+    )
+    encoder_weights: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the encoder starts from; by default imagenet for efficientnet-lite0, random for the others.",
+            "choices": ["imagenet", "random"],
+        },
+    )
+    init_from: str | None = field(
+        default=None,
+        metadata={"help": "Fine-tune: model folder or Hub id to start from, instead of an architecture."},
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Longest edge in pixels that the network sees; by default 256, or as in --init_from."},
+    )
+    augment: bool = field(default=True, metadata={"help": "Change the training slices at random, anew in every epoch."})
+
+
+@dataclass
+class FitArguments(TrainingArguments):
+    """`TrainingArguments` with what this project's training needs as defaults; the recipes hold the rest."""
+
+    ema_decay: float = field(
+        default=0.998, metadata={"help": "Per step, of the averaged weights that are evaluated and saved; 0 for none."}
+    )
+    freeze_encoder: bool = field(
+        default=False, metadata={"help": "Train the decoder alone; the encoder keeps its weights and statistics."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after so many evaluations without a better Dice."}
+    )
+    sync_batch_norm: bool = field(
+        default=False, metadata={"help": "Batch statistics over all GPUs of a step instead of each one's own."}
+    )
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Mixed precision in bfloat16; by default where the hardware computes in it."}
+    )
+    eval_strategy: str = "epoch"
+    save_strategy: str = "epoch"
+    save_total_limit: int = 2
+    metric_for_best_model: str = "dice_at_network_size"
+    greater_is_better: bool = True
+    logging_steps: float = 20
+    dataloader_num_workers: int = 2
+    # The Trainer reads the columns off forward()'s signature and would find none in a torch data set.
+    remove_unused_columns: bool = False
+    ddp_find_unused_parameters: bool | None = False
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.output_dir is None:
+            raise ValueError("--output_dir is missing; name the folder for checkpoints and the trained model.")
+        if self.load_best_model_at_end:
+            raise ValueError(
+                "--load_best_model_at_end is not supported: what is saved is the average at the last epoch, because a "
+                "best epoch chosen on the fold that scores it flatters the score. The best one is in best/."
+            )
+        # The Trainer refuses bfloat16 on a CPU unless it is told that the CPU is meant.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if self.sync_batch_norm and self.use_cpu:
+            raise ValueError('--sync_batch_norm needs GPUs; on CPUs use --config \'{"norm": "group"}\'.')
+        if self.bf16 is None:
+            self.bf16 = has_fast_bfloat16() and not self.fp16
+        super().__post_init__()
+        for name in self.report_to:
+            if importlib.util.find_spec(name) is None:
+                raise ValueError(f"--report_to {name} needs its package: pip install {name}")
+
+
+class FitOptions(NamedTuple):
+    """Everything that `fit` is told."""
+
+    data: DataArguments
+    run: RunArguments
+    augmentation: Augmentation
+    trainer: FitArguments
+
+
+_GROUPS = (DataArguments, RunArguments, Augmentation, FitArguments)
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether the machine computes in bfloat16 natively: a GPU that does, or a CPU with AMX or AVX-512 BF16."""
+    if torch.accelerator.is_available():
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch we accept
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def parse_fit(options: list[str]) -> FitOptions:
+    """Options as on the command line → what `fit` takes, with the recipe's values where an option is not given.
+
+    Raises:
+        ValueError: there is no such recipe, or it names an option that does not exist.
+        SystemExit: an option does not exist or has an impossible value, as argparse does it.
+    """
+    parser = HfArgumentParser(_GROUPS, prog="python -m train fit", usage=USAGE)
+    name = _value_of("--recipe", options) or DEFAULT_RECIPE
+    layers = [DEFAULT_RECIPE] if name == DEFAULT_RECIPE else [DEFAULT_RECIPE, name]
+    from_recipes = [option for layer in layers for option in as_options(read_recipe(layer))]
+    return FitOptions(*parser.parse_args_into_dataclasses([*from_recipes, *options]))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The values of a recipe, by its name in `recipes/` or by its file.
+
+    Raises:
+        ValueError: there is no such recipe, it is no mapping, or it names an option that does not exist.
+    """
+    path = RECIPES / f"{name}.yaml"
+    path = path if path.is_file() else Path(name)
+    if not path.is_file():
+        names = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
+        raise ValueError(f"There is no recipe {name}; give a file or one of {names}.")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"The recipe {path.name} is not YAML: {error}") from error
+    if path.suffix == ".json" and isinstance(values, dict):
+        values = values.get("recipe")
+    if not isinstance(values, dict):
+        raise ValueError(f"The recipe {path.name} holds no mapping from option names to values.")
+    known = {option.name for group in _GROUPS for option in dataclasses.fields(group)}
+    if unknown := sorted(values.keys() - known):
+        raise ValueError(f"The recipe {path.name} names options that do not exist: {', '.join(map(str, unknown))}.")
+    return values
+
+
+def _value_of(name: str, options: list[str]) -> str | None:
+    """The value that the command line gives an option, the last one if there are several."""
+    value = None
+    for option, following in zip(options, [*options[1:], None], strict=True):
+        if option == name:
+            value = following
+        elif option.startswith(f"{name}="):
+            value = option.partition("=")[2]
+    return value
+
+
+def as_options(recipe: dict[str, Any]) -> list[str]:
+    options = []
+    for name, value in recipe.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        options += [f"--{name}", *map(str, values)]
+    return options

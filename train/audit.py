@@ -1,0 +1,370 @@
+"""What would spoil a training, found in the scan of a data set before any time is spent on it.
+
+    scan ─ folds.assign_persons ─→ slices ─ fast_findings ─→ findings ─ refuse ─→ DataError, or warnings in the log
+                                          ─ near_duplicates ─→ findings, for `python -m train check`
+
+An error is what no training should start with: slices that cannot be used, one image on both sides of a split, one
+image with two truths. A warning is what may be meant, such as slices without a tumour.
+"""
+
+import logging
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Literal
+
+import cv2
+import numpy as np
+from datasets import Dataset
+
+from modeling_unet.segmenter import MIN_LESION_AREA_PX
+
+from .sources import SHOWN, DataError, listed
+
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "unknown"
+
+MAX_MASK_SHARE = 0.5  # of the slice; a mask above it is more likely one of the background
+MAX_PERSON_SHARE = 1 / 3  # of the slices; above it the scores are mostly one person's
+MIN_PERSONS = 20  # with fewer, an interval over persons is too narrow, and single ones decide
+
+# In the public data set (2,663 slices of 178 persons) slices of two persons correlate by 0.966 at most, while a third
+# of the persons have two slices of their own above 0.975. Above it are also copies saved as JPEG of quality 10, halved
+# in size, made noisy or brighter (gamma 0.7), moved by two pixels or turned by a degree; not those moved by eight.
+NEAR_DUPLICATE_CORRELATION = 0.975
+CHUNK = 256  # slices that are compared with all others at a time
+
+# The masks of the public data set fit 3.3 times better as they are than changed in any way, those of its gliomas alone
+# 1.9 times; masks of wrong images 0.9 to 1.1 times. With fewer masks than 50 it is a matter of chance.
+MIN_FIT = 1.2
+MIN_MASKS_TO_FIT = 50
+MAX_MASKS_TO_FIT = 2000  # more of them would only take longer
+RIM = np.ones((5, 5), np.uint8)
+OTHER_IMAGES = "given to other images"
+# What would have to be done to the masks → the opposite done to the images, [N, S, S].
+CHANGES = {
+    "mirrored left to right": lambda images: images[:, :, ::-1],
+    "mirrored top to bottom": lambda images: images[:, ::-1],
+    "turned upside down": lambda images: images[:, ::-1, ::-1],
+    "turned a quarter to the right": lambda images: np.rot90(images, 1, axes=(1, 2)),
+    "turned a quarter to the left": lambda images: np.rot90(images, -1, axes=(1, 2)),
+    "transposed": lambda images: images.swapaxes(1, 2),
+    "transposed along the other diagonal": lambda images: images.swapaxes(1, 2)[:, ::-1, ::-1],
+    OTHER_IMAGES: lambda images: np.roll(images, len(images) // 2, axis=0),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a data set, or may be.
+
+    Attributes:
+        kind: a few words, the same for whatever one check finds.
+        severity: "error" if no training should start, else "warning".
+        slices: names of the slices concerned.
+        message: sentences that name the first slices and say what to do.
+        paired: `slices` holds one pair after another.
+    """
+
+    kind: str
+    severity: Literal["error", "warning"]
+    slices: tuple[str, ...]
+    message: str
+    paired: bool = False
+
+
+def fast_findings(slices: Dataset) -> list[Finding]:
+    """All that is found in about a second, errors first: what `fit` asks for.
+
+    Args:
+        slices: the scan, after `folds.assign_persons`.
+    """
+    rows = _rows(sound_slices(slices))
+    found = [*slice_findings(slices), *_shared_images(rows), *_repeated_slices(rows)]
+    if rows and persons_known(slices):
+        found += [*_doubtful_ids(rows), *_uneven_persons(rows)]
+    return errors_first(found)
+
+
+def slice_findings(slices: Dataset) -> list[Finding]:
+    """The part of `fast_findings` for which it does not matter whose the slices are: the scan alone will do."""
+    sound = sound_slices(slices)
+    rows = _rows(sound)
+    checks = (_blank_images, _contradictions, _odd_masks, _repeated_masks)
+    found = [finding for check in checks for finding in check(rows)]
+    return errors_first([*_problems(slices), *found, *_misplaced_masks(sound)])
+
+
+def errors_first(findings: Iterable[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: finding.severity != "error")
+
+
+def refuse(findings: Iterable[Finding]) -> None:
+    """Log the warnings.
+
+    Raises:
+        DataError: there are errors; the message gives the first five.
+    """
+    errors = []
+    for finding in findings:
+        if finding.severity == "error":
+            errors.append(f"- {finding.kind}: {finding.message}")
+        else:
+            logger.warning("%s: %s", finding.kind.capitalize(), finding.message)
+    if errors:
+        more = [f"- and {len(errors) - SHOWN} more"] if len(errors) > SHOWN else []
+        lines = ["This data set would spoil a training.", *errors[:SHOWN], *more]
+        raise DataError("\n".join([*lines, "`python -m train check` shows all that was found, with pictures."]))
+
+
+def persons_known(slices: Dataset) -> bool:
+    """Whether the persons are more than the slices' own names, which stand in for them where nobody knows them."""
+    return any(person not in ("", name) for person, name in zip(slices["person_id"], slices["slice"], strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------- single slices
+
+
+def _problems(slices: Dataset) -> Iterator[Finding]:
+    """What the scan says of single slices, by kind."""
+    by_kind = defaultdict(dict)
+    for name, kind, problem in zip(slices["slice"], slices["problem_kind"], slices["problem"], strict=True):
+        if kind:
+            by_kind[kind].setdefault(name, problem)
+    for kind, problems in by_kind.items():
+        names = tuple(problems)
+        others = f" The same goes for {listed(names[1:])}." if len(names) > 1 else ""
+        yield Finding(kind, "error", names, problems[names[0]] + others)
+
+
+def _blank_images(rows: list[dict]) -> Iterator[Finding]:
+    if names := _names(row for row in rows if row["blank"] and row["mask_area"]):
+        message = f"The image has one value throughout, and its mask shows a tumour: {listed(names)}."
+        yield Finding("blank images", "error", names, message)
+
+
+def _odd_masks(rows: list[dict]) -> Iterator[Finding]:
+    if empty := _names(row for row in rows if not row["mask_area"]):
+        if len(empty) == len(rows):
+            yield Finding("empty masks", "error", empty, "No mask shows a tumour, so there is nothing to learn.")
+        else:
+            message = f"{len(empty):,} of {len(rows):,} masks show no tumour: {listed(empty)}. Is there none?"
+            yield Finding("empty masks", "warning", empty, message)
+    if large := _names(row for row in rows if row["mask_area"] > MAX_MASK_SHARE * row["height"] * row["width"]):
+        message = f"The mask covers more than half of its slice: {listed(large)}. Are tumour and background exchanged?"
+        yield Finding("large masks", "warning", large, message)
+    if tiny := _names(row for row in rows if 0 < row["mask_area"] < MIN_LESION_AREA_PX):
+        message = f"The mask has fewer than {MIN_LESION_AREA_PX} pixels: {listed(tiny)}. Are these slips of the pen?"
+        yield Finding("tiny masks", "warning", tiny, message)
+
+
+# --------------------------------------------------------------------------------------------------- images and masks
+
+
+def _contradictions(rows: list[dict]) -> Iterator[Finding]:
+    if pairs := _pairs(_not_blank(rows), same=("image_sha256",), different="mask_sha256"):
+        message = f"One image comes with different masks: {_listed_pairs(pairs)}. Keep the right one, or unite them."
+        yield _paired_finding("one image, several masks", "error", pairs, message)
+
+
+def _repeated_masks(rows: list[dict]) -> Iterator[Finding]:
+    with_tumor = [row for row in rows if row["mask_area"]]
+    if pairs := _pairs(with_tumor, same=("mask_sha256",), different="image_sha256"):
+        message = f"Different images come with the very same mask: {_listed_pairs(pairs)}. Were files mixed up?"
+        yield _paired_finding("repeated masks", "warning", pairs, message)
+
+
+def _misplaced_masks(slices: Dataset) -> Iterator[Finding]:
+    """Masks that lie no better on their images than if they were turned, mirrored or those of other images.
+
+    A tumour differs from what surrounds it. How well a mask fits is the difference between the thumbnail's means inside
+    and along the rim of the mask; where masks and images do not belong together, the median over all slices drops.
+    """
+    columns = zip(slices["thumbnail"], slices["mask_area"], strict=True)
+    usable = [index for index, (thumbnail, area) in enumerate(columns) if any(thumbnail) and area]
+    if len(usable) < MIN_MASKS_TO_FIT:
+        return
+    chosen = slices.select(usable[:: math.ceil(len(usable) / MAX_MASKS_TO_FIT)])
+    images = _thumbnails(chosen)
+    masks = np.stack([_mask_thumbnail(mask["bytes"], images.shape[1:]) for mask in chosen["mask"]])
+    rims = np.stack([cv2.dilate(mask, RIM) for mask in masks]) - masks
+    fit = _fit(images, masks, rims)
+    changed = {name: _fit(change(images), masks, rims) for name, change in CHANGES.items()}
+    best = max(changed, key=changed.get)
+    if fit < MIN_FIT * changed[best]:
+        what = best if changed[best] > MIN_FIT * fit else OTHER_IMAGES
+        message = (
+            f"What lies under the masks differs from its surroundings by {fit:.0f} grey levels of 255; if the masks "
+            f"were {what}, by {changed[what]:.0f}. Does every mask belong to its image, and lie the same way?"
+        )
+        yield Finding("misplaced masks", "warning", tuple(chosen["slice"]), message)
+
+
+def _fit(images: np.ndarray, masks: np.ndarray, rims: np.ndarray) -> float:
+    return float(np.median(np.abs(_weighted_means(images, masks) - _weighted_means(images, rims))))
+
+
+def _weighted_means(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return (images * weights).sum(axis=(1, 2)) / np.maximum(weights.sum(axis=(1, 2)), 1e-6)
+
+
+def _mask_thumbnail(png: bytes, shape: tuple[int, int]) -> np.ndarray:
+    """float32 [S, S]: the share of every cell that the mask covers."""
+    mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return cv2.resize((mask > 0).astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
+
+
+# -------------------------------------------------------------------------------------------------------------- persons
+
+
+def _shared_images(rows: list[dict]) -> Iterator[Finding]:
+    if pairs := _pairs(_not_blank(rows), same=("image_sha256",), different="person_id"):
+        message = (
+            f"One image belongs to several persons, so a network could be scored on what it has learned by heart: "
+            f"{_listed_pairs(pairs)}. Keep one of each, or give both the same person_id."
+        )
+        yield _paired_finding("one image, several persons", "error", pairs, message)
+
+
+def _repeated_slices(rows: list[dict]) -> Iterator[Finding]:
+    same = ("person_id", "image_sha256", "mask_sha256")
+    if pairs := _pairs(_not_blank(rows), same=same, different="slice"):
+        message = f"Image and mask of a slice are there twice, and so count double: {_listed_pairs(pairs)}."
+        yield _paired_finding("repeated slices", "warning", pairs, message)
+
+
+def _doubtful_ids(rows: list[dict]) -> Iterator[Finding]:
+    """Ids that may be one person's, and ids that may be two persons'."""
+    spellings, types = defaultdict(set), defaultdict(set)
+    for row in rows:
+        spellings[_bare_id(row["person_id"])].add(row["person_id"])
+        types[row["person_id"]].add(row["tumor_type"])
+    if alike := [" / ".join(sorted(ids)) for ids in spellings.values() if len(ids) > 1]:
+        message = f"Ids differ in nothing but case, signs or leading zeros: {listed(alike)}. Are they the same persons?"
+        yield Finding("similar person ids", "warning", (), message)
+    if several := [f"{person} ({' / '.join(sorted(found))})" for person, found in types.items() if len(found) > 1]:
+        message = f"Persons have several tumour types: {listed(several)}. Do the ids start anew with every type?"
+        yield Finding("persons of several types", "warning", (), message)
+
+
+def _bare_id(person: str) -> str:
+    return re.sub(r"0*(\d+)", r"\1", re.sub(r"[\W_]+", "-", person.casefold()).strip("-"))
+
+
+def _uneven_persons(rows: list[dict]) -> Iterator[Finding]:
+    """Too few persons to say much: altogether, of one type, or because most slices are one person's."""
+    counts, persons_of = Counter(row["person_id"] for row in rows), defaultdict(set)
+    for row in rows:
+        persons_of[row["tumor_type"]].add(row["person_id"])
+    if len(counts) < MIN_PERSONS:
+        message = f"There are {len(counts)} persons; scores will hang on single ones, and say little about others."
+        yield Finding("few persons", "warning", (), message)
+    person, most = counts.most_common(1)[0]
+    if most > MAX_PERSON_SHARE * len(rows):
+        message = f"{most:,} of {len(rows):,} slices are of person {person}: the scores will be mostly this person's."
+        yield Finding("dominant person", "warning", (), message)
+    if lone := [name for name, persons in persons_of.items() if len(persons) == 1 and name != UNKNOWN]:
+        message = f"A single person has this tumour type, so it is never both learned and scored: {listed(lone)}."
+        yield Finding("lone tumour types", "warning", (), message)
+
+
+# ------------------------------------------------------------------------------------------------------ near-duplicates
+
+
+def near_duplicates(slices: Dataset) -> list[Finding]:
+    """Slices of different persons whose thumbnails correlate almost perfectly: copies, or one person under two ids.
+
+    For every slice the closest one of another person is looked at, so that there are at most as many pairs as slices.
+    Time grows with the square of their number (a second or two for 3,000), memory with the number.
+
+    Args:
+        slices: the scan, after `folds.assign_persons`.
+    """
+    sound = sound_slices(slices)
+    usable = sound.select([index for index, thumbnail in enumerate(sound["thumbnail"]) if any(thumbnail)])
+    if len(usable) < 2:
+        return []
+    nearest, correlation = _nearest_strangers(usable)
+    found = {}
+    for index in np.flatnonzero(correlation > NEAR_DUPLICATE_CORRELATION):
+        found[tuple(sorted((int(index), int(nearest[index]))))] = correlation[index]
+    if not found:
+        return []
+    rows = usable.select_columns(["slice", "person_id"])
+    pairs = [(rows[first], rows[second]) for first, second in sorted(found, key=found.get, reverse=True)]
+    message = (
+        f"Slices of different persons look almost the same (thumbnails correlate by more than "
+        f"{NEAR_DUPLICATE_CORRELATION}), the closest first: {_listed_pairs(pairs)}. Copies, and slices of one person, "
+        f"need the same person_id."
+    )
+    return [_paired_finding("near-duplicates", "warning", pairs, message)]
+
+
+def _nearest_strangers(slices: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """For every slice the index of the closest one of another person, and their correlation; equal images aside."""
+    vectors = _thumbnails(slices).reshape(len(slices), -1)
+    vectors -= vectors.mean(axis=1, keepdims=True)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    persons, images = (np.unique(slices[name], return_inverse=True)[1] for name in ("person_id", "image_sha256"))
+    nearest, correlation = np.empty(len(slices), np.int64), np.empty(len(slices), np.float32)
+    for start in range(0, len(slices), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        correlations = vectors[chunk] @ vectors.T
+        correlations[(persons[chunk, None] == persons) | (images[chunk, None] == images)] = -1
+        nearest[chunk], correlation[chunk] = correlations.argmax(axis=1), correlations.max(axis=1)
+    return nearest, correlation
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def sound_slices(slices: Dataset) -> Dataset:
+    return slices.select([index for index, kind in enumerate(slices["problem_kind"]) if not kind])
+
+
+def _rows(slices: Dataset) -> list[dict]:
+    """What is known of every slice, without its pictures; `blank` tells an image that has one value throughout."""
+    names = ["slice", "person_id", "tumor_type", "height", "width", "mask_area", "image_sha256", "mask_sha256"]
+    rows = slices.select_columns(names).to_list()
+    return [{**row, "blank": not any(thumbnail)} for row, thumbnail in zip(rows, slices["thumbnail"], strict=True)]
+
+
+def _not_blank(rows: list[dict]) -> list[dict]:
+    return [row for row in rows if not row["blank"]]
+
+
+def _thumbnails(slices: Dataset) -> np.ndarray:
+    """float32 [N, S, S]"""
+    values = np.frombuffer(b"".join(slices["thumbnail"]), np.uint8)
+    side = math.isqrt(len(values) // len(slices))
+    return values.reshape(-1, side, side).astype(np.float32)
+
+
+def _pairs(rows: list[dict], same: tuple[str, ...], different: str) -> list[tuple[dict, dict]]:
+    """Rows that agree in `same` and differ in `different`: the first of a group with each other one."""
+    groups = defaultdict(dict)
+    for row in rows:
+        groups[itemgetter(*same)(row)].setdefault(row[different], row)
+    return [(first, other) for first, *others in map(dict.values, groups.values()) for other in others]
+
+
+def _paired_finding(kind: str, severity: str, pairs: list[tuple[dict, dict]], message: str) -> Finding:
+    return Finding(kind, severity, _names(row for pair in pairs for row in pair), message, paired=True)
+
+
+def _names(rows: Iterable[dict]) -> tuple[str, ...]:
+    return tuple(row["slice"] for row in rows)
+
+
+def _listed_pairs(pairs: list[tuple[dict, dict]]) -> str:
+    return listed([" / ".join(map(_with_person, pair)) for pair in pairs])
+
+
+def _with_person(row: dict) -> str:
+    person = row["person_id"]
+    return row["slice"] if person in ("", row["slice"]) else f"{row['slice']} (person {person})"

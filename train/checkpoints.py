@@ -1,0 +1,63 @@
+"""Checkpoints that can be trusted: sealed when they are whole, checked before a run goes on from them.
+
+A process may be killed, or a disk may fill, in the middle of writing a checkpoint. So its last file holds the checksums
+of the others; a folder without it, or with other contents, is damaged and set aside.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from pathlib import Path
+
+from .files import write_json
+
+
+logger = logging.getLogger(__name__)
+
+SEAL_FILE = "checksums.json"
+
+
+def seal(checkpoint: Path) -> None:
+    """Write down the checksums of all files of a finished checkpoint."""
+    write_json(checkpoint / SEAL_FILE, _checksums(checkpoint))
+
+
+def find_newest_intact(run: Path) -> Path | None:
+    """The newest checkpoint of a run that is whole, or None; damaged ones are renamed, and said."""
+    for checkpoint in _newest_first(run):
+        damage = _damage(checkpoint)
+        if damage is None:
+            return checkpoint
+        aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
+        logger.warning("%s is damaged: %s. It is now %s; the one before it is used.", checkpoint, damage, aside.name)
+        _set_aside(checkpoint, aside)
+    return None
+
+
+def _newest_first(run: Path) -> list[Path]:
+    steps = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in run.glob("checkpoint-*") if path.is_dir()}
+    return sorted((path for path in steps if steps[path]), key=lambda path: -int(steps[path].group(1)))
+
+
+def _damage(checkpoint: Path) -> str | None:
+    try:
+        sealed = json.loads((checkpoint / SEAL_FILE).read_text())
+    except (OSError, ValueError):
+        return f"it has no readable {SEAL_FILE}, so it was not finished"
+    found = _checksums(checkpoint)
+    changed = sorted(name for name in sealed if found.get(name) != sealed[name])
+    return f"{', '.join(changed)} changed since it was written, or went missing" if changed else None
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SEAL_FILE)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _set_aside(checkpoint: Path, aside: Path) -> None:
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = aside.with_name(f"damaged-{checkpoint.name}-{number}")
+    checkpoint.rename(aside)

@@ -1,0 +1,259 @@
+"""`python -m train cv`: cross-validation; every slice is scored by a network that was trained without its person.
+
+    python -m train cv --data_dir DATA --output_dir OUT --recipe fast-cpu
+
+For every fold k, one process trains (`fit … --output_dir OUT/fold-k`) and one scores (`evaluate … --output
+OUT/fold-k/evaluation.json`), on a GPU of their own where there are several. Their scores come together in
+`OUT/evaluation.json`. Started again, it keeps the folds that are scored and goes on with the others.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from argparse import SUPPRESS, ArgumentParser
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .arguments import as_options, parse_fit
+from .data import load_slices
+from .evaluate import write_evaluation
+from .figures import figures_of
+from .files import write_json
+from .folds import available_folds, split_fold
+from .sources import DataError
+from .tables import format_table, markdown_table
+
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_FILE = "evaluation.json"
+OPTIONS_FILE = "cv.json"
+COUNTS = ("slices", "persons")
+FIGURES = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd", "zero_dice_rate")
+USAGE = "python -m train cv --data_dir DATA --output_dir OUT [--gpus 0,1] [options of python -m train fit]"
+
+
+def main(options: list[str]) -> int:
+    parser = ArgumentParser(
+        prog="python -m train cv",
+        usage=USAGE,
+        description="Every other option goes to python -m train fit, whose --help lists them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder for all folds and the scores of all")
+    parser.add_argument("--gpus", help="as in 0,1: one fold on each at a time; by default all that are visible")
+    parser.add_argument("--fold", help=SUPPRESS)
+    own, fit_options = parser.parse_known_args(options)
+    if own.fold is not None:
+        raise ValueError("--fold is not an option of cv, which trains every fold; for one of them take fit.")
+    gpus = own.gpus.split(",") if own.gpus else visible_gpus()
+    try:
+        report = cross_validate(fit_options, own.output_dir, gpus)
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
+    print(f"\n{format_report(report)}")
+    return 0
+
+
+def visible_gpus() -> list[str]:
+    """The CUDA devices that this process may use, by the names that `CUDA_VISIBLE_DEVICES` knows them by."""
+    count = torch.cuda.device_count()
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return listed.split(",")[:count] if listed else [str(index) for index in range(count)]
+
+
+# ---------------------------------------------------------------------------------------------------------------- folds
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """One fold: where it lies, the two commands that make it, and the slices that it scores."""
+
+    fold: int
+    folder: Path
+    fit: list[str]
+    evaluate: list[str]
+    slices: frozenset[str]
+
+    @property
+    def log(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / EVALUATION_FILE).is_file()
+
+    def evaluation(self) -> dict:
+        """What `evaluate` wrote.
+
+        Raises:
+            DataError: it has scored other slices than this fold has, so the data or the folds have changed since.
+        """
+        path = self.folder / EVALUATION_FILE
+        evaluation = json.loads(path.read_text())
+        if {row["slice"] for row in evaluation["per_slice"]} != self.slices:
+            raise DataError(
+                f"{path} has scored other slices than fold {self.fold} has now; name another --output_dir, or delete "
+                f"{self.folder} to train the fold anew."
+            )
+        return evaluation
+
+
+def cross_validate(options: list[str], output_dir: Path, gpus: list[str]) -> dict:
+    """Train and score every fold that is not scored yet, and put the scores together.
+
+    Args:
+        options: of `python -m train fit`, without `--fold` and `--output_dir`.
+        output_dir: gets `fold-0`, `fold-1`, … and `evaluation.json`.
+        gpus: as in `CUDA_VISIBLE_DEVICES`; as many folds run at once. With none they run one after another.
+
+    Returns:
+        The report of `evaluate` over the slices of all folds, with `fold` a list, and `by_fold` and `over_folds`, the
+        figures of the folds, and their mean and standard deviation.
+
+    Raises:
+        ValueError: an option is wrong, the data cannot be trained on, or `output_dir` holds something else.
+        ChildProcessError: folds were given up; the others are trained and scored.
+    """
+    runs = _plan(options, output_dir)
+    _remember(options, output_dir / OPTIONS_FILE)
+    for finished in (fold_run for fold_run in runs if fold_run.finished):
+        finished.evaluation()
+        logger.info("Fold %d is scored already and kept.", finished.fold)
+    waiting = [fold_run for fold_run in runs if not fold_run.finished]
+    failed = asyncio.run(_run_all(waiting, gpus or [None]))
+    if failed:
+        raise ChildProcessError(
+            f"{len(failed)} of {len(runs)} folds were given up ({', '.join(map(str, failed))}); the same command tries "
+            "them again."
+        )
+    report = _put_together({fold_run.fold: fold_run.evaluation() for fold_run in runs}, output_dir)
+    write_evaluation(output_dir / EVALUATION_FILE, report)
+    return report
+
+
+def _plan(options: list[str], output_dir: Path) -> list[FoldRun]:
+    """The runs of all folds; whatever is wrong with the options or the data is found here, before any training."""
+    parsed = parse_fit([*options, "--fold", "0", "--output_dir", str(output_dir)])
+    slices = load_slices(parsed.data)
+    data_options = as_options(asdict(parsed.data))
+    runs = []
+    for fold in available_folds(slices):
+        _, scored = split_fold(slices, fold)
+        folder, which = output_dir / f"fold-{fold}", ["--fold", str(fold)]
+        fit = ["fit", *options, *which, "--output_dir", str(folder)]
+        score = ["evaluate", *data_options, *which, "--model", str(folder), "--output", str(folder / EVALUATION_FILE)]
+        runs.append(FoldRun(fold, folder, fit, score, frozenset(scored["slice"])))
+    return runs
+
+
+def _remember(options: list[str], path: Path) -> None:
+    """Folds that were trained in different ways must not be averaged."""
+    if path.is_file() and (before := json.loads(path.read_text())["options"]) != options:
+        raise ValueError(
+            f"{path.parent} holds a cross-validation with other options ({' '.join(before)}); name another "
+            f"--output_dir, or delete {path.name} there if the difference does not matter."
+        )
+    write_json(path, {"options": options})
+
+
+async def _run_all(runs: list[FoldRun], slots: list[str | None]) -> list[int]:
+    """Run the folds, one per slot at a time; returns those that were given up."""
+    free = asyncio.Queue()
+    for slot in slots:
+        free.put_nowait(slot)
+
+    async def run_when_free(fold_run: FoldRun) -> bool:
+        gpu = await free.get()
+        done = await _run_fold(fold_run, gpu, fold_run.log if len(slots) > 1 else None)
+        free.put_nowait(gpu)
+        return done
+
+    # Or the folds would go on without us, and a second start would train in the same folders.
+    with contextlib.suppress(NotImplementedError):  # on Windows, which has no such signal
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+    async with asyncio.TaskGroup() as group:
+        tasks = {fold_run.fold: group.create_task(run_when_free(fold_run)) for fold_run in runs}
+    return [fold for fold, task in tasks.items() if not task.result()]
+
+
+async def _run_fold(fold_run: FoldRun, gpu: str | None, log: Path | None) -> bool:
+    place = "" if gpu is None else f" on GPU {gpu}"
+    logger.info("Fold %d: training%s%s.", fold_run.fold, place, f", messages in {log}" if log else "")
+    for command in (fold_run.fit, fold_run.evaluate):
+        code = await run_command(command, gpu, log)
+        if code != 0:
+            logger.error("Fold %d is given up: %s ended with exit code %d.", fold_run.fold, command[0], code)
+            return False
+    logger.info("Fold %d: slice_dice %.4f.", fold_run.fold, fold_run.evaluation()["all"]["slice_dice"])
+    return True
+
+
+async def run_command(command: list[str], gpu: str | None, log: Path | None) -> int:
+    """Run `python -m train COMMAND…` to its end, or stop it when this task is cancelled.
+
+    Args:
+        command: the command and its options.
+        gpu: the only one that it sees, as in `CUDA_VISIBLE_DEVICES`; None leaves that as it is.
+        log: file that its messages are added to; None leaves them on the terminal.
+
+    Returns:
+        The exit code, negative if a signal ended it.
+    """
+    environment = {**os.environ, **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})}
+    with contextlib.nullcontext() if log is None else log.open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "train", *command), env=environment, stdout=output, stderr=output
+        )
+        try:
+            return await process.wait()
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+
+
+# --------------------------------------------------------------------------------------------------------------- report
+
+
+def _put_together(evaluations: dict[int, dict], output_dir: Path) -> dict:
+    first = next(iter(evaluations.values()))
+    rows = [row for evaluation in evaluations.values() for row in evaluation["per_slice"]]
+    by_fold = [
+        {"fold": fold, **{name: evaluation["all"][name] for name in (*COUNTS, *FIGURES)}}
+        for fold, evaluation in evaluations.items()
+    ]
+    return {
+        "model": str(output_dir),
+        "fold": list(evaluations),
+        "seen_in_training": any(evaluation["seen_in_training"] for evaluation in evaluations.values()),
+        "resolution": first["resolution"],
+        "threshold": first["threshold"],
+        **figures_of(rows),
+        "by_fold": by_fold,
+        "over_folds": {name: _spread([figures[name] for figures in by_fold]) for name in FIGURES},
+        "per_slice": rows,
+        "per_negative": [],
+    }
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"mean": float(np.mean(values)), "standard_deviation": float(np.std(values, ddof=1))}
+
+
+def format_report(report: dict) -> str:
+    """The tables of the slices of all folds together, and one of the folds side by side."""
+    rows = {
+        str(figures["fold"]): [*(str(figures[name]) for name in COUNTS), *(f"{figures[name]:.4f}" for name in FIGURES)]
+        for figures in report["by_fold"]
+    }
+    spreads = (report["over_folds"][name] for name in FIGURES)
+    rows["mean ± SD"] = ["", "", *("{mean:.4f} ± {standard_deviation:.4f}".format(**own) for own in spreads)]
+    return f"{format_table(report)}\n\n{markdown_table([*COUNTS, *FIGURES], rows, corner='fold')}"

@@ -1,0 +1,226 @@
+"""Whose slices are whose, and the folds that keep a person on one side.
+
+    scan ─ assign_persons ─→ + person_id, tumor_type, plane, split, fold ─ split_fold ─→ training | validation
+
+Persons come, in this order, from a file (`--persons`), from the project's manifest if the masks show that this is the
+public data set, or from the source itself. Where nobody knows them, every slice counts as a person of its own, and a
+warning says what such a split cannot promise.
+"""
+
+import csv
+import logging
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from .sources import DataError, listed
+
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = Path(__file__).with_name("manifest.csv")
+NUM_FOLDS = 5
+SPLIT_SEED = 0  # of the order in which persons of equally many slices are dealt out
+NO_FOLD = -1
+UNKNOWN = "unknown"
+PERSON_COLUMNS = ("person_id", "tumor_type", "plane", "split", "fold")
+
+
+def assign_persons(
+    scan: Dataset, persons: Path | None = None, num_folds: int | None = None, official_folds: bool = False
+) -> Dataset:
+    """The scan with a person, tumour type, plane, split and fold for every slice.
+
+    Args:
+        scan: what `data.scan_slices` returns.
+        persons: CSV file with the columns `slice`, `person_id` and, if known, `tumor_type` and `plane`.
+        num_folds: deal the persons out to this many folds; by default the manifest's five, or five.
+        official_folds: the folds of the public data set's author, numbered 1…5 as there. They part patient ids, so here
+            `person_id` is the patient id, and every slice that is there has a fold, `test` and `example` included.
+
+    Returns:
+        `split` is `train`, `example` or `test`; `fold` is -1 for slices that neither train nor validate.
+
+    Raises:
+        DataError: persons are missing, too few for the folds, or contradict what is known of the data set.
+    """
+    if official_folds and (persons is not None or num_folds is not None):
+        raise DataError("--official_folds are those of the public data set; leave --persons and --num_folds out.")
+    if persons is not None:
+        rows = _rows_from_file(scan, persons)
+    elif known := _rows_from_manifest(scan):
+        rows = _with_official_folds(known) if official_folds else known
+    elif official_folds:
+        raise DataError("--official_folds are those of the public data set, and these masks are not its masks.")
+    else:
+        rows = _rows_from_source(scan)
+    if num_folds is not None or "fold" not in rows[0]:
+        _deal_folds(rows, num_folds or NUM_FOLDS)
+    assigned = scan.remove_columns([name for name in PERSON_COLUMNS if name in scan.column_names])
+    for name in PERSON_COLUMNS:
+        assigned = assigned.add_column(name, [row[name] for row in rows])
+    return assigned
+
+
+def assign_folds(persons: list[str], tumor_types: list[str] | None = None, num_folds: int = NUM_FOLDS) -> list[int]:
+    """A fold for every slice: the same for all slices of a person, and about equally many slices of every tumour type.
+
+    Persons in order of their slice counts, ties in a seeded random order, each into the fold that so far has the fewest
+    slices of the person's tumour type, and among those the fewest slices.
+
+    Raises:
+        DataError: there are fewer persons than folds, or fewer than two folds.
+    """
+    if num_folds < 2:
+        raise DataError(f"--num_folds is {num_folds}; at least 2 are needed, one to validate and one to train.")
+    counts = Counter(persons)
+    if len(counts) < num_folds:
+        raise DataError(f"{num_folds} folds need at least {num_folds} persons; this data set has {len(counts)}.")
+    type_of = _most_frequent_type(persons, tumor_types or [UNKNOWN] * len(persons))
+    shuffled = np.random.default_rng(SPLIT_SEED).permutation(sorted(counts))
+    sizes = [0] * num_folds
+    sizes_of_type = defaultdict(lambda: [0] * num_folds)
+    fold_of = {}
+    for person in sorted(shuffled, key=lambda person: -counts[person]):
+        of_type = sizes_of_type[type_of[person]]
+        fold = min(range(num_folds), key=lambda fold: (of_type[fold], sizes[fold]))
+        fold_of[person] = fold
+        of_type[fold] += counts[person]
+        sizes[fold] += counts[person]
+    return [fold_of[person] for person in persons]
+
+
+def split_fold(slices: Dataset, fold: int) -> tuple[Dataset, Dataset]:
+    """(training, validation) slices; see `fold_indices`."""
+    training, validation = fold_indices(slices, fold)
+    return slices.select(training), slices.select(validation)
+
+
+def fold_indices(slices: Dataset, fold: int) -> tuple[list[int], list[int]]:
+    """Rows of the (training, validation) slices: `fold` validates, the other folds train, the rest does neither.
+
+    Raises:
+        DataError: there is no such fold, nothing is left to train on, or a person stands on both sides.
+    """
+    available = available_folds(slices)
+    if fold not in available:
+        raise DataError(f"There is no fold {fold}; this data set has {', '.join(map(str, available))}.")
+    if len(available) < 2:
+        raise DataError(f"Fold {fold} is the only one; there is nothing to train on.")
+    folds, persons = list(slices["fold"]), list(slices["person_id"])
+    training = [index for index, other in enumerate(folds) if other not in (NO_FOLD, fold)]
+    validation = [index for index, other in enumerate(folds) if other == fold]
+    if shared := {persons[index] for index in training} & {persons[index] for index in validation}:
+        raise DataError(f"{len(shared)} persons stand on both sides of the split: {listed(sorted(shared))}.")
+    return training, validation
+
+
+def available_folds(slices: Dataset) -> list[int]:
+    return sorted(set(slices["fold"]) - {NO_FOLD})
+
+
+def read_manifest() -> dict[str, dict]:
+    """The manifest of the public data set: slice → its row (see README, "The data set")."""
+    with MANIFEST.open(newline="") as file:
+        return {row["slice"]: row for row in csv.DictReader(file)}
+
+
+def _rows_from_manifest(scan: Dataset) -> list[dict] | None:
+    """Rows of the manifest, or None if this is another data set: no mask is the one that the manifest describes.
+
+    The test slices have no hash there; once others prove the data set, their names suffice to keep them out.
+
+    Raises:
+        DataError: some masks match, and others differ or are not in the manifest.
+    """
+    manifest = read_manifest()
+    stems, hashes = scan["slice"], scan["mask_sha256"]
+    # "" is a test slice's; None, which nothing equals, that of a slice the manifest does not have.
+    expected = [manifest[stem]["mask_sha256"] if stem in manifest else None for stem in stems]
+    if not any(found and found == known for found, known in zip(hashes, expected, strict=True)):
+        return None
+    strangers = [
+        stem
+        for stem, found, known in zip(stems, hashes, expected, strict=True)
+        if found and known != "" and found != known
+    ]
+    if strangers:
+        raise DataError(
+            f"{len(strangers)} of {len(stems)} masks are not the public data set's, whose others are here: "
+            f"{listed(strangers)}; take them out, or say with --persons whose slices these are."
+        )
+    logger.info("The masks match the manifest: %d slices, persons and folds are known.", len(stems))
+    # A slice that the scan could not read and the manifest does not have is refused for being unreadable.
+    empty = dict.fromkeys(next(iter(manifest.values())), "")
+    rows = (manifest.get(stem, empty) for stem in stems)
+    return [{**row, "fold": int(row["fold"]) if row["fold"] else NO_FOLD} for row in rows]
+
+
+def _with_official_folds(rows: list[dict]) -> list[dict]:
+    families = defaultdict(set)
+    for row in rows:
+        families[row["person_id"]].add(row["official_fold"])
+    logger.warning(
+        "The official folds part patient ids: %d persons with several ids stand in more than one of them, so that "
+        "scores are a little too good. They include the slices that this project keeps for examples and tests: do not "
+        "share weights trained so as if they had never seen those.",
+        sum(len(folds) > 1 for folds in families.values()),
+    )
+    return [{**row, "person_id": row["patient_id"], "fold": int(row["official_fold"])} for row in rows]
+
+
+def _rows_from_file(scan: Dataset, path: Path) -> list[dict]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = {"slice", "person_id"} - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(
+                    f"{path.name} has no column {' and '.join(sorted(missing))}; it needs slice and person_id."
+                )
+            by_slice = {row["slice"]: row for row in reader}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV file: {error}.") from error
+    unknown = [stem for stem in scan["slice"] if not (by_slice.get(stem) or {}).get("person_id")]
+    if unknown:
+        raise DataError(f"{path.name} names no person for {len(unknown)} slices: {listed(unknown)}.")
+    rows = (by_slice[stem] for stem in scan["slice"])
+    return [_row(row["person_id"], row.get("tumor_type"), row.get("plane")) for row in rows]
+
+
+def _rows_from_source(scan: Dataset) -> list[dict]:
+    stems, persons = scan["slice"], scan["person_id"]
+    if not any(persons):
+        logger.warning(
+            "WHO IS WHO IS NOT KNOWN: these masks are not the public data set's, and nothing says whose they are. The "
+            "split is by slice, so slices of one person may stand on both sides, and every score will be too good for "
+            "people whom the network has never seen. Give --persons FILE.csv (columns slice, person_id) for honest "
+            "figures."
+        )
+        persons = stems
+    unknown = [stem for stem, person in zip(stems, persons, strict=True) if not person]
+    if unknown:
+        raise DataError(f"The data set names no person for {len(unknown)} of its slices: {listed(unknown)}.")
+    columns = zip(persons, scan["tumor_type"], scan["plane"], strict=True)
+    return [_row(*values) for values in columns]
+
+
+def _row(person: str, tumor_type: str | None, plane: str | None) -> dict:
+    return {"person_id": person, "tumor_type": tumor_type or UNKNOWN, "plane": plane or UNKNOWN, "split": "train"}
+
+
+def _deal_folds(rows: list[dict], num_folds: int) -> None:
+    """Give every row that may train a fold, in place."""
+    dealt = [row for row in rows if row["split"] == "train"]
+    folds = assign_folds([row["person_id"] for row in dealt], [row["tumor_type"] for row in dealt], num_folds)
+    for row, fold in zip(dealt, folds, strict=True):
+        row["fold"] = fold
+
+
+def _most_frequent_type(persons: list[str], tumor_types: list[str]) -> dict[str, str]:
+    counts = defaultdict(Counter)
+    for person, tumor_type in zip(persons, tumor_types, strict=True):
+        counts[person][tumor_type] += 1
+    return {person: types.most_common(1)[0][0] for person, types in counts.items()}

@@ -1,0 +1,392 @@
+"""Where slices come from: what lies at a path, or on the Hub → one `RawSlice` after another.
+
+    DIR/images/1.png, DIR/masks/1.png            the layout on Kaggle; stems pair up
+    brainTumorDataPublic_1-766.zip, … | N.mat    the original on figshare, as downloaded (figshare.py)
+    DIR/metadata.csv | metadata.jsonl            🤗 Datasets' `imagefolder`; also DIR/train/metadata.csv, …
+    DIR/data/*.parquet | owner/name              what `push_to_hub` of 🤗 Datasets writes, in a folder or on the Hub
+
+`open_source` looks which of them it is, and refuses what is none. From then on nothing about a single slice is refused:
+it comes with its `problem`, so that one pass over the data finds all that there are.
+"""
+
+import csv
+import io
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TypedDict
+
+import cv2
+import numpy as np
+from datasets import ClassLabel, Dataset, Image, concatenate_datasets, load_dataset
+from datasets.exceptions import DatasetsError
+
+from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
+
+
+KINDS = ("images", "masks")
+METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
+FILE_COLUMNS = ("image_file_name", "mask_file_name")
+DETAIL_COLUMNS = ("person_id", "tumor_type", "plane")
+SHOWN = 5  # names in a message
+MAT_NAME = re.compile(r"\d+\.mat")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+class DataError(ValueError):
+    """A data set that cannot be trained on; the message names the files and says what is expected."""
+
+
+class Picture(TypedDict):
+    """An encoded picture, as a cell of a `datasets.Image(decode=False)` column: a path alone, or bytes and a name."""
+
+    path: str | None
+    bytes: bytes | None
+
+
+@dataclass(frozen=True)
+class RawSlice:
+    """A slice as its source gives it; "" stands for what the source does not say.
+
+    `problem` is a sentence that names the file; `problem_kind` is "unpaired", "repeated stem" or "unreadable". Where
+    there is none, `image` and `mask` are there.
+    """
+
+    slice: str
+    image: Picture | None
+    mask: Picture | None
+    person_id: str = ""
+    tumor_type: str = ""
+    plane: str = ""
+    problem_kind: str = ""
+    problem: str = ""
+
+
+class Source:
+    """Slices in a fixed order, read anew by every iteration; small enough to be pickled."""
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._slices())
+
+    def __iter__(self) -> Iterator[RawSlice]:
+        names = set()
+        for raw in self._slices():
+            if raw.slice in names and not raw.problem:
+                problem = f"Several slices have the name {raw.slice}; each needs one of its own."
+                raw = replace(raw, problem_kind="repeated stem", problem=problem)
+            names.add(raw.slice)
+            yield raw
+
+    def stamp(self) -> object:
+        """What changes whenever the content may have: paths, sizes and times of the files, or a fingerprint."""
+        raise NotImplementedError
+
+    def verify(self) -> None:
+        """Warn of files that differ from those that were published; it reads them all."""
+
+    def _slices(self) -> Iterator[RawSlice]:
+        raise NotImplementedError
+
+
+def open_source(source: str | Path) -> Source:
+    """Find out what kind of source this is, and that it holds slices at all.
+
+    Args:
+        source: a folder, one of figshare's zips or the zip of them all, or the id of a data set on the Hub.
+
+    Raises:
+        DataError: there is no such source, no kind fits, a zip is damaged, the Hub gives no answer or no data set.
+    """
+    path = Path(source).expanduser().absolute()  # pictures keep it, in caches too
+    if path.is_dir():
+        return _open_folder(path)
+    if path.is_file():
+        return _open_figshare([path])
+    if HUB_ID.fullmatch(str(source)):
+        return _open_dataset(f"{source}, which is no folder here,", partial(load_dataset, str(source)))
+    raise DataError(
+        f"{source} is not there; give a folder, a zip from figshare or a data set id of the form owner/name."
+    )
+
+
+def as_file(picture: Picture) -> Path | io.BytesIO:
+    """What `read_image`, `read_mask` and `TumorSegmenter` take: the path, or the bytes as a file with a name."""
+    if picture["bytes"] is None:
+        return Path(picture["path"])
+    file = io.BytesIO(picture["bytes"])
+    file.name = picture["path"]
+    return file
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, for a message, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+
+
+def natural_order(name: str) -> list[tuple]:
+    """A sort key under which 2 comes before 10, and a-2 before a-10."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part] + [(-1, 0, name)]
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Without loss: bool [H, W] in 1 bit, uint8 [H, W] or [H, W, 3] in 8 bits, other integers [H, W] in 16 bits.
+
+    A PNG has no negative values: an image that has some is shifted to start at 0, as the image processor does too.
+
+    Raises:
+        ValueError: the values are no integers, or too far apart for 16 bits.
+    """
+    # Of all ways to compress a slice, this one is the fastest and gives the smallest files but for a few percent.
+    options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    if pixels.dtype == np.bool_:
+        options += [cv2.IMWRITE_PNG_BILEVEL, 1]
+        pixels = pixels.astype(np.uint8)
+    elif pixels.dtype.kind not in "iu":
+        raise ValueError(f"values of type {pixels.dtype} do not fit into a PNG, which takes integers")
+    elif pixels.dtype != np.uint8:
+        low, high = min(int(pixels.min()), 0), int(pixels.max())
+        if high - low > 65535:
+            raise ValueError(f"values from {low} to {high} do not fit into the 16 bits of a PNG")
+        pixels = (pixels.astype(np.int64) - low).astype(np.uint16)
+    # OpenCV orders colours blue, green, red.
+    return cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels, options)[1].tobytes()
+
+
+def _open_folder(folder: Path) -> Source:
+    if metadata := _metadata_in(folder):
+        return MetadataFolders((metadata,))
+    if any((folder / kind).is_dir() for kind in KINDS):
+        return _open_paired(folder)
+    mat_files = [path for path in (*folder.glob("*.mat"), *folder.glob("*/*.mat")) if MAT_NAME.fullmatch(path.name)]
+    if files := mat_files or list(folder.glob("*.zip")):
+        return _open_figshare(sorted(files, key=lambda path: natural_order(path.name)))
+    if files := sorted(map(str, (*folder.glob("*.parquet"), *folder.glob("data/*.parquet")))):
+        return _open_dataset(str(folder), partial(load_dataset, "parquet", data_files=files))
+    if metadata := [found for split in sorted(folder.glob("*/")) if (found := _metadata_in(split))]:
+        return MetadataFolders(tuple(metadata))
+    raise DataError(
+        f"{folder} holds no slices in a known layout: images/ and masks/ with files of the same stems, figshare's zips "
+        f"or N.mat files, {' or '.join(METADATA_NAMES)}, or Parquet files."
+    )
+
+
+def _open_figshare(paths: list[Path]) -> Source:
+    try:
+        from .figshare import FigshareFiles
+    except ImportError as error:
+        raise DataError(f"{paths[0].name} needs h5py, for MATLAB's files: pip install h5py.") from error
+    return FigshareFiles.open(paths)
+
+
+def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
+    """Path, size and time of every file; a link to nothing has none."""
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """Pictures in a folder, without those that some systems hide beside the real ones (`._1.png`)."""
+    paths = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def _picture(path: Path) -> Picture:
+    return {"path": str(path), "bytes": None}
+
+
+# -------------------------------------------------------------------------------------------------- images/ and masks/
+
+
+@dataclass(frozen=True)
+class PairedFolder(Source):
+    """`images/` and `masks/`, whose files pair up by their stems."""
+
+    folder: Path
+
+    def stamp(self) -> object:
+        return stamps(path for kind in KINDS for path in _image_files(self.folder / kind))
+
+    def _slices(self) -> Iterator[RawSlice]:
+        files = {kind: defaultdict(list) for kind in KINDS}
+        for kind in KINDS:
+            for path in _image_files(self.folder / kind):
+                files[kind][path.stem].append(path)
+        for stem in sorted({*files["images"], *files["masks"]}, key=natural_order):
+            yield _paired(stem, *(files[kind].get(stem, []) for kind in KINDS))
+
+
+def _open_paired(folder: Path) -> PairedFolder:
+    for kind in KINDS:
+        if not (folder / kind).is_dir():
+            raise DataError(f"{folder / kind} is not there; images/ and masks/ are needed, with files of equal stems.")
+        if not _image_files(folder / kind):
+            raise DataError(f"{folder / kind} holds no images; accepted are {', '.join(IMAGE_SUFFIXES)}.")
+    return PairedFolder(folder)
+
+
+def _paired(stem: str, images: list[Path], masks: list[Path]) -> RawSlice:
+    raw = RawSlice(stem, *(_picture(paths[0]) if paths else None for paths in (images, masks)))
+    for paths, other in ((images, "masks"), (masks, "images")):
+        names = [f"{path.parent.name}/{path.name}" for path in paths]
+        if len(names) > 1:
+            problem = f"{' and '.join(names)} have the same stem; keep one of them."
+            return replace(raw, problem_kind="repeated stem", problem=problem)
+        if names and not (images and masks):
+            problem = f"{names[0]} has no partner of the same stem in {other}/."
+            return replace(raw, problem_kind="unpaired", problem=problem)
+    return raw
+
+
+# --------------------------------------------------------------------------------------------------------- imagefolder
+
+
+@dataclass(frozen=True)
+class MetadataFolders(Source):
+    """Metadata files with a row per slice, which name pictures below their own folders.
+
+    They are read here, not by `load_dataset`: it takes the id 0012 of a CSV file for the number 12, fails at missing
+    files only when they are used, and leaves out pictures that no row names.
+    """
+
+    metadata: tuple[Path, ...]
+
+    def stamp(self) -> object:
+        return stamps(file for path in self.metadata for file in (path, *_pictures_beside(path, _rows(path))))
+
+    def _slices(self) -> Iterator[RawSlice]:
+        for metadata in self.metadata:
+            rows = _rows(metadata)
+            for number, row in enumerate(rows, start=1):
+                yield _slice_of_row(metadata, number, row)
+            listed = {metadata.parent / row[column] for row in rows for column in FILE_COLUMNS}
+            for path in _pictures_beside(metadata, rows):
+                if path not in listed:
+                    problem = f"{path.parent.name}/{path.name} is named in no row of {metadata.name}."
+                    yield RawSlice(path.stem, _picture(path), None, problem_kind="unpaired", problem=problem)
+
+
+def _metadata_in(folder: Path) -> Path | None:
+    found = [folder / name for name in METADATA_NAMES if (folder / name).is_file()]
+    if len(found) > 1:
+        raise DataError(f"{folder} holds both {' and '.join(METADATA_NAMES)}; keep one of them.")
+    return found[0] if found else None
+
+
+def _rows(metadata: Path) -> list[dict[str, str]]:
+    """Every row, with all columns that matter, as strings; "" where nothing is given."""
+    try:
+        text = metadata.read_text(encoding="utf-8-sig")
+        if metadata.suffix == ".csv":
+            rows = list(csv.DictReader(io.StringIO(text)))
+        else:
+            # Numbers are taken as strings, and so stay as they are written.
+            rows = [json.loads(line, parse_int=str, parse_float=str) for line in text.split("\n") if line.strip()]
+        rows = [{name: _text(row.get(name)) for name in ("slice", *FILE_COLUMNS, *DETAIL_COLUMNS)} for row in rows]
+    except (OSError, ValueError, AttributeError, csv.Error) as error:
+        raise DataError(f"{metadata} cannot be read as rows with named columns: {error}.") from error
+    if missing := [column for column in FILE_COLUMNS if not any(row[column] for row in rows)]:
+        raise DataError(
+            f"{metadata} gives no {' and no '.join(missing)}; every slice needs {' and '.join(FILE_COLUMNS)}."
+        )
+    return rows
+
+
+def _slice_of_row(metadata: Path, number: int, row: dict[str, str]) -> RawSlice:
+    names = [row[column] for column in FILE_COLUMNS]
+    problem_kind, problem = next(filter(None, (_problem_of_file(metadata, name) for name in names)), ("", ""))
+    return RawSlice(
+        row["slice"] or Path(names[0]).stem or f"row {number}",
+        *(None if problem else _picture(metadata.parent / name) for name in names),
+        *(row[column] for column in DETAIL_COLUMNS),
+        problem_kind=problem_kind,
+        problem=problem and f"Row {number} of {metadata.parent.name}/{metadata.name} {problem}.",
+    )
+
+
+def _problem_of_file(metadata: Path, name: str) -> tuple[str, str] | None:
+    if not name:
+        return "unpaired", f"leaves {' or '.join(FILE_COLUMNS)} empty"
+    if not _stays_below(name):
+        return "unreadable", f"names {name}; files must lie below the folder of {metadata.name}"
+    if not (metadata.parent / name).is_file():
+        return "unpaired", f"names {name}, which is not there"
+    return None
+
+
+def _pictures_beside(metadata: Path, rows: list[dict[str, str]]) -> list[Path]:
+    """All pictures in the folders of those that are listed; what lies in other folders is no part of the data set."""
+    names = {row[column] for row in rows for column in FILE_COLUMNS}
+    folders = {(metadata.parent / name).parent for name in names if name and _stays_below(name)}
+    return [path for folder in sorted(folders) if folder.is_dir() for path in _image_files(folder)]
+
+
+def _stays_below(name: str) -> bool:
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value).strip()
+
+
+# --------------------------------------------------------------------------------------------------------- 🤗 Datasets
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetRows(Source):
+    """A `datasets.Dataset` with the columns `image` and `mask`, and perhaps `slice`, `person_id` and the like."""
+
+    dataset: Dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def stamp(self) -> object:
+        return self.dataset._fingerprint
+
+    def _slices(self) -> Iterator[RawSlice]:
+        for name, row in zip(self._names(), self.dataset, strict=True):
+            raw = RawSlice(name, *(_named(row[column], name) for column in ("image", "mask")), *self._details(row))
+            missing = [column for column in ("image", "mask") if getattr(raw, column) is None]
+            if missing:
+                raw = replace(raw, problem_kind="unpaired", problem=f"Slice {name} has no {' and no '.join(missing)}.")
+            yield raw
+
+    def _names(self) -> list[str]:
+        """The column `slice`; without it the stems of the images' names, if they differ, and otherwise 1, 2, …"""
+        if "slice" in self.dataset.column_names:
+            return [_text(name) for name in self.dataset["slice"]]
+        # Concatenated, a data set has a format, which names the columns that it had before it was flattened.
+        paths = self.dataset.select_columns("image").flatten().with_format(None)["image.path"]
+        stems = [Path(path or "").stem for path in paths]
+        return stems if all(stems) and len({*stems}) == len(stems) else [str(n + 1) for n in range(len(stems))]
+
+    def _details(self, row: dict) -> Iterator[str]:
+        for column in DETAIL_COLUMNS:
+            value, feature = row.get(column), self.dataset.features.get(column)
+            yield _text(feature.int2str(value) if isinstance(feature, ClassLabel) and value is not None else value)
+
+
+def _open_dataset(name: str, load: Callable[[], dict[str, Dataset]]) -> DatasetRows:
+    try:
+        return DatasetRows(concatenate_datasets([_needed_columns(split) for split in load().values()]))
+    except (DatasetsError, OSError, TypeError, ValueError) as error:
+        raise DataError(f"{name} cannot be used as a data set: {str(error).rstrip('.')}.") from error
+
+
+def _needed_columns(split: Dataset) -> Dataset:
+    found = split.column_names
+    if not {"image", "mask"} <= {*found}:
+        raise DataError(f"its columns are {', '.join(found)}, and image and mask are needed")
+    split = split.select_columns([column for column in ("image", "mask", "slice", *DETAIL_COLUMNS) if column in found])
+    return split.cast_column("image", Image(decode=False)).cast_column("mask", Image(decode=False))
+
+
+def _named(picture: Picture | None, name: str) -> Picture | None:
+    """None for an empty cell; bytes get a bare name, for messages."""
+    if picture is None or picture["bytes"] is None:
+        return picture if picture and picture["path"] else None
+    return {"path": Path(picture["path"] or name).name, "bytes": picture["bytes"]}

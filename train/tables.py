@@ -1,0 +1,109 @@
+"""Figures as Markdown: for the terminal that `evaluate` prints to, and for `report.md`."""
+
+from collections.abc import Sequence
+
+
+NONE = "–"
+
+
+def format_table(report: dict) -> str:
+    """The tables of an evaluation for a terminal: all slices and each tumour type, then slices without tumour."""
+    groups = {"all": report["all"], **report["by_tumor_type"]}
+    tables = [overlap_table(groups), detail_table(groups)]
+    if report["false_alarms"]:
+        tables.append(false_alarm_table(report["false_alarms"]))
+    return "\n\n".join([*tables, describe_detection(report["detection"])])
+
+
+def overlap_table(groups: dict[str, dict]) -> str:
+    """Name → figures of a set of slices, as a Markdown table of what the overlap says."""
+    header = ["slices", "persons", "slice_dice", "95 % interval"]
+    header += ["person_dice", "pooled_dice", "slice_iou", "zero_dice_rate"]
+    rows = {
+        name: [
+            *(str(figures["slices"]), str(figures["persons"])),
+            *(_number(figures["slice_dice"]), _interval(figures["slice_dice_interval"])),
+            *(_number(figures[column]) for column in ("person_dice", "pooled_dice", "slice_iou")),
+            _percent(figures["zero_dice_rate"]),
+        ]
+        for name, figures in groups.items()
+    }
+    return markdown_table(header, rows)
+
+
+def detail_table(groups: dict[str, dict]) -> str:
+    """Name → figures of a set of slices, as a Markdown table of what surfaces, lesions and probabilities say."""
+    header = ["nsd", "95 % interval", "hd95_median", "hd95_undefined", "hd95_median_diagonal"]
+    header += ["lesion_sensitivity", "false_lesions_per_slice", "ece", "brier"]
+    rows = {
+        name: [
+            *(_number(figures["nsd"]), _interval(figures["nsd_interval"])),
+            *(_number(figures["hd95_median"], 1), str(figures["hd95_undefined"])),
+            _number(figures["hd95_median_diagonal"], 1),
+            *(_number(figures["lesion_sensitivity"], 3), _number(figures["false_lesions_per_slice"], 3)),
+            *(_number(figures["ece"]), _number(figures["brier"])),
+        ]
+        for name, figures in groups.items()
+    }
+    return markdown_table(header, rows)
+
+
+def false_alarm_table(false_alarms: list[dict]) -> str:
+    """What is reported on slices without tumour, as a Markdown table."""
+    header = ["slices", "persons", "slice_rate", "95 % interval", "person_rate", "95 % interval"]
+    rows = {
+        f"a lesion of {figures['min_area_px']} px or more": [
+            *(str(figures["slices"]), str(figures["persons"])),
+            *(_percent(figures["slice_rate"]), _percent_interval(figures["slice_rate_interval"])),
+            *(_percent(figures["person_rate"]), _percent_interval(figures["person_rate_interval"])),
+        ]
+        for figures in false_alarms
+    }
+    return markdown_table(header, rows, corner="false alarms")
+
+
+def describe_detection(detection: dict) -> str:
+    """In one sentence, how well "there is a tumour in this slice" is told."""
+    sentence = (
+        f"Is there a tumour in the slice? Sensitivity {_percent(detection['sensitivity'])} "
+        f"on {detection['slices_with_tumor']} slices with one"
+    )
+    if not detection["slices_without_tumor"]:
+        return f"{sentence}; specificity is not known, as no slice is without."
+    return (
+        f"{sentence}, specificity {_percent(detection['specificity'])} on {detection['slices_without_tumor']} without."
+    )
+
+
+def comparison_table(comparison: dict, names: tuple[str, str]) -> str:
+    """What `report.compare` returns, as a Markdown table with a row per metric."""
+    rows = {
+        metric: [
+            *(_number(figures["first"]), _number(figures["second"])),
+            *(f"{figures['difference']:+.4f}", "{:+.4f} … {:+.4f}".format(*figures["interval"])),
+        ]
+        for metric, figures in comparison["metrics"].items()
+    }
+    return markdown_table([*names, "difference", "95 % interval"], rows)
+
+
+def markdown_table(header: list[str], rows: dict[str, list[str]], corner: str = "") -> str:
+    """A table whose rows begin with their names."""
+    lines = [[corner, *header], ["---"] * (len(header) + 1), *([name, *cells] for name, cells in rows.items())]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _number(value: float | None, decimals: int = 4) -> str:
+    return NONE if value is None else f"{value:.{decimals}f}"
+
+
+def _percent(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.1f} %"
+
+
+def _interval(limits: Sequence[float]) -> str:
+    return "{:.3f}–{:.3f}".format(*limits)
+
+
+def _percent_interval(limits: Sequence[float]) -> str:
+    return "{:.1f}–{:.1f} %".format(*(100 * limit for limit in limits))
