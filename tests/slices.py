@@ -1,5 +1,6 @@
 """Small made-up slices for the tests of training: a bright disc, the tumour, in a grey head on black."""
 
+import csv
 from pathlib import Path
 
 import cv2
@@ -34,4 +35,15 @@ def write_persons(path: Path, persons: list[str]) -> Path:
     """A `--persons` file that gives slice 1 to the first person, and so on."""
     lines = [f"{number},{person}" for number, person in enumerate(persons, start=1)]
     path.write_text("\n".join(["slice,person_id", *lines]) + "\n")
+    return path
+
+
+def write_manifest(path: Path, rows: list[dict]) -> Path:
+    """A manifest of the public data set's form; what a row leaves out is a glioma on an axial slice that trains."""
+    columns = ["slice", "patient_id", "person_id", "tumor_type", "plane", "official_fold", "split", "fold"]
+    usual = {"tumor_type": "glioma", "plane": "axial", "official_fold": 1, "split": "train"}
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*columns, "mask_sha256"])
+        writer.writeheader()
+        writer.writerows({**usual, "patient_id": row["person_id"], **row} for row in rows)
     return path

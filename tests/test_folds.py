@@ -1,11 +1,10 @@
-import csv
 import logging
 from collections import Counter
 
 import numpy as np
 import pytest
 from datasets import Dataset
-from slices import write_persons
+from slices import write_manifest, write_persons
 
 from train import folds
 from train.folds import assign_folds, assign_persons, available_folds, read_manifest, split_fold
@@ -22,28 +21,15 @@ def scan(count: int = 12, **columns: list[str]) -> Dataset:
 @pytest.fixture
 def manifest(tmp_path, monkeypatch):
     """A manifest that knows slices 1 to 10 of `scan` by hash, 9 and 10 as examples, and 11, 12 as test slices."""
-    columns = [
-        "slice",
-        "patient_id",
-        "person_id",
-        "tumor_type",
-        "plane",
-        "official_fold",
-        "split",
-        "fold",
-        "mask_sha256",
-    ]
     rows = []
     for number in range(1, 13):
         split = "test" if number > 10 else "example" if number > 8 else "train"
-        fold, digest = number % 5 if split == "train" else "", "" if split == "test" else f"hash{number}"
-        person = f"0{number % 5}"
-        rows.append(
-            [number, f"{person}{'AB'[number % 2]}", person, "glioma", "axial", number % 3 + 1, split, fold, digest]
-        )
-    path = tmp_path / "manifest.csv"
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([columns, *rows])
+        row = {"slice": number, "person_id": f"0{number % 5}", "official_fold": number % 3 + 1, "split": split}
+        row["patient_id"] = f"{row['person_id']}{'AB'[number % 2]}"
+        row["fold"] = number % 5 if split == "train" else ""
+        row["mask_sha256"] = "" if split == "test" else f"hash{number}"
+        rows.append(row)
+    path = write_manifest(tmp_path / "manifest.csv", rows)
     monkeypatch.setattr(folds, "MANIFEST", path)
 
 

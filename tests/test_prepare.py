@@ -1,4 +1,3 @@
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +11,7 @@ from datasets import load_dataset
 from mat import mat_bytes, write_zip
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from slices import write_data_set, write_persons
+from slices import write_data_set, write_manifest, write_persons
 
 from modeling_unet import read_image, read_mask
 from train import folds
@@ -38,26 +37,13 @@ def persons(tmp_path):
 @pytest.fixture
 def known(folder, tmp_path, monkeypatch):
     """`folder` as the public data set: a manifest that knows slices 1 to 10 by hash and 11, 12 as test slices."""
-    columns = [
-        "slice",
-        "patient_id",
-        "person_id",
-        "tumor_type",
-        "plane",
-        "official_fold",
-        "split",
-        "fold",
-        "mask_sha256",
-    ]
     rows = []
     for row in scan_slices(folder):
         number = int(row["slice"])
         split, fold, digest = ("test", "", "") if number > 10 else ("train", number % 5, row["mask_sha256"])
         person = f"0{number % 5 if number <= 10 else number}"
-        rows.append([number, person, person, "glioma", "axial", 1, split, fold, digest])
-    manifest = tmp_path / "manifest.csv"
-    with manifest.open("w", newline="") as file:
-        csv.writer(file).writerows([columns, *rows])
+        rows.append({"slice": number, "person_id": person, "split": split, "fold": fold, "mask_sha256": digest})
+    manifest = write_manifest(tmp_path / "manifest.csv", rows)
     monkeypatch.setattr(folds, "MANIFEST", manifest)
     return folder
 
