@@ -16,7 +16,6 @@ def test_the_default_recipe_is_what_nothing_else_is_said():
     default = yaml.safe_load((RECIPES / "default.yaml").read_text())
     assert options.trainer.learning_rate == default["learning_rate"] == 8e-4
     assert options.trainer.num_train_epochs == default["num_train_epochs"]
-    assert options.run.architecture == default["architecture"]
     assert options.data.data_dir == "DATA" and options.run.fold == 0
 
 
@@ -60,6 +59,32 @@ def test_a_recipe_of_ones_own_is_a_file(tmp_path):
     assert build_model(options.run)[0].config.dropout == 0.5
 
 
+def test_abbreviations_are_refused_as_a_recipe_would_be_missed():
+    with pytest.raises((SystemExit, ValueError)):
+        parse_fit([*REQUIRED, "--recip", "fast-cpu"])
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--num_train_epochs 0", "--num_train_epochs is 0.0; it must be above 0"),
+        ("--gradient_accumulation_steps 0", "--gradient_accumulation_steps is 0; it must be at least 1"),
+        ("--early_stopping_patience 0", "--early_stopping_patience is 0; it must be at least 1"),
+        ("--early_stopping_patience 2 --eval_strategy no", "needs evaluations"),
+        ("--metric_for_best_model loss", "allowed are dice_at_network_size, iou_at_network_size"),
+        ("--label_smoothing_factor 0.1", "the loss is the model's own"),
+        ("--resume_from_checkpoint RUN", "a run goes on from what is in --output_dir"),
+        ("--scale 2 1", r"--scale is \[2.0, 1.0\]; give two numbers above 0, the smaller one first"),
+        ("--scale 1", "--scale is"),
+        ("--rotation -5", "--rotation is -5.0; it must be 0 or above"),
+        ("--flip_probability 2", "--flip_probability is 2.0; it must be from 0 to 1"),
+    ],
+)
+def test_values_out_of_range_are_named(option, message):
+    with pytest.raises(ValueError, match=message):
+        parse_fit([*REQUIRED, *option.split()])
+
+
 def test_the_record_of_a_run_is_a_recipe(tmp_path):
     (tmp_path / "training.json").write_text(json.dumps({"fold": 3, "recipe": {"learning_rate": 0.5, "rotation": 7.0}}))
     options = parse_fit([*REQUIRED, "--recipe", str(tmp_path / "training.json")])
@@ -87,7 +112,14 @@ def test_an_unknown_recipe_is_refused_with_those_that_are_there():
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [("{", "is not JSON"), ("[1]", "is no mapping"), ('{"widht": 1}', "fields that UNetConfig does not have: widht")],
+    [
+        ("{", "is not JSON"),
+        ("[1]", "is no mapping"),
+        ('{"widht": 1}', "fields that UNetConfig does not have or the data decides: widht"),
+        ('{"num_channels": 3}', "the data decides: num_channels"),
+        ('{"norm": "layer"}', "--config .*norm"),
+        ('{"widths": []}', "--config .*widths"),
+    ],
 )
 def test_config_with_a_mistake_is_refused(config, message):
     with pytest.raises(ValueError, match=message):

@@ -15,7 +15,9 @@ from tiny import tiny_config
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 from train import cv
 from train.__main__ import main
+from train.data import DataArguments, content_hash, load_slices
 from train.files import save_model, write_json
+from train.folds import split_fold
 
 
 SLICES = 12
@@ -75,7 +77,11 @@ class Stub:
         run = Path(value_of("--output_dir", command))
         processor = UNetImageProcessor(size={"longest_edge": 32})
         save_model(UNetForSemanticSegmentation(tiny_config()), processor, run)
-        write_json(run / "training.json", {"fold": fold, "num_folds": int(value_of("--num_folds", command))})
+        persons, num_folds = value_of("--persons", command), int(value_of("--num_folds", command))
+        slices = load_slices(DataArguments(value_of("--data_dir", command), persons=persons, num_folds=num_folds))
+        training, _ = split_fold(slices, fold)
+        record = {"training_slices_sha256": content_hash(training), "trained_on": " ".join(training["mask_sha256"])}
+        write_json(run / "training.json", record)
         return 0
 
 
@@ -154,7 +160,7 @@ def test_folds_trained_in_different_ways_are_not_averaged(data, stub, tmp_path):
 def test_scores_of_other_slices_are_not_taken_for_this_fold(data, stub, tmp_path):
     cv.cross_validate(data, tmp_path, [])
     (tmp_path / "cv.json").unlink()
-    with pytest.raises(ValueError, match="has scored other slices than fold 0 has now"):
+    with pytest.raises(ValueError, match="was trained or scored on other slices than fold 0 has now"):
         cv.cross_validate([*data[:-1], "2"], tmp_path, [])
 
 
@@ -242,7 +248,7 @@ def test_a_terminated_run_waits_for_the_end_of_its_processes(data, tmp_path, mon
     monkeypatch.setattr(cv, "run_command", endless)
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # or a failure of this test would end all others
     try:
-        assert main(["cv", *data, "--gpus", "0", "--output_dir", str(tmp_path)]) == 128 + signal.SIGTERM
+        assert main(["cv", *data, "--output_dir", str(tmp_path)]) == 128 + signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ended == ["fit"]
@@ -259,6 +265,7 @@ def test_a_terminated_run_waits_for_the_end_of_its_processes(data, tmp_path, mon
         (["--num_folds", "7"], "7 folds need at least 7 persons"),
         (["--fold", "1"], "--fold is not an option of cv"),
         (["--fold=1"], "--fold is not an option of cv"),
+        (["--gpus", "0"], "CUDA finds no GPU here"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(options, message, data, stub, tmp_path, capsys):

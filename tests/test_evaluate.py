@@ -14,6 +14,7 @@ from modeling_unet import Segmentation, TumorSegmenter, UNetForSemanticSegmentat
 from modeling_unet.overlay import to_display
 from train.__main__ import main
 from train.calibration import Calibration
+from train.data import DataArguments, load_slices
 from train.evaluate import EvaluateArguments, evaluate, score_slice
 from train.figures import figures_of
 from train.files import save_model, write_json
@@ -254,21 +255,26 @@ def test_without_output_nothing_is_written(folder, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("record", "seen"),
-    [({"fold": 0}, False), ({"fold": 1}, True), ({"fold": 0, "official_folds": True}, True), ({}, None)],
-)
-def test_a_model_that_has_seen_the_fold_is_told_by_its_record(record, seen, folder, tmp_path, caplog):
-    write_json(tmp_path / "training.json", record)
+@pytest.mark.parametrize("held_out", [True, False, None])
+def test_a_model_that_has_seen_a_slice_is_told_by_its_record(held_out, folder, tmp_path, caplog):
+    """Whatever fold and persons were given when it was trained."""
+    scored = [row["slice"] for row in run(folder)["per_slice"]]
+    slices = load_slices(DataArguments(str(folder), persons=str(folder / "persons.csv")))
+    masks = dict(zip(slices["slice"], slices["mask_sha256"], strict=True))
+    trained_on = [digest[:8] for name, digest in masks.items() if name not in scored]
+    if held_out is False:
+        trained_on.append(masks[scored[0]][:8])
+    if held_out is not None:
+        write_json(tmp_path / "training.json", {"trained_on": " ".join(trained_on)})
     report = run(folder, model=str(tmp_path))
-    assert report["seen_in_training"] is seen
-    assert ("THIS MODEL WAS TRAINED ON FOLD 0" in caplog.text) is (seen is True)
+    assert report["seen_in_training"] is (None if held_out is None else not held_out)
+    assert ("THIS MODEL WAS TRAINED ON" in caplog.text) is (held_out is False)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"negatives": "nowhere"}, "--negatives nowhere holds no images"),
+        ({"negatives": "nowhere"}, "--negatives nowhere is not there"),
         ({"negatives_person_pattern": "sub-("}, "--negatives_person_pattern sub-( is not a regular expression"),
         ({"fold": 9}, "There is no fold 9"),
         ({"output": "."}, "--output . is a folder"),

@@ -168,9 +168,9 @@ def test_an_unfair_comparison_is_refused_and_nothing_written(changes, message, f
     ("content", "message"),
     [
         ("{", "bad.json is not JSON"),
-        ("[1]", "bad.json holds no evaluation"),
+        ("[1]", "bad.json holds no mapping"),
         (json.dumps({"fold": 0}), "bad.json holds no evaluation"),
-        (json.dumps({"per_slice": [], "fold": 0}), "bad.json was written by an older version and lacks all, by_lesion"),
+        (json.dumps({"per_slice": [{}], "fold": 0}), "bad.json was written by an older version and lacks all"),
     ],
 )
 def test_what_is_no_evaluation_is_named(content, message, tmp_path, capsys):

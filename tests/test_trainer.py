@@ -4,9 +4,11 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
 from train import trainer
 from train.__main__ import main
-from train.arguments import FitArguments
+from train.arguments import FitArguments, parse_fit
 from train.ema import ExponentialMovingAverage
 from train.files import save_model, write_json
 from train.metrics import Overlap
@@ -109,6 +111,19 @@ def test_the_record_says_what_the_run_was(trained):
     assert "slices" not in json.dumps(record["recipe"])  # the folder's name is nobody's business
 
 
+@pytest.mark.parametrize("recipe", ["default", "notebook", "fast-cpu"])
+def test_the_record_repeats_the_run(recipe, folder, tmp_path):
+    own = ("--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--weight_decay", "0", "--seed", "7")
+    options = parse_fit([*fit_options(folder, tmp_path / "first")[1:], "--recipe", recipe, *own])
+    write_json(tmp_path / "training.json", {"recipe": trainer._recipe(options)})
+    data = fit_options(folder, tmp_path / "again")[1:9]
+    again = parse_fit([*data, "--disable_tqdm", "true", "--recipe", str(tmp_path / "training.json")])
+    assert replace(again.run, recipe=recipe) == options.run and again.augmentation == options.augmentation
+    assert again.trainer.to_sanitized_dict() == options.trainer.to_sanitized_dict() | {
+        "output_dir": str(tmp_path / "again")
+    }
+
+
 def test_curves_and_predictions_lie_beside_the_weights(trained):
     lines = (trained / "curves.csv").read_text().splitlines()
     assert lines[0].startswith("epoch,training_loss,training_dice,training_iou,validation_loss")
@@ -183,6 +198,34 @@ def test_a_run_killed_while_it_writes_a_checkpoint_ends_like_one_that_never_was(
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_a_finished_run_is_left_as_it_is(straight, folder, caplog):
+    before = {path: path.read_bytes() for path in straight.iterdir() if path.is_file()}
+    with caplog.at_level(logging.INFO):
+        fit(folder, straight, "--num_train_epochs", "3", *EVERY_STEP, "--save_strategy", "steps", "--save_steps", "3")
+    assert "finished: nothing is left to do" in caplog.text
+    assert {path: path.read_bytes() for path in straight.iterdir() if path.is_file()} == before
+
+
+def test_early_stopping_remembers_how_long_it_has_waited(folder, tmp_path):
+    options = (*WITHOUT_BATCH_STATISTICS, "--learning_rate", "0", "--early_stopping_patience", "3")
+    fit(folder, tmp_path, *options, "--num_train_epochs", "3")
+    fit(folder, tmp_path, *options, "--num_train_epochs", "9")
+    assert json.loads((tmp_path / "training.json").read_text())["steps"] == 4 * 4
+
+
+def test_the_last_intact_checkpoint_is_never_deleted_before_the_next_is_whole(folder, tmp_path, monkeypatch):
+    def interrupted(checkpoint):
+        if checkpoint.name == "checkpoint-12":
+            raise KeyboardInterrupt
+        seal(checkpoint)
+
+    seal = trainer.seal
+    monkeypatch.setattr(trainer, "seal", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(folder, tmp_path, "--num_train_epochs", "3", "--save_total_limit", "1")
+    assert (tmp_path / "checkpoint-8" / "checksums.json").is_file()
+
+
 def test_a_finished_run_goes_on_when_it_is_given_more_epochs(folder, straight, tmp_path):
     options = ("--num_train_epochs", "1"), ("--num_train_epochs", "3")
     for epochs in options:
@@ -238,9 +281,16 @@ def test_it_stops_when_nothing_gets_better(folder, tmp_path):
 # Fine-tuning
 
 
+def fine_tune(folder: Path, output: Path, *options: str) -> int:
+    """`fit` without what says which network to build."""
+    usual = fit_options(folder, output)
+    network = usual.index("--architecture")
+    return main([*usual[:network], *usual[network + 4 :], *options])
+
+
 def test_training_starts_from_given_weights(trained, folder, tmp_path):
     options = ("--init_from", str(trained), "--num_train_epochs", "1", "--learning_rate", "0", "--ema_decay", "0")
-    assert fit(folder, tmp_path, *options) == 0
+    assert fine_tune(folder, tmp_path, *options) == 0
     ours, theirs = weights_of(tmp_path), weights_of(trained)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.endswith("conv1.0.weight"))
     assert json.loads((tmp_path / "training.json").read_text())["recipe"]["init_from"] == trained.name
@@ -257,7 +307,7 @@ def test_a_frozen_encoder_keeps_weights_and_statistics(trained, folder, tmp_path
         "--learning_rate",
         "0.1",
     )
-    assert fit(folder, tmp_path, *options) == 0
+    assert fine_tune(folder, tmp_path, *options) == 0
     ours, theirs = weights_of(tmp_path), weights_of(trained)
     changed = {name for name in ours if not torch.allclose(ours[name].float(), theirs[name].float(), atol=1e-6)}
     assert changed and not [name for name in changed if name.startswith("unet.encoder")]
@@ -267,9 +317,7 @@ def test_a_frozen_encoder_keeps_weights_and_statistics(trained, folder, tmp_path
 def test_what_does_not_fit_starts_anew_and_is_said(folder, tmp_path, caplog):
     other = UNetForSemanticSegmentation(UNetConfig(**TINY, num_channels=3, num_labels=4))
     save_model(other, UNetImageProcessor(), tmp_path / "other")
-    assert (
-        fit(folder, tmp_path / "run", "--config", "{}", "--init_from", str(tmp_path / "other"), "--max_steps", "1") == 0
-    )
+    assert fine_tune(folder, tmp_path / "run", "--init_from", str(tmp_path / "other"), "--max_steps", "1") == 0
     assert "unet.encoder.stem.0.weight" in caplog.text and "head.weight" in caplog.text
     assert "it starts anew" in caplog.text
     config = TumorSegmenter.from_pretrained(tmp_path / "run").model.config
@@ -278,8 +326,22 @@ def test_what_does_not_fit_starts_anew_and_is_said(folder, tmp_path, caplog):
 
 def test_weights_of_another_kind_of_model_are_refused(folder, tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"model_type": "segformer"}')
-    assert fit(folder, tmp_path / "run", "--init_from", str(tmp_path)) == 1
+    assert fine_tune(folder, tmp_path / "run", "--init_from", str(tmp_path)) == 1
     assert "is a model of type segformer; allowed is brain_tumor_unet" in capsys.readouterr().err
+
+
+def test_a_network_is_either_built_or_taken(trained, folder, tmp_path, capsys):
+    assert fit(folder, tmp_path, "--init_from", str(trained)) == 1
+    assert "leave --architecture and --encoder_weights out" in capsys.readouterr().err
+
+
+def test_damaged_weights_are_named(trained, folder, tmp_path, capsys):
+    shutil.copytree(trained / "best", tmp_path / "damaged")
+    weights = tmp_path / "damaged" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert fine_tune(folder, tmp_path / "run", "--init_from", str(tmp_path / "damaged")) == 1
+    error = capsys.readouterr().err
+    assert "damaged cannot be loaded" in error and "Traceback" not in error
 
 
 # Refusals
@@ -396,7 +458,7 @@ def test_saved_models_are_half_the_size_and_load_as_float32(tmp_path):
 def test_weights_that_float16_cannot_hold_are_not_saved(tmp_path):
     model = UNetForSemanticSegmentation(UNetConfig(**TINY))
     torch.nn.init.constant_(model.head.bias, 1e5)
-    with pytest.raises(ValueError, match=r"float16 cannot hold the values of head\.bias"):
+    with pytest.raises(ValueError, match=r"head\.bias are not finite in float16"):
         save_model(model, UNetImageProcessor(), tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -408,6 +470,12 @@ def test_files_are_replaced_whole(tmp_path):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["figures.json"]
+
+
+def test_a_place_that_cannot_be_written_is_said_before_any_work(folder, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert fit(folder, tmp_path / "file" / "run") == 1
+    assert "--output_dir" in (error := capsys.readouterr().err) and "cannot be written: Not a directory" in error
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):

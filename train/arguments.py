@@ -21,6 +21,7 @@ from modeling_unet import UNetConfig
 
 from .augmentation import Augmentation
 from .data import DataArguments
+from .hub import check_repo_id
 
 
 ARCHITECTURES = {
@@ -28,6 +29,7 @@ ARCHITECTURES = {
     "resnet34": UNetConfig.resnet34,
     "ronneberger2015": UNetConfig.ronneberger2015,
 }
+METRICS = ("dice_at_network_size", "iou_at_network_size")  # that name the best epoch
 RECIPES = Path(__file__).with_name("recipes")
 DEFAULT_RECIPE = "default"
 USAGE = "python -m train fit --data_dir DATA --output_dir RUN --fold K [--recipe NAME] [options]"
@@ -95,17 +97,25 @@ class FitArguments(TrainingArguments):
     dataloader_num_workers: int = 2
     # The Trainer reads the columns off forward()'s signature and would find none in a torch data set.
     remove_unused_columns: bool = False
+    restore_callback_states_from_checkpoint: bool = True  # how long early stopping has waited already
     ddp_find_unused_parameters: bool | None = False
     seed: int = 0
 
     def __post_init__(self):
         if self.output_dir is None:
             raise ValueError("--output_dir is missing; name the folder for checkpoints and the trained model.")
+        self._check_ranges()
+        if self.resume_from_checkpoint is not None:
+            raise ValueError("--resume_from_checkpoint is not needed: a run goes on from what is in --output_dir.")
         if self.load_best_model_at_end:
             raise ValueError(
                 "--load_best_model_at_end is not supported: what is saved is the average at the last epoch, because a "
                 "best epoch chosen on the fold that scores it flatters the score. The best one is in best/."
             )
+        if self.push_to_hub:
+            if not self.hub_model_id:
+                raise ValueError("--push_to_hub needs --hub_model_id you/name.")
+            check_repo_id("--hub_model_id", self.hub_model_id)
         # The Trainer refuses bfloat16 on a CPU unless it is told that the CPU is meant.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.sync_batch_norm and self.use_cpu:
@@ -116,6 +126,24 @@ class FitArguments(TrainingArguments):
         for name in self.report_to:
             if importlib.util.find_spec(name) is None:
                 raise ValueError(f"--report_to {name} needs its package: pip install {name}")
+
+    def _check_ranges(self):
+        """What the Trainer itself would take without a word, or stumble over hours later."""
+        if self.num_train_epochs <= 0 and self.max_steps <= 0:
+            raise ValueError(f"--num_train_epochs is {self.num_train_epochs}; it must be above 0.")
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.early_stopping_patience is not None:
+            if self.early_stopping_patience < 1:
+                raise ValueError(f"--early_stopping_patience is {self.early_stopping_patience}; it must be at least 1.")
+            if self.eval_strategy == "no":
+                raise ValueError("--early_stopping_patience needs evaluations; give --eval_strategy epoch or steps.")
+        if self.label_smoothing_factor:
+            raise ValueError("--label_smoothing_factor has no meaning here: the loss is the model's own (--config).")
+        if self.metric_for_best_model not in METRICS:
+            allowed = ", ".join(METRICS)
+            raise ValueError(f"--metric_for_best_model is {self.metric_for_best_model}; allowed are {allowed}.")
 
 
 class FitOptions(NamedTuple):
@@ -145,7 +173,7 @@ def parse_fit(options: list[str]) -> FitOptions:
         ValueError: there is no such recipe, or it names an option that does not exist.
         SystemExit: an option does not exist or has an impossible value, as argparse does it.
     """
-    parser = HfArgumentParser(_GROUPS, prog="python -m train fit", usage=USAGE)
+    parser = HfArgumentParser(_GROUPS, prog="python -m train fit", usage=USAGE, allow_abbrev=False)
     name = _value_of("--recipe", options) or DEFAULT_RECIPE
     layers = [DEFAULT_RECIPE] if name == DEFAULT_RECIPE else [DEFAULT_RECIPE, name]
     from_recipes = [option for layer in layers for option in as_options(read_recipe(layer))]

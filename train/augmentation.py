@@ -4,7 +4,7 @@ One affine warp does all of the geometry, so that a slice is interpolated once. 
 kinds of change that nnU-Net makes too (Isensee et al. 2021, supplementary note 4); the ranges are ours.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import cv2
 import numpy as np
@@ -43,6 +43,16 @@ class Augmentation:
     )
     noise_probability: float = field(default=0.2, metadata=_help("how often there is noise"))
     noise: float = field(default=0.15, metadata=_help("its largest standard deviation, in deviations of the slice"))
+
+    def __post_init__(self):
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if isinstance(value, list):
+                if len(value) != 2 or not 0 < value[0] <= value[1]:
+                    raise ValueError(f"--{option.name} is {value}; give two numbers above 0, the smaller one first.")
+            elif value < 0 or (value > 1 and option.name.endswith("_probability")):
+                allowed = "from 0 to 1" if option.name.endswith("_probability") else "0 or above"
+                raise ValueError(f"--{option.name} is {value}; it must be {allowed}.")
 
     def __call__(
         self, pixel_values: np.ndarray, labels: np.ndarray, rng: np.random.Generator

@@ -34,7 +34,7 @@ from .audit import (
     sound_slices,
 )
 from .data import scan_slices
-from .files import write_whole
+from .files import check_writable, write_whole
 from .folds import assign_persons
 from .sources import SHOWN, DataError, as_file
 from .style import LOOKS, TRUTH_COLOR, write_figure
@@ -81,6 +81,8 @@ def check(
     Raises:
         DataError: the source as a whole cannot be used.
     """
+    if out is not None:
+        check_writable(Path(out) / REPORT, "--out")
     slices, findings = examine(scan_slices(source, mask_threshold), Path(persons) if persons else None, num_folds)
     facts = summarize(slices)
     print(format_text(facts, findings))

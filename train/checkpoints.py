@@ -5,12 +5,12 @@ of the others; a folder without it, or with other contents, is damaged and set a
 """
 
 import hashlib
-import json
 import logging
 import re
+import shutil
 from pathlib import Path
 
-from .files import write_json
+from .files import read_json, write_json
 
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,12 @@ SEAL_FILE = "checksums.json"
 def seal(checkpoint: Path) -> None:
     """Write down the checksums of all files of a finished checkpoint."""
     write_json(checkpoint / SEAL_FILE, _checksums(checkpoint))
+
+
+def keep_newest(run: Path, count: int) -> None:
+    """Delete all checkpoints but the `count` of most steps."""
+    for checkpoint in _newest_first(run)[count:]:
+        shutil.rmtree(checkpoint)
 
 
 def find_newest_intact(run: Path) -> Path | None:
@@ -42,8 +48,10 @@ def _newest_first(run: Path) -> list[Path]:
 
 def _damage(checkpoint: Path) -> str | None:
     try:
-        sealed = json.loads((checkpoint / SEAL_FILE).read_text())
+        sealed = read_json(checkpoint / SEAL_FILE)
     except (OSError, ValueError):
+        sealed = {}
+    if not sealed:
         return f"it has no readable {SEAL_FILE}, so it was not finished"
     found = _checksums(checkpoint)
     changed = sorted(name for name in sealed if found.get(name) != sealed[name])

@@ -9,7 +9,6 @@ OUT/fold-k/evaluation.json`), on a GPU of their own where there are several. The
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -22,13 +21,14 @@ import numpy as np
 import torch
 
 from .arguments import as_options, parse_fit
-from .data import load_slices
+from .data import content_hash, load_slices
 from .evaluate import write_evaluation
 from .figures import figures_of
-from .files import write_json
+from .files import read_json, write_json
 from .folds import available_folds, split_fold
 from .sources import DataError
 from .tables import format_table, markdown_table
+from .trainer import RECORD_FILE
 
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ def main(options: list[str]) -> int:
     if own.fold is not None:
         raise ValueError("--fold is not an option of cv, which trains every fold; for one of them take fit.")
     gpus = own.gpus.split(",") if own.gpus else visible_gpus()
+    if own.gpus and not torch.cuda.is_available():
+        raise ValueError(f"--gpus is {own.gpus}, and CUDA finds no GPU here; leave it out to train on the CPU.")
     try:
         report = cross_validate(fit_options, own.output_dir, gpus)
     except asyncio.CancelledError:
@@ -80,7 +82,8 @@ class FoldRun:
     folder: Path
     fit: list[str]
     evaluate: list[str]
-    slices: frozenset[str]
+    training_sha256: str
+    scored_sha256: str
 
     @property
     def log(self) -> Path:
@@ -94,14 +97,14 @@ class FoldRun:
         """What `evaluate` wrote.
 
         Raises:
-            DataError: it has scored other slices than this fold has, so the data or the folds have changed since.
+            DataError: images, masks or folds have changed since.
         """
-        path = self.folder / EVALUATION_FILE
-        evaluation = json.loads(path.read_text())
-        if {row["slice"] for row in evaluation["per_slice"]} != self.slices:
+        evaluation, record = (read_json(self.folder / name) for name in (EVALUATION_FILE, RECORD_FILE))
+        found = record.get("training_slices_sha256"), evaluation.get("slices_sha256")
+        if found != (self.training_sha256, self.scored_sha256):
             raise DataError(
-                f"{path} has scored other slices than fold {self.fold} has now; name another --output_dir, or delete "
-                f"{self.folder} to train the fold anew."
+                f"{self.folder} was trained or scored on other slices than fold {self.fold} has now; name another "
+                "--output_dir, or delete it to train the fold anew."
             )
         return evaluation
 
@@ -146,17 +149,17 @@ def _plan(options: list[str], output_dir: Path) -> list[FoldRun]:
     data_options = as_options(asdict(parsed.data))
     runs = []
     for fold in available_folds(slices):
-        _, scored = split_fold(slices, fold)
+        training, scored = split_fold(slices, fold)
         folder, which = output_dir / f"fold-{fold}", ["--fold", str(fold)]
         fit = ["fit", *options, *which, "--output_dir", str(folder)]
         score = ["evaluate", *data_options, *which, "--model", str(folder), "--output", str(folder / EVALUATION_FILE)]
-        runs.append(FoldRun(fold, folder, fit, score, frozenset(scored["slice"])))
+        runs.append(FoldRun(fold, folder, fit, score, content_hash(training), content_hash(scored)))
     return runs
 
 
 def _remember(options: list[str], path: Path) -> None:
     """Folds that were trained in different ways must not be averaged."""
-    if path.is_file() and (before := json.loads(path.read_text())["options"]) != options:
+    if path.is_file() and (before := read_json(path).get("options", [])) != options:
         raise ValueError(
             f"{path.parent} holds a cross-validation with other options ({' '.join(before)}); name another "
             f"--output_dir, or delete {path.name} there if the difference does not matter."
@@ -187,12 +190,15 @@ async def _run_all(runs: list[FoldRun], slots: list[str | None]) -> list[int]:
 async def _run_fold(fold_run: FoldRun, gpu: str | None, log: Path | None) -> bool:
     place = "" if gpu is None else f" on GPU {gpu}"
     logger.info("Fold %d: training%s%s.", fold_run.fold, place, f", messages in {log}" if log else "")
-    for command in (fold_run.fit, fold_run.evaluate):
-        code = await run_command(command, gpu, log)
-        if code != 0:
-            logger.error("Fold %d is given up: %s ended with exit code %d.", fold_run.fold, command[0], code)
-            return False
-    logger.info("Fold %d: slice_dice %.4f.", fold_run.fold, fold_run.evaluation()["all"]["slice_dice"])
+    try:
+        for command in (fold_run.fit, fold_run.evaluate):
+            if code := await run_command(command, gpu, log):
+                raise ChildProcessError(f"{command[0]} ended with exit code {code}")
+        figures = fold_run.evaluation()["all"]
+    except (OSError, ValueError) as error:
+        logger.error("Fold %d is given up: %s.", fold_run.fold, str(error).rstrip("."))
+        return False
+    logger.info("Fold %d: slice_dice %.4f.", fold_run.fold, figures["slice_dice"])
     return True
 
 

@@ -114,7 +114,7 @@ def scan_slices(source: str | Path, mask_threshold: float | None = None) -> Data
     gen_kwargs = {
         "source": opened,
         "mask_threshold": mask_threshold,
-        "cache_key": (opened.stamp(), *map(_code_of, (type(opened), examine, read_mask))),
+        "cache_key": (opened.stamp(), *map(_code_of, (type(opened), open_source, examine, read_mask))),
     }
     with _no_progress_bar_of_datasets():
         return Dataset.from_generator(_examined, features=_SCAN_FEATURES, gen_kwargs=gen_kwargs)
@@ -197,6 +197,12 @@ def _thumbnail(grey: np.ndarray) -> np.ndarray:
     return ((small - low) * (255 / max(high - low, 1e-6))).round().astype(np.uint8)
 
 
+def content_hash(slices: Dataset, in_order: bool = False) -> str:
+    """SHA-256 over the pixels of all slices and masks, in hexadecimal; in whatever order they come, or in this one."""
+    parts = list(map("".join, zip(slices["image_sha256"], slices["mask_sha256"], strict=True)))
+    return hashlib.sha256("".join(parts if in_order else sorted(parts)).encode()).hexdigest()
+
+
 def _code_of(function) -> bytes:
     """The source file of a function, so that a cache does not outlive a change of the code that filled it."""
     return Path(inspect.getfile(function)).read_bytes()
@@ -225,14 +231,13 @@ def prepare_slices(slices: Dataset, processor: UNetImageProcessor) -> Dataset:
     """
     side = processor.size["longest_edge"]
     features = Features({"pixel_values": Array3D((1, side, side), "float32"), "labels": Array2D((side, side), "uint8")})
-    content = [slices[name] for name in ("image_sha256", "mask_sha256")]
-    settings = processor.to_dict()
+    key = [content_hash(slices, in_order=True), processor.to_dict(), _code_of(_prepare), _code_of(UNetImageProcessor)]
     prepared = slices.select_columns(["image", "mask"]).map(
         _prepare,
         fn_kwargs={"processor": processor},
         remove_columns=["image", "mask"],
         features=features,
-        new_fingerprint=Hasher.hash(([list(column) for column in content], settings, _code_of(UNetImageProcessor))),
+        new_fingerprint=Hasher.hash(key),
         desc="Preparing slices",
     )
     return prepared.with_format("numpy")

@@ -23,9 +23,9 @@ from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 from modeling_unet.segmenter import DEFAULT_THRESHOLD
 
 from .calibration import Calibration, threshold_dice
-from .data import DataArguments, load_slices
+from .data import DataArguments, content_hash, load_slices
 from .figures import figures_of
-from .files import write_whole
+from .files import check_writable, read_json, write_whole
 from .folds import split_fold
 from .metrics import LesionCounts, Overlap
 from .sources import as_file
@@ -86,9 +86,11 @@ def evaluate(arguments: EvaluateArguments) -> dict:
         DataError: the data set cannot be scored.
         ValueError, OSError: the model or a slice cannot be read.
     """
-    seen_in_training = _is_seen_in_training(arguments)
+    if arguments.output:
+        check_writable(Path(arguments.output), "--output")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
     _, scored = split_fold(load_slices(arguments), arguments.fold)
+    seen_in_training = _is_seen_in_training(arguments.model, scored)
     segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device)
     # The fold's slices have been read by now and these have not: what is wrong with them is better said first.
     per_negative = score_negatives(
@@ -99,6 +101,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
         "model": str(arguments.model),
         "fold": arguments.fold,
         "seen_in_training": seen_in_training,
+        "slices_sha256": content_hash(scored),
         "resolution": "native",
         "threshold": DEFAULT_THRESHOLD,
         **figures_of(per_slice, per_negative),
@@ -160,6 +163,8 @@ def score_negatives(
 
 def find_negatives(folder: Path) -> list[Path]:
     """The images in a folder and its sub-folders, in order of their paths; raises ValueError if there are none."""
+    if not folder.is_dir():
+        raise ValueError(f"--negatives {folder} is not there, or no folder.")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
     if not paths:
         raise ValueError(f"--negatives {folder} holds no images; accepted are {', '.join(IMAGE_SUFFIXES)}.")
@@ -210,23 +215,18 @@ def _indented(value) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
 
 
-def _is_seen_in_training(arguments: EvaluateArguments) -> bool | None:
-    """Whether the model was trained on what is to be scored, by the record beside its weights; None without one."""
-    path = Path(arguments.model) / "training.json"
-    if not path.is_file():
+def _is_seen_in_training(model: str, scored: Dataset) -> bool | None:
+    """Whether any of the slices was trained on, by the record beside the weights; None without one."""
+    path = Path(model) / "training.json"
+    trained_on = read_json(path).get("trained_on") if path.is_file() else None
+    if trained_on is None:
         return None
-    record = json.loads(path.read_text())
-    if record.get("fold") is None:
-        return None
-    held_out = _fold_name(record["fold"], record.get("num_folds"), record.get("official_folds", False))
-    scored = _fold_name(arguments.fold, arguments.num_folds, arguments.official_folds)
-    if scored != held_out:
+    hashes = trained_on.split()
+    known, digits = set(hashes), len(hashes[0]) if hashes else 0
+    seen = sum(digest[:digits] in known for digest in scored["mask_sha256"])
+    if seen:
         logger.warning(
-            "THIS MODEL WAS TRAINED ON %s (it held out %s): these figures say nothing about new people.",
-            *(scored.upper(), held_out),
+            "THIS MODEL WAS TRAINED ON %d OF THESE %d SLICES: the figures say nothing about new people.",
+            *(seen, len(scored)),
         )
-    return scored != held_out
-
-
-def _fold_name(fold: int, num_folds: int | None, official: bool) -> str:
-    return ("official " if official else "") + f"fold {fold}" + (f" of {num_folds}" if num_folds else "")
+    return seen > 0

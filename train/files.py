@@ -25,6 +25,29 @@ def write_json(path: Path, content: dict) -> None:
     write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def read_json(path: Path) -> dict:
+    """The mapping that a JSON file holds; raises ValueError, with the file's name, if it holds none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no mapping, as it should.")
+    return content
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Say before any work if a file cannot be written where it should be; leaves nothing behind.
+
+    Raises:
+        OSError: with the name of the option that names the place.
+    """
+    try:
+        tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
+    except OSError as error:
+        raise OSError(f"{option} {path} cannot be written: {error.strerror}.") from error
+
+
 def save_model(model: UNetForSemanticSegmentation, processor: UNetImageProcessor, folder: Path) -> None:
     """Write config, weights, processor and code: a folder for `from_pretrained`, here and with `trust_remote_code`.
 
@@ -36,7 +59,8 @@ def save_model(model: UNetForSemanticSegmentation, processor: UNetImageProcessor
         overflown = [name for name, tensor in half.state_dict().items() if not tensor.isfinite().all()]
         if overflown:
             raise ValueError(
-                f"float16 cannot hold the values of {', '.join(overflown[:3])}; the weights are not saved."
+                f"The values of {', '.join(overflown[:3])} are not finite in float16: they lie beyond ±65504, or the "
+                "training diverged; the weights are not saved."
             )
         # Saving names only the class that is saved; the bare network can be loaded from the same file.
         half.config.auto_map = {"AutoModel": "modeling_unet.UNetModel"}

@@ -57,7 +57,7 @@ def assign_persons(
     else:
         rows = _rows_from_source(scan)
     if num_folds is not None or "fold" not in rows[0]:
-        _deal_folds(rows, num_folds or NUM_FOLDS)
+        _deal_folds(rows, NUM_FOLDS if num_folds is None else num_folds)
     assigned = scan.remove_columns([name for name in PERSON_COLUMNS if name in scan.column_names])
     for name in PERSON_COLUMNS:
         assigned = assigned.add_column(name, [row[name] for row in rows])
@@ -168,7 +168,7 @@ def _with_official_folds(rows: list[dict]) -> list[dict]:
         "share weights trained so as if they had never seen those.",
         sum(len(folds) > 1 for folds in families.values()),
     )
-    return [{**row, "person_id": row["patient_id"], "fold": int(row["official_fold"])} for row in rows]
+    return [{**row, "person_id": row["patient_id"], "fold": int(row["official_fold"] or NO_FOLD)} for row in rows]
 
 
 def _rows_from_file(scan: Dataset, path: Path) -> list[dict]:
@@ -180,9 +180,12 @@ def _rows_from_file(scan: Dataset, path: Path) -> list[dict]:
                 raise DataError(
                     f"{path.name} has no column {' and '.join(sorted(missing))}; it needs slice and person_id."
                 )
-            by_slice = {row["slice"]: row for row in reader}
+            named = list(reader)
+            by_slice = {row["slice"]: row for row in named}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV file: {error}.") from error
+    if repeated := [name for name, count in Counter(row["slice"] for row in named).items() if count > 1]:
+        raise DataError(f"{path.name} names {len(repeated)} slices more than once: {listed(repeated)}.")
     unknown = [stem for stem in scan["slice"] if not (by_slice.get(stem) or {}).get("person_id")]
     if unknown:
         raise DataError(f"{path.name} names no person for {len(unknown)} slices: {listed(unknown)}.")

@@ -63,7 +63,7 @@ slices = load_dataset("imagefolder", data_dir="{folder}", split="train")  # colu
 ```
 
 ```bash
-python -m train fit --data_dir {folder} --output_dir RUN --fold 0
+python -m train fit --data_dir {folder}{num_folds} --output_dir RUN --fold 0
 ```
 """
 PERSONS_KNOWN = "All slices of a person (`person_id`) are in one fold: split by person, never by slice."
@@ -119,7 +119,7 @@ def prepare(
         rows = list(_write_pictures(slices, folder))
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         (folder / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
-        (folder / "README.md").write_text(write_card(slices, rows, out.name), encoding="utf-8")
+        (folder / "README.md").write_text(write_card(slices, rows, out.name, num_folds), encoding="utf-8")
         if out.exists():
             out.rmdir()
         folder.rename(out)
@@ -127,13 +127,14 @@ def prepare(
     return out
 
 
-def write_card(slices: Dataset, rows: list[dict], folder: str) -> str:
+def write_card(slices: Dataset, rows: list[dict], folder: str, num_folds: int | None = None) -> str:
     """The data card: YAML for the Hub, what the data set holds, where it comes from and how to load it.
 
     Args:
         slices: as they were loaded.
         rows: of metadata.jsonl.
         folder: its name, for the commands.
+        num_folds: if the persons were dealt out to another number of folds than usual.
     """
     public = _count_public(slices)
     size = next((name for limit, name in SIZE_CATEGORIES.items() if len(rows) < limit), "100K<n<1M")
@@ -157,6 +158,7 @@ def write_card(slices: Dataset, rows: list[dict], folder: str) -> str:
         tables="\n\n".join(_table(rows, column) for column in ("split", "tumor_type", "plane")),
         origin=origin if public else "",
         folder=folder,
+        num_folds="" if num_folds is None else f" --num_folds {num_folds}",
     )
 
 

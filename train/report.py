@@ -6,7 +6,6 @@ Two models are compared on the slices that both have scored, slice by slice, and
 persons that neither was trained on, the same threshold and resolution.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from .charts import write_charts
-from .figures import overlap_of
-from .files import write_whole
+from .figures import figures_of, overlap_of
+from .files import read_json, write_whole
 from .folds import UNKNOWN
 from .metrics import paired_interval, person_means
 from .tables import (
@@ -31,7 +30,7 @@ from .tables import (
 logger = logging.getLogger(__name__)
 
 NEEDED = {"all", "by_tumor_type", "by_plane", "by_lesion_size", "calibration", "thresholds", "detection"}
-NEEDED |= {"false_alarms", "per_slice", "model", "fold", "threshold", "resolution"}
+NEEDED |= {"false_alarms", "per_slice", "per_negative", "model", "fold", "threshold", "resolution"}
 EQUAL = {"resolution": "at {} resolution", "threshold": "at threshold {}"}
 
 NOTES = """\
@@ -71,16 +70,19 @@ def report(evaluations: Sequence[str | Path], out: str | Path) -> None:
 
 def read_evaluation(path: Path) -> dict:
     """The content of an evaluation; a ValueError says what is wrong with the file if it is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(content, dict) or "per_slice" not in content:
+    content = read_json(path)
+    if not content.get("per_slice"):
         raise ValueError(f"{path} holds no evaluation; give a file that evaluate --output or cv wrote.")
     if missing := sorted(NEEDED - content.keys()):
         raise ValueError(
             f"{path} was written by an older version and lacks {', '.join(missing)}; run evaluate --output again."
         )
+    try:
+        figures_of(content["per_slice"], content["per_negative"])
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged: its rows do not give the figures of an evaluation ({error!r})."
+        ) from error
     return content
 
 

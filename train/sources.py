@@ -255,14 +255,18 @@ class MetadataFolders(Source):
     metadata: tuple[Path, ...]
 
     def stamp(self) -> object:
-        return stamps(file for path in self.metadata for file in (path, *_pictures_beside(path, _rows(path))))
+        files = []
+        for path in self.metadata:
+            rows = _rows(path)
+            files += [path, *sorted({*_listed(path, rows), *_pictures_beside(path, rows)})]
+        return stamps(files)
 
     def _slices(self) -> Iterator[RawSlice]:
         for metadata in self.metadata:
             rows = _rows(metadata)
             for number, row in enumerate(rows, start=1):
                 yield _slice_of_row(metadata, number, row)
-            listed = {metadata.parent / row[column] for row in rows for column in FILE_COLUMNS}
+            listed = _listed(metadata, rows)
             for path in _pictures_beside(metadata, rows):
                 if path not in listed:
                     problem = f"{path.parent.name}/{path.name} is named in no row of {metadata.name}."
@@ -317,10 +321,14 @@ def _problem_of_file(metadata: Path, name: str) -> tuple[str, str] | None:
     return None
 
 
+def _listed(metadata: Path, rows: list[dict[str, str]]) -> set[Path]:
+    names = {row[column] for row in rows for column in FILE_COLUMNS}
+    return {metadata.parent / name for name in names if name and _stays_below(name)}
+
+
 def _pictures_beside(metadata: Path, rows: list[dict[str, str]]) -> list[Path]:
     """All pictures in the folders of those that are listed; what lies in other folders is no part of the data set."""
-    names = {row[column] for row in rows for column in FILE_COLUMNS}
-    folders = {(metadata.parent / name).parent for name in names if name and _stays_below(name)}
+    folders = {path.parent for path in _listed(metadata, rows)}
     return [path for folder in sorted(folders) if folder.is_dir() for path in _image_files(folder)]
 
 

@@ -7,20 +7,23 @@ The folder RUN then holds the averaged weights of the last epoch, those of the b
 from, the record of the run (`training.json`), its curves and a sheet of predictions.
 """
 
-import hashlib
 import json
 import logging
 import platform
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 import transformers
 from datasets import Dataset
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
@@ -33,18 +36,20 @@ from transformers import (
 )
 
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
-from modeling_unet.image_processing_unet import IGNORE_INDEX
+from modeling_unet.image_processing_unet import IGNORE_INDEX, MIN_SIDE
 
-from .arguments import ARCHITECTURES, FitArguments, FitOptions, RunArguments
+from .arguments import ARCHITECTURES, DEFAULT_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
 from .augmentation import Augmentation
-from .checkpoints import find_newest_intact, seal
+from .checkpoints import find_newest_intact, keep_newest, seal
 from .curves import Prediction, pick_examples, write_curves, write_predictions
-from .data import AugmentedSlices, load_slices, prepare_slices
+from .data import AugmentedSlices, content_hash, load_slices, prepare_slices
 from .ema import ExponentialMovingAverage
-from .files import save_model, write_json
+from .files import check_writable, read_json, save_model, write_json, write_whole
 from .folds import fold_indices
+from .hub import check_token, find_token
 from .metrics import Overlap
 from .pretrained import load_imagenet_encoder
+from .publish import publish_model
 from .sources import as_file
 
 
@@ -52,11 +57,14 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_ARCHITECTURE = "efficientnet-lite0"
 EMA_FILE = "ema.safetensors"
+EPOCH_MEANS_FILE = "epoch_means.safetensors"
 RECORD_FILE = "training.json"
+MASK_DIGITS = 8  # hexadecimal; a slice shares them with one of 2,000 by chance once in two million
 BEST_FOLDER = "best"
 # What a recipe does not repeat: where things lay, who ran it, and what follows from the machine.
-NOT_IN_A_RECIPE = {"recipe", "fold", "output_dir", "logging_dir", "run_name", "hub_token", "hub_model_id"}
-NOT_IN_A_RECIPE |= {"resume_from_checkpoint", "use_cpu", "local_rank", "disable_tqdm"}
+NOT_IN_A_RECIPE = {"recipe", "fold", "output_dir", "run_name", "hub_token", "hub_model_id", "push_to_hub"}
+NOT_IN_A_RECIPE |= {"use_cpu", "disable_tqdm", "dataloader_pin_memory", "do_eval"}
+NOT_IN_A_RECIPE |= {"hub_private_repo", "hub_revision", "hub_strategy", "hub_always_push"}
 # What makes a run this run and no other: a checkpoint of another one must not be resumed.
 STARTED = ("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256")
 FIXED_OPTIONS = {field.name for group in (RunArguments, Augmentation) for field in fields(group)} - NOT_IN_A_RECIPE
@@ -130,19 +138,27 @@ class SegmentationTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.ema.load(Path(resume_from_checkpoint) / EMA_FILE)
+        self.epoch_means.load(Path(resume_from_checkpoint) / EPOCH_MEANS_FILE, self.is_world_process_zero())
 
     def _save_checkpoint(self, model, trial):
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        # The Trainer would delete old checkpoints before the new one is sealed.
+        keep, self.args.save_total_limit = self.args.save_total_limit, None
+        epoch_sums = self.accelerator.reduce(self.epoch_means.sums, reduction="sum")
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process writes the state of its own random numbers
             if self.args.should_save:
+                write_whole(checkpoint / EPOCH_MEANS_FILE, safetensors.torch.save({"sums": epoch_sums}))
                 seal(checkpoint)
+                keep_newest(checkpoint.parent, keep or sys.maxsize)
         except (OSError, RuntimeError, SafetensorError) as error:
             raise OSError(
-                f"{checkpoint} could not be written ({error}); free some space and start again: the run goes on from "
+                f"{checkpoint} could not be written ({error}); is the disk full? Started again, the run goes on from "
                 "the checkpoint before it."
             ) from error
+        finally:
+            self.args.save_total_limit = keep
 
     def _save(self, output_dir=None, state_dict=None):
         output_dir = output_dir or self.args.output_dir
@@ -174,7 +190,8 @@ class EpochMeans:
     """Loss, Dice and IoU of the training slices, summed on the device so that no step waits for it.
 
     Dice and IoU are taken at the network's size, on augmented slices, while the weights move: they show how the
-    training goes, and are not comparable with the validation's to the last digit.
+    training goes, and are not comparable with the validation's to the last digit. (The Trainer's own `loss` is a mean
+    over the last `logging_steps`, which starts anew at a resume.)
     """
 
     NAMES = ("loss", "dice", "iou")
@@ -192,6 +209,11 @@ class EpochMeans:
         iou = torch.where(total > 0, intersection / (total - intersection), 1.0)
         count = torch.tensor(len(labels), device=loss.device)
         self.sums += torch.stack([loss.detach().mean() * count, dice.sum(), iou.sum(), count])
+
+    def load(self, path: Path, is_first_process: bool) -> None:
+        """Go on from the sums of all processes, as they were in the middle of an epoch."""
+        sums = safetensors.torch.load_file(path)["sums"].to(self.sums)
+        self.sums.copy_(sums if is_first_process else torch.zeros_like(sums))
 
     def take(self, reduce) -> dict[str, float]:
         """Means over all slices and processes since the last call; {} if there were none."""
@@ -217,10 +239,16 @@ def fit(options: FitOptions) -> dict:
 
     Raises:
         DataError: the data set cannot be trained on.
-        ValueError: options that exclude each other, or `output_dir` holds another run.
+        ValueError: options that are wrong or exclude each other, or `output_dir` holds another run.
         OSError: a checkpoint could not be written, or what to start from could not be read.
         MemoryError: the batch does not fit.
     """
+    output_dir = Path(options.trainer.output_dir)
+    publishes = options.trainer.push_to_hub and options.trainer.process_index == 0
+    if publishes:
+        check_token(find_token(options.trainer.hub_token))
+    check_writable(output_dir / RECORD_FILE, "--output_dir")
+    options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
     transformers.set_seed(options.trainer.seed)
     model, processor = build_model(options.run)
     with options.trainer.main_process_first(desc="reading the slices"):
@@ -234,6 +262,11 @@ def fit(options: FitOptions) -> dict:
         *(len(validation), len(set(validation["person_id"]))),
     )
     started = _started(options, model.config, training)
+    if record := _finished_before(output_dir, started):
+        logger.info("%s holds this very run, finished: nothing is left to do.", output_dir)
+        if publishes:
+            _publish(options.trainer)
+        return record
     augmentation = options.augmentation if options.run.augment else None
     trainer = SegmentationTrainer(
         model=nn.SyncBatchNorm.convert_sync_batchnorm(model) if options.trainer.sync_batch_norm else model,
@@ -242,7 +275,6 @@ def fit(options: FitOptions) -> dict:
         eval_dataset=AugmentedSlices(prepared.select(sides[1])),
         processing_class=processor,
     )
-    output_dir = Path(options.trainer.output_dir)
     with options.trainer.main_process_first(local=False, desc="looking for checkpoints"):
         checkpoint = _find_checkpoint(output_dir, started)
         if checkpoint is None and trainer.is_world_process_zero():
@@ -258,7 +290,29 @@ def fit(options: FitOptions) -> dict:
         write_curves(trainer.state.log_history, output_dir)
         _write_sheet(trainer, validation, output_dir / "predictions.png")
         logger.info("The trained model is in %s; score it with: %s", output_dir, _evaluate_command(options))
+    if publishes:
+        _publish(options.trainer)
     return record
+
+
+def _publish(arguments: FitArguments) -> None:
+    try:
+        publish_model(
+            arguments.output_dir,
+            arguments.hub_model_id,
+            private=bool(arguments.hub_private_repo),
+            revision=arguments.hub_revision,
+            token=arguments.hub_token,
+        )
+    except (OSError, ValueError) as error:
+        command = ["python", "-m", "train", "publish", "model", arguments.output_dir]
+        command += ["--repo_id", arguments.hub_model_id]
+        command += ["--revision", arguments.hub_revision] if arguments.hub_revision else []
+        command += ["--private"] if arguments.hub_private_repo else []
+        raise OSError(
+            f"The trained model is in {arguments.output_dir}, but it was not published: {error} To try again: "
+            f"{shlex.join(command)}"
+        ) from error
 
 
 def build_model(run: RunArguments) -> tuple[UNetForSemanticSegmentation, UNetImageProcessor]:
@@ -266,15 +320,25 @@ def build_model(run: RunArguments) -> tuple[UNetForSemanticSegmentation, UNetIma
     changes = _config_changes(run)
     if run.init_from is None:
         architecture = run.architecture or DEFAULT_ARCHITECTURE
-        model = UNetForSemanticSegmentation(ARCHITECTURES[architecture](**changes))
+        try:
+            config = ARCHITECTURES[architecture](**changes)
+        except StrictDataclassError as error:
+            raise ValueError(f"--config {run.config}: {error.__cause__ or error}") from error
+        model = UNetForSemanticSegmentation(config)
         default = "imagenet" if architecture == DEFAULT_ARCHITECTURE else "random"
         if (run.encoder_weights or default) == "imagenet":
             load_imagenet_encoder(model)
         processor = UNetImageProcessor()
+    elif run.architecture or run.encoder_weights:
+        raise ValueError(
+            "--init_from brings its own network and weights; leave --architecture and --encoder_weights out."
+        )
     else:
         model = _load_to_fine_tune(run.init_from, changes)
         processor = UNetImageProcessor.from_pretrained(run.init_from)
     if run.image_size is not None:
+        if run.image_size < MIN_SIDE:
+            raise ValueError(f"--image_size is {run.image_size}; it must be at least {MIN_SIDE}.")
         processor.size["longest_edge"] = run.image_size
     return model.to(memory_format=torch.channels_last), processor
 
@@ -284,31 +348,44 @@ def _config_changes(run: RunArguments) -> dict:
         changes = json.loads(run.config or "{}")
     except ValueError as error:
         raise ValueError(f"--config {run.config} is not JSON: {error}.") from error
-    known = {field.name for field in fields(UNetConfig)}
+    known = {field.name for field in fields(UNetConfig)} - {"num_channels", "num_labels"}  # grey slices, one tumour
     if not isinstance(changes, dict):
         raise ValueError(f"--config {run.config} is no mapping from fields of UNetConfig to values.")
     if unknown := sorted(changes.keys() - known):
-        raise ValueError(f"--config names fields that UNetConfig does not have: {', '.join(unknown)}.")
+        raise ValueError(
+            f"--config names fields that UNetConfig does not have or the data decides: {', '.join(unknown)}."
+        )
     return changes
 
 
 def _load_to_fine_tune(init_from: str, changes: dict) -> UNetForSemanticSegmentation:
     """Trained weights in a network for grey slices with one tumour label; what does not fit starts anew, aloud."""
-    model_type = PreTrainedConfig.get_config_dict(init_from)[0].get("model_type")
+    with _reading(init_from):
+        model_type = PreTrainedConfig.get_config_dict(init_from)[0].get("model_type")
     if model_type != UNetConfig.model_type:
         raise ValueError(
             f"--init_from {init_from} is a model of type {model_type}; allowed is {UNetConfig.model_type}."
         )
     labels = {"id2label": {0: "background", 1: "tumor"}, "label2id": {"background": 0, "tumor": 1}}
-    config = UNetConfig.from_pretrained(init_from, **{"num_channels": 1, **labels, **changes})
-    model, loading = UNetForSemanticSegmentation.from_pretrained(
-        init_from, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
-    )
+    with _reading(init_from):
+        config = UNetConfig.from_pretrained(init_from, **{"num_channels": 1, **labels, **changes})
+        model, loading = UNetForSemanticSegmentation.from_pretrained(
+            init_from, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        )
     for name, stored, wanted in sorted(loading["mismatched_keys"]):
         logger.warning("%s of %s has shape %s and %s is needed: it starts anew.", name, init_from, stored, wanted)
     if missing := sorted(loading["missing_keys"]):
         logger.warning("%s has no %s: they start anew.", init_from, ", ".join(missing))
     return model
+
+
+@contextmanager
+def _reading(init_from: str) -> Iterator[None]:
+    """Give the many errors of a failed load one type and a message that names what was to be loaded."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, TypeError, ValueError) as error:
+        raise OSError(f"--init_from {init_from} cannot be loaded: {error.__cause__ or error}") from error
 
 
 @contextmanager
@@ -329,27 +406,43 @@ def _memory_advice(arguments: TrainingArguments, processor: UNetImageProcessor) 
 
 def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict:
     """What is known of a run before its first step; with the recipe, what it takes to repeat it."""
-    content = "".join(sorted(map("".join, zip(training["image_sha256"], training["mask_sha256"], strict=True))))
+    masks = (digest for digest, area in zip(training["mask_sha256"], training["mask_area"], strict=True) if area)
     return {
         "fold": options.run.fold,
         "num_folds": options.data.num_folds,
         "official_folds": options.data.official_folds,
         "training_persons": len(set(training["person_id"])),
         "training_slices": len(training),
-        "training_slices_sha256": hashlib.sha256(content.encode()).hexdigest(),
+        "training_slices_sha256": content_hash(training),
+        # By which `evaluate` tells whether a slice was trained on: the beginnings of the hashes of masks with a tumour.
+        "trained_on": " ".join(sorted(digest[:MASK_DIGITS] for digest in masks)),
         "encoder_initialization": config.encoder_initialization,
         "recipe": _recipe(options),
     }
 
 
 def _recipe(options: FitOptions) -> dict:
-    """Every option whose value is not the plain default: `--recipe training.json` repeats the run."""
-    plain = FitArguments(output_dir="").to_sanitized_dict()
-    trainer = options.trainer.to_sanitized_dict()
-    changed = {name: value for name, value in trainer.items() if value != plain.get(name)}
-    values = {**asdict(options.run), **asdict(options.augmentation), **changed}
-    values["init_from"] = _public_name(options.run.init_from)
-    return {name: value for name, value in values.items() if name not in NOT_IN_A_RECIPE and value is not None}
+    """The options that the default recipe names, and those that are not plain defaults: `--recipe training.json`."""
+    plain, named = FitArguments(output_dir=""), read_recipe(DEFAULT_RECIPE).keys()
+    values = {**asdict(options.run), **asdict(options.augmentation), "init_from": _public_name(options.run.init_from)}
+    if options.run.init_from is None:
+        values["architecture"] = options.run.architecture or DEFAULT_ARCHITECTURE
+    for name in (field.name for field in fields(FitArguments)):
+        value = getattr(options.trainer, name)
+        if name in named or value != getattr(plain, name):
+            values[name] = value.value if isinstance(value, Enum) else value
+    writable = (bool, int, float, str, list, dict)
+    return {
+        name: value for name, value in values.items() if name not in NOT_IN_A_RECIPE and isinstance(value, writable)
+    }
+
+
+def _finished_before(output_dir: Path, started: dict) -> dict | None:
+    """The record of this very run, with the same schedule and all, if it went to its end."""
+    path = output_dir / RECORD_FILE
+    record = read_json(path) if path.is_file() else {}
+    is_same = all(record.get(name) == value for name, value in started.items())
+    return record if is_same and "steps" in record and (output_dir / "model.safetensors").is_file() else None
 
 
 def _find_checkpoint(output_dir: Path, started: dict) -> str | None:
@@ -357,7 +450,7 @@ def _find_checkpoint(output_dir: Path, started: dict) -> str | None:
     if not any(output_dir.glob("checkpoint-*")):
         return None
     path = output_dir / RECORD_FILE
-    before = _fixed(json.loads(path.read_text())) if path.is_file() else {}
+    before = _fixed(read_json(path)) if path.is_file() else {}
     for name, value in _fixed(started).items():
         if before.get(name) != value:
             raise ValueError(
@@ -375,7 +468,9 @@ def _find_checkpoint(output_dir: Path, started: dict) -> str | None:
 def _fixed(record: dict) -> dict:
     """What must not change between the starts of one run; the schedule, for one, may."""
     facts = {name: value for name, value in record.items() if name in STARTED}
-    return {**facts, **{name: record.get("recipe", {}).get(name) for name in sorted(FIXED_OPTIONS)}}
+    recipe = record.get("recipe")
+    recipe = recipe if isinstance(recipe, dict) else {}
+    return {**facts, **{name: recipe.get(name) for name in sorted(FIXED_OPTIONS)}}
 
 
 def _finished(trainer: SegmentationTrainer) -> dict:
@@ -383,7 +478,9 @@ def _finished(trainer: SegmentationTrainer) -> dict:
     log = trainer.state.log_history
     return {
         "steps": trainer.state.global_step,
-        "seconds_since_last_start": round(log[-1].get("train_runtime", 0)),
+        "seconds_since_last_start": round(
+            next(entry["train_runtime"] for entry in log[::-1] if "train_runtime" in entry)
+        ),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {_accelerator()}",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
