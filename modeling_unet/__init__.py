@@ -30,12 +30,6 @@ AutoModel.register(UNetConfig, UNetModel)
 AutoModelForSemanticSegmentation.register(UNetConfig, UNetForSemanticSegmentation)
 AutoImageProcessor.register(UNetConfig, image_processor_classes={"pil": UNetImageProcessor})
 
-# What `save_pretrained` writes then holds the code too, for `trust_remote_code=True` without this package.
-UNetConfig.register_for_auto_class()
-UNetModel.register_for_auto_class("AutoModel")
-UNetForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
-UNetImageProcessor.register_for_auto_class("AutoImageProcessor")
-
 __all__ = [
     "InvalidImageError",
     "Lesion",

@@ -1,4 +1,4 @@
-"""Command line of the package: `python -m modeling_unet predict PATH… --out DIR`."""
+"""Command line of the package: `python -m modeling_unet predict PATH… --out DIR` and `… export OUT.onnx`."""
 
 import argparse
 import csv
@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 from transformers.utils import logging
 
+from .export import DEFAULT_DTYPE, DTYPES, describe, origin, to_onnx
 from .image_processing_unet import IMAGE_SUFFIXES
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, STYLES, check_alpha, parse_color
 from .segmenter import DEFAULT_THRESHOLD, Segmentation, TumorSegmenter, check_spacing, check_threshold
@@ -56,11 +57,14 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.disable_progress_bar()
     try:
+        args.model = args.model or find_shipped_model()
+        if args.command == "export":
+            return export(args)
         check_options(args)
         slices = find_slices(args.paths, args.out)
-        segmenter = TumorSegmenter.from_pretrained(args.model)
+        segmenter = TumorSegmenter.from_pretrained(args.model, revision=args.revision)
         args.out.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         return 2
     return predict(segmenter, slices, args)
@@ -73,6 +77,12 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="More about a command: python -m modeling_unet COMMAND --help",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_predict(commands)
+    _add_export(commands)
+    return parser
+
+
+def _add_predict(commands):
     command = commands.add_parser(
         "predict",
         help="segment slices: masks, overlays, measurements",
@@ -83,13 +93,48 @@ def build_parser() -> argparse.ArgumentParser:
     add = command.add_argument
     add("paths", nargs="+", type=Path, metavar="PATH", help="slices, or folders of slices (sub-folders included)")
     add("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
-    add("--model", metavar="DIR_OR_ID", help="model folder or Hub id (default: the one that comes with the project)")
+    _add_model(command)
     add("--threshold", type=float, default=DEFAULT_THRESHOLD, help="tumour is above this probability (%(default)s)")
     add("--style", choices=STYLES, default="fill", help="style of the overlay (%(default)s)")
     add("--color", default=DEFAULT_COLOR.strip("#"), metavar="RRGGBB", help="colour of fill and contour (%(default)s)")
     add("--alpha", type=float, default=DEFAULT_ALPHA, help="opacity of the colour, 0 to 1 (%(default)s)")
     add("--spacing", type=float, nargs=2, metavar=("ROW", "COLUMN"), help="pixel size in mm, for results in mm")
-    return parser
+
+
+def _add_export(commands):
+    command = commands.add_parser(
+        "export",
+        help="write the network as an ONNX file",
+        description="Write the network as an ONNX file, for programs without PyTorch; docs/onnx.md says how to use it.",
+    )
+    command.add_argument("out", type=Path, metavar="OUT.onnx", help="the file to write")
+    _add_model(command)
+    command.add_argument("--dtype", choices=DTYPES, default=DEFAULT_DTYPE, help="of the weights (%(default)s)")
+
+
+def _add_model(command: argparse.ArgumentParser):
+    default = "default: the one that comes with the project"
+    command.add_argument("--model", metavar="DIR_OR_ID", help=f"model folder or Hub id ({default})")
+    command.add_argument("--revision", metavar="REV", help="branch, tag or commit of a model on the Hub")
+
+
+def find_shipped_model() -> Path:
+    """The folder of the model that comes with a clone, or a `ValueError` where there is none."""
+    if not (SHIPPED_MODEL / "config.json").is_file():
+        raise ValueError("no model comes with this installation; name one with --model, a folder or a Hub id")
+    return SHIPPED_MODEL
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write the network as `args.out` and return 0."""
+    if args.out.is_dir():
+        raise ValueError(f"{args.out} is a folder; name the file to write, such as {args.out / 'model.onnx'}")
+    segmenter = TumorSegmenter.from_pretrained(args.model, device="cpu", revision=args.revision)
+    metadata = describe(segmenter.model, segmenter.image_processor, *origin(args.model, args.revision))
+    content = to_onnx(segmenter.model, metadata, args.dtype)
+    write_atomically(args.out, content)
+    print(f"{args.out}: {len(content) / 1e6:.1f} MB, {args.dtype}")
+    return 0
 
 
 def check_options(args: argparse.Namespace):
@@ -100,10 +145,6 @@ def check_options(args: argparse.Namespace):
     parse_color(args.color)
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out {args.out} is a file; allowed is a folder, which may be missing")
-    if args.model is None:
-        if not (SHIPPED_MODEL / "config.json").is_file():
-            raise ValueError("no model comes with this installation; name one with --model, a folder or a Hub id")
-        args.model = SHIPPED_MODEL
 
 
 def find_slices(paths: list[Path], out: Path) -> dict[Path, Path]:
@@ -243,8 +284,8 @@ def _refuse_overwriting(slices: dict[Path, Path], out: Path):
 
 
 def _one_line(error: Exception) -> str:
-    # The messages of these two are written for whoever runs the command; any other needs its name to be understood.
-    kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+    # The messages of these are written for whoever runs the command; any other needs its name to be understood.
+    kind = "" if isinstance(error, (ImportError, OSError, ValueError)) else f"{type(error).__name__}: "
     return kind + " ".join(str(error).split())
 
 

@@ -2,9 +2,24 @@
 
 from typing import Literal
 
-from huggingface_hub.dataclasses import strict
+from huggingface_hub.dataclasses import strict, validated_field
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
+
+
+# Counts up when a config.json comes to mean something that code of today would misread.
+FORMAT_VERSION = 1
+
+
+def check_format_version(version: int):
+    """Raise a `ValueError` for weights that are newer than this code, or a version that never was."""
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"`format_version` is {version}; this release of brain-tumor-unet reads versions up to {FORMAT_VERSION}: "
+            "upgrade the package to load these weights."
+        )
+    if version < 1:
+        raise ValueError(f"`format_version` is {version}; it must be from 1 to {FORMAT_VERSION}.")
 
 
 @strict
@@ -54,6 +69,7 @@ class UNetConfig(PreTrainedConfig):
         semantic_loss_ignore_index (`int`, defaults to 255): Label of pixels that count in no term.
 
     Provenance:
+        format_version (`int`, defaults to 1): Of `config.json`; weights of a later version than this code are refused.
         encoder_initialization (`str`): What the encoder's weights started from, e.g. `"random"` or
             `"imagenet-efficientnet-lite0"`. A statement only: building the model never loads anything.
 
@@ -72,6 +88,9 @@ class UNetConfig(PreTrainedConfig):
     """
 
     model_type = "brain_tumor_unet"
+
+    # First, because a newer config may hold values that the fields below do not know. Without it, a file is version 1.
+    format_version: int = validated_field(check_format_version, default=1)
 
     num_channels: int = 1
     block_type: Literal["plain", "residual", "inverted_residual"] = "inverted_residual"
@@ -278,5 +297,8 @@ class UNetConfig(PreTrainedConfig):
                 f"{self.num_labels} labels."
             )
 
+
+# `save_pretrained` then writes this file too, wherever it was loaded from, for `trust_remote_code=True`.
+UNetConfig.register_for_auto_class()
 
 __all__ = ["UNetConfig"]

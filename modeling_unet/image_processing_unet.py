@@ -414,4 +414,7 @@ def _standardize(plane: torch.Tensor, foreground_fraction: float) -> tuple[torch
     return standardized, max(-mean / deviation, -MAX_DEVIATION)
 
 
+# `save_pretrained` then writes this file too, wherever it was loaded from, for `trust_remote_code=True`.
+UNetImageProcessor.register_for_auto_class("AutoImageProcessor")
+
 __all__ = ["InvalidImageError", "UNetImageProcessor", "read_image", "read_mask", "to_grayscale"]

@@ -20,6 +20,13 @@ from transformers.utils import can_return_tuple
 from .configuration_unet import UNetConfig
 
 
+# What `trust_remote_code=True` finds in this file.
+AUTO_MAP = {
+    "AutoModel": "modeling_unet.UNetModel",
+    "AutoModelForSemanticSegmentation": "modeling_unet.UNetForSemanticSegmentation",
+}
+
+
 # --------------------------------------------------------------------------------------------------------------- blocks
 
 
@@ -323,6 +330,15 @@ class UNetPreTrainedModel(PreTrainedModel):
     # The loss is a mean over samples whatever the number of pixels, so the Trainer must not rescale it by item counts.
     accepts_loss_kwargs = False
 
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """Write config, weights and code, so that the folder loads by itself as either class; arguments as ever.
+
+        Left to itself, saving names the class that is saved, and keeps what the config said of any other: nothing, or
+        the code of the repository that the weights once came from.
+        """
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, *args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -462,5 +478,9 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
             )
         return loss / total
 
+
+# `save_pretrained` then writes this file too, wherever it was loaded from, for `trust_remote_code=True`.
+UNetModel.register_for_auto_class("AutoModel")
+UNetForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")
 
 __all__ = ["UNetForSemanticSegmentation", "UNetModel", "UNetPreTrainedModel"]

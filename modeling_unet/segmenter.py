@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
@@ -247,7 +248,9 @@ class TumorSegmenter:
         self.image_processor = image_processor
 
     @classmethod
-    def from_pretrained(cls, path_or_id: str | Path, device: str | torch.device = "auto") -> "TumorSegmenter":
+    def from_pretrained(
+        cls, path_or_id: str | Path, device: str | torch.device = "auto", revision: str | None = None
+    ) -> "TumorSegmenter":
         """Load model and processor from a folder, or by the id of a model repository on the Hub.
 
         Code that lies beside the weights is never executed.
@@ -255,19 +258,22 @@ class TumorSegmenter:
         Args:
             path_or_id: folder or Hub id; a folder never touches the network.
             device: "auto" takes CUDA, else MPS, else the CPU; or a device such as "cpu" or "cuda:1".
+            revision: branch, tag or commit of a model on the Hub; None takes the newest. A folder has none.
 
         Raises:
             ValueError: another kind of model, incomplete weights, or a device that is not there.
             OSError: there is no model of that name, or its files cannot be read.
         """
         with _loading(path_or_id):
-            config, _ = PreTrainedConfig.get_config_dict(path_or_id)
+            config, _ = PreTrainedConfig.get_config_dict(path_or_id, revision=revision)
         model_type = config.get("model_type", "unknown (no config.json)")
         if model_type != UNetConfig.model_type:
             raise ValueError(f"the model type of {path_or_id} is {model_type}; allowed is {UNetConfig.model_type}")
         with _loading(path_or_id):
-            image_processor = UNetImageProcessor.from_pretrained(path_or_id)
-            model, loading = UNetForSemanticSegmentation.from_pretrained(path_or_id, output_loading_info=True)
+            image_processor = UNetImageProcessor.from_pretrained(path_or_id, revision=revision)
+            model, loading = UNetForSemanticSegmentation.from_pretrained(
+                path_or_id, revision=revision, output_loading_info=True
+            )
         if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}")
         return cls(model, image_processor, device)
@@ -335,7 +341,7 @@ def _loading(path_or_id: str | Path) -> Iterator[None]:
     """Give the many errors of a failed load one type and a message that names what was to be loaded."""
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
         place = "the folder" if Path(path_or_id).is_dir() else "the Hub, as there is no such folder"
         raise OSError(f"cannot load {path_or_id} from {place}: {error}") from error
 

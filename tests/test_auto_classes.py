@@ -141,6 +141,7 @@ class TestAutoClasses:
         named |= json.loads((folder / "preprocessor_config.json").read_text())["auto_map"]
         assert named == {
             "AutoConfig": "configuration_unet.UNetConfig",
+            "AutoModel": "modeling_unet.UNetModel",
             "AutoModelForSemanticSegmentation": "modeling_unet.UNetForSemanticSegmentation",
             "AutoImageProcessor": "image_processing_unet.UNetImageProcessor",
         }

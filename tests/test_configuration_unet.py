@@ -51,7 +51,8 @@ LISTS = ("widths", "depths", "strides", "kernel_sizes", "expansion_ratios", "dec
 
 class TestKeeping:
     def test_every_option_is_changed_in_the_round_trip(self):
-        assert EVERY_OPTION_CHANGED.keys() == UNetConfig.__annotations__.keys()
+        only_one_value = {"format_version"}
+        assert EVERY_OPTION_CHANGED.keys() == UNetConfig.__annotations__.keys() - only_one_value
         default = UNetConfig()
         assert [name for name, value in EVERY_OPTION_CHANGED.items() if getattr(default, name) == value] == []
 

@@ -37,6 +37,7 @@ USED_BY_APP_UNIMPORTED = {
 USED_BY_DEV_UNIMPORTED = {
     "accelerate",  # transformers.Trainer stands on it
     "ipykernel",  # what a notebook runs in
+    "onnxscript",  # torch.onnx.export stands on it
     "ruff",  # a command
     "scipy",  # monai.metrics stands on it
 }

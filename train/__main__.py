@@ -18,6 +18,7 @@ commands, in the order of use:
   cv         train and score every fold, and put the scores together
   evaluate   score a trained model on the persons of a fold
   report     tables and figures of an evaluation, and a paired comparison of several
+  publish    a trained model, a prepared data set or the demo, to the Hugging Face Hub
 
 python -m train COMMAND --help lists the options.
 """
@@ -93,6 +94,12 @@ def _report(options: list[str]) -> None:
     report(**vars(parser.parse_args(options)))
 
 
+def _publish(options: list[str]) -> None:
+    from .publish import main
+
+    main(options)
+
+
 def _add_source(parser: ArgumentParser) -> None:
     parser.add_argument("source", help="folder, zip from figshare, or data set id on the Hub")
     parser.add_argument("--persons", help="CSV file with the columns slice and person_id")
@@ -100,7 +107,15 @@ def _add_source(parser: ArgumentParser) -> None:
     parser.add_argument("--mask_threshold", type=float, help="take masks of any grey values: tumour is what lies above")
 
 
-COMMANDS = {"check": _check, "prepare": _prepare, "fit": _fit, "cv": _cv, "evaluate": _evaluate, "report": _report}
+COMMANDS = {
+    "check": _check,
+    "prepare": _prepare,
+    "fit": _fit,
+    "cv": _cv,
+    "evaluate": _evaluate,
+    "report": _report,
+    "publish": _publish,
+}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,108 @@
+"""The network as one ONNX file, for programs without PyTorch: model and processor → `to_onnx` → bytes of the file.
+
+The graph takes `pixel_values`, float32 [batch, channels, height, width], and gives `logits`, float32 [batch, labels,
+height, width]; batch, height and width are free. What the image processor does before and behind it is not part of the
+graph: docs/onnx.md writes it out in NumPy and Pillow. The file says whose weights these are (`describe`).
+
+Needs the package `onnxscript`, in the extra "onnx" of this one.
+"""
+
+import copy
+import json
+import logging
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from torch import Tensor, nn
+
+from .image_processing_unet import UNetImageProcessor
+from .modeling_unet import UNetForSemanticSegmentation
+
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+DEFAULT_DTYPE = "float32"
+NOTICE = "Not a medical device. For research and education."
+
+
+class _Graph(nn.Module):
+    """The model with float32 at both ends, whatever its weights are."""
+
+    def __init__(self, model: UNetForSemanticSegmentation):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        return self.model(pixel_values.to(self.model.dtype)).logits.float()
+
+
+def to_onnx(model: UNetForSemanticSegmentation, metadata: dict[str, str], dtype: str = DEFAULT_DTYPE) -> bytes:
+    """Translate a model into an ONNX file; the model stays as it is.
+
+    Args:
+        model: on any device, in any mode; the file holds its evaluation mode.
+        metadata: what the file says of itself, see `describe`.
+        dtype: "float32", or "float16" for half the file; inputs and outputs are float32 with both.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        ImportError: `onnxscript` is not installed.
+        ValueError: another dtype.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype}; allowed are {', '.join(DTYPES)}")
+    if find_spec("onnxscript") is None:
+        raise ImportError("writing an ONNX file needs the package onnxscript; run: pip install onnxscript")
+    graph = _Graph(copy.deepcopy(model).to("cpu", DTYPES[dtype])).eval()
+    # Sizes above 1 that differ: the exporter would take 1 for a constant, and equal sizes for one.
+    reduction = model.config.reduction
+    example = torch.zeros(2, model.config.num_channels, 2 * reduction, 3 * reduction)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which has no part in this
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's, about its own code
+        program = torch.onnx.export(
+            graph,
+            kwargs={"pixel_values": example},
+            output_names=["logits"],
+            dynamic_shapes={"pixel_values": {0: "batch", 2: "height", 3: "width"}},
+            dynamo=True,
+            verbose=False,
+        )
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # stack traces, with the paths of the machine
+    program.model.metadata_props.update(metadata)
+    return program.model_proto.SerializeToString()
+
+
+def describe(
+    model: UNetForSemanticSegmentation, image_processor: UNetImageProcessor, name: str, revision: str | None = None
+) -> dict[str, str]:
+    """What an ONNX file says of itself: origin, labels, and what preprocessing needs to know.
+
+    Args:
+        name: of the model, e.g. its id on the Hub.
+        revision: the commit it was loaded from, if it has one.
+    """
+    config = model.config
+    return {
+        "model": name,
+        "revision": revision or "",
+        "model_type": config.model_type,
+        "format_version": str(config.format_version),
+        "labels": json.dumps([config.id2label[label] for label in range(config.num_labels)]),
+        "size": str(image_processor.size["longest_edge"]),
+        "foreground_fraction": str(image_processor.foreground_fraction),
+        "notice": NOTICE,
+    }
+
+
+def origin(path_or_id: str | Path, revision: str | None = None) -> tuple[str, str | None]:
+    """(name, commit) of a model that was loaded: a folder has its own name and no commit."""
+    if Path(path_or_id).is_dir():
+        return Path(path_or_id).resolve().name, None
+    config = try_to_load_from_cache(str(path_or_id), "config.json", revision=revision)
+    return str(path_or_id), Path(config).parent.name

@@ -1,0 +1,461 @@
+"""`python -m train publish`: the real clients against a Hub on the loopback device, in fresh processes."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub import DROP, HANG, READER, STRANGER, Hub
+from huggingface_hub import DatasetCard, ModelCard
+from PIL import Image
+from safetensors.torch import load_file
+from slices import write_data_set, write_persons
+
+from modeling_unet import TumorSegmenter
+from train.__main__ import main
+from train.cards import complete_model_card
+
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+TINY = {
+    "block_type": "residual",
+    "stem_width": 4,
+    "widths": [8, 16],
+    "depths": [1, 1],
+    "strides": [2, 2],
+    "decoder_widths": [8, 8],
+}
+MODEL, DATA, SPACE, PUSHED = "you/tiny", "you/slices", "you/page", "you/pushed"
+INITIAL = {".gitattributes"}  # what a new repository holds
+
+# Runs commands of `python -m train` one after another and reports how each ended.
+CLERK = """
+import contextlib, io, json, os, sys
+import huggingface_hub
+from train import hub
+from train.__main__ import main
+
+hub.WAITS_SECONDS, hub.TIMEOUT_SECONDS = (0.1, 0.1), 1
+endings = {}
+for name, case in json.load(sys.stdin).items():
+    os.environ["HF_TOKEN"] = case["token"]
+    huggingface_hub.constants.ENDPOINT = case["endpoint"]
+    said, complained = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+        code = main(case["arguments"])
+    endings[name] = {"code": code, "said": said.getvalue(), "complained": complained.getvalue()}
+json.dump(endings, sys.stdout)
+"""
+# With the package: model, data set and page from the Hub.
+FRIEND = """
+import hashlib, json, sys
+from pathlib import Path
+import numpy as np
+from datasets import Image, load_dataset
+from huggingface_hub import snapshot_download
+from safetensors.numpy import save_file
+from modeling_unet import TumorSegmenter
+from train.sources import open_source
+
+model_id, data_id, space_id, picture, out = sys.argv[1:]
+found = TumorSegmenter.from_pretrained(model_id, device="cpu")(picture)
+save_file({"mask": found.mask.astype(np.uint8)}, Path(out, "friend.safetensors"))
+splits = load_dataset(data_id)
+source = open_source(data_id)
+page = snapshot_download(space_id, repo_type="space", local_dir=Path(out, "page"))
+files = splits["test"].cast_column("image", Image(decode=False))["image"]
+json.dump({
+    "splits": {name: len(split) for name, split in splits.items()},
+    "features": {name: str(feature.dtype) for name, feature in splits["train"].features.items()},
+    "first": {name: splits["train"][0][name] for name in ("slice", "person_id", "fold")},
+    "modes": [splits["train"][0][name].mode for name in ("image", "mask")],
+    "digests": {file["path"]: hashlib.sha256(file["bytes"]).hexdigest() for file in files},
+    "source": sorted(raw.person_id for raw in source),
+    "page": page,
+}, sys.stdout)
+"""
+VISITOR = """
+import os
+import app
+
+segmenter = app.load_segmenter(os.environ["MODEL_ID"])
+app.build_app(segmenter)
+print(segmenter.model.config.widths, len(app.EXAMPLES), app.__file__)
+"""
+
+
+def run(command: list, hub: Hub, cwd: Path = ROOT, check: bool = True, **options) -> subprocess.CompletedProcess:
+    environment = {**os.environ, **hub.environment, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    ran = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
+    assert not check or ran.returncode == 0, ran.stderr
+    return ran
+
+
+def commits(hub: Hub, kind: str, repo_id: str) -> int:
+    """How often something was published, the creation left out."""
+    return len(hub.repos[kind, repo_id].commits) - 1
+
+
+@pytest.fixture(scope="module")
+def hub():
+    with Hub() as running:
+        yield running
+
+
+# ------------------------------------------------------------------------------------------------------------ the story
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A tiny model, trained on the real slices under other names and persons, and evaluated on those it held out."""
+    data = tmp_path_factory.mktemp("real")
+    for kind in ("images", "masks"):
+        (data / kind).mkdir()
+    persons = ["slice,person_id"]
+    for number, path in enumerate(sorted((EXAMPLES / "images").glob("*.png"))):
+        for kind in ("images", "masks"):
+            # Cropped, or they would be recognised as examples, which are not trained on.
+            with Image.open(EXAMPLES / kind / path.name) as picture:
+                picture.crop((96, 96, 480, 480)).save(data / kind / f"{number}.png")
+        persons.append(f"{number},new{number}")
+    (data / "persons.csv").write_text("\n".join(persons) + "\n")
+    whose = ("--data_dir", str(data), "--persons", str(data / "persons.csv"), "--num_folds", "3", "--fold", "0")
+    run = tmp_path_factory.mktemp("runs") / "run"
+    network = ("--architecture", "resnet34", "--config", json.dumps(TINY), "--image_size", "32")
+    schedule = ("--num_train_epochs", "12", "--learning_rate", "1e-2", "--ema_decay", "0.8", "--warmup_steps", "0")
+    quiet = ("--per_device_train_batch_size", "4", "--dataloader_num_workers", "0", "--disable_tqdm", "true")
+    assert main(["fit", *whose, "--output_dir", str(run), *network, *schedule, *quiet, "--bf16", "false"]) == 0
+    assert main(["evaluate", *whose, "--model", str(run), "--output", str(run / "evaluation.json")]) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def published(hub, trained) -> str:
+    """What the command says that publishes the trained model."""
+    return run(["-m", "train", "publish", "model", trained, "--repo_id", MODEL], hub).stdout
+
+
+@pytest.fixture(scope="module")
+def picture() -> Path:
+    return EXAMPLES / "images" / "meningioma-axial-7.png"
+
+
+def test_a_model_goes_from_real_slices_to_a_stranger_with_the_same_mask(hub, trained, published, picture, tmp_path):
+    sha = hub.repos["model", MODEL].sha("main")
+    assert f"published: {hub.url}/{MODEL}/commit/{sha}" in published
+    assert "verified: a fresh process loaded" in published
+    home = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    command = ["-I", ROOT / "train" / "stranger.py", MODEL, sha, picture, tmp_path / "out.safetensors"]
+    run(command, hub, cwd=tmp_path, env=home)
+    expected = TumorSegmenter.from_pretrained(trained, device="cpu")(picture).mask
+    found = load_file(tmp_path / "out.safetensors")["mask"].numpy().astype(bool)
+    assert 0 < expected.sum() < expected.size  # else this would prove nothing
+    assert (found == expected).all()
+
+
+def test_only_what_belongs_there_is_published(hub, trained, published):
+    assert (trained / "best").is_dir() and list(trained.glob("checkpoint-*"))
+    assert hub.repos["model", MODEL].files().keys() - INITIAL == {
+        *("config.json", "model.safetensors", "preprocessor_config.json", "README.md"),
+        *("configuration_unet.py", "image_processing_unet.py", "modeling_unet.py"),
+        *("training.json", "evaluation.json", "curves.csv", "curves.png", "predictions.png"),
+    }
+    assert commits(hub, "model", MODEL) == 1
+    assert "auto_map" in json.loads(hub.repos["model", MODEL].files()["config.json"])
+
+
+def test_the_card_says_what_was_measured(hub, trained, published):
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    card = ModelCard(hub.repos["model", MODEL].files()["README.md"].decode())
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert results["slice_dice"] == pytest.approx(evaluation["all"]["slice_dice"], abs=1e-4)
+    assert card.data.library_name == "transformers" and card.data.model_name == "tiny"
+    assert f"{evaluation['all']['slice_dice']:.4f}" in card.text and "was not trained on these persons" in card.text
+    assert "Not a medical device" in card.text and f'from_pretrained("{MODEL}", **where)' in card.text
+    assert "On 6 slices of 6 persons; fold 0 was held out" in card.text
+
+
+def test_neither_persons_nor_paths_leave_the_house(hub, trained, published):
+    for name in ("evaluation.json", "training.json", "README.md"):
+        text = hub.repos["model", MODEL].files()[name].decode()
+        assert "new0" not in text and str(trained.parent) not in text, name
+
+
+# ------------------------------------------------------------------------------------------- everything else at one go
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """A prepared data set of made-up slices, two of them of a test person, with ids that look like numbers."""
+    raw = write_data_set(tmp_path_factory.mktemp("raw") / "slices", count=10)
+    persons = write_persons(raw / "persons.csv", [f"00{number // 2}" for number in range(10)])
+    folder = tmp_path_factory.mktemp("prepared") / "slices"
+    assert main(["prepare", str(raw), "--persons", str(persons), "--out", str(folder)]) == 0
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    for row in rows:
+        if row["person_id"] == "004":
+            row.update(split="test", fold=-1)
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    card = (folder / "README.md").read_text().replace("---\n", "---\nlicense: cc-by-4.0\n", 1)
+    (folder / "README.md").write_text(f"{card}\n## Where the slices come from\n\nDrawn by the tests, CC BY 4.0.\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(hub) -> set[str]:
+    """What is in a repository after the process that was about to commit to it has been killed."""
+    command = ["-m", "train", "publish", "space", "--model_id", MODEL, "--repo_id", "you/killed"]
+    environment = {**os.environ, **hub.environment}
+    hub.fail("killed/commit/", HANG, times=1)
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            assert hub.hanging.wait(120)
+        finally:
+            process.send_signal(signal.SIGKILL)
+    assert [request for request in hub.requests if request.startswith("PUT /lfs/")]
+    return hub.repos["space", "you/killed"].files().keys()
+
+
+@pytest.fixture(scope="module")
+def ended(hub, trained, published, prepared, killed, tmp_path_factory) -> dict[str, dict]:
+    """How each of many commands ended, by name."""
+    changed = tmp_path_factory.mktemp("changed") / "run"
+    changed.mkdir()
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json", "training.json", "curves.csv"):
+        (changed / name).write_bytes((trained / name).read_bytes())
+    (changed / "evaluation.json").write_bytes((trained / "evaluation.json").read_bytes())
+    os.utime(changed / "evaluation.json", (0, 0))
+    model, data = ["model", str(trained)], ["dataset", str(prepared)]
+    page = ["space", "--model_id", MODEL]
+    dry = ["--dry_run"]
+    closed_port = {"endpoint": "http://127.0.0.1:9"}
+    cases = {
+        "dry model": (model, "you/dry", dry, closed_port),
+        "dry data": (data, "you/dry", dry, closed_port),
+        "dry page": (page, "you/dry", dry, closed_port),
+        "data": (data, DATA, [], {}),
+        "page": (page, SPACE, ["--dataset_id", DATA], {}),
+        "page again": (page, SPACE, [], {}),
+        "private page": (page, "you/secret", ["--private"], {}),
+        "too late to be private": (page, SPACE, ["--private"], {}),
+        "version": (["model", str(changed)], MODEL, ["--revision", "v1"], {}),
+        "unknown token": (page, "you/unknown-token", [], {"token": STRANGER}),
+        "reader": (page, "you/reader", [], {"token": READER}),
+        "no token": (page, "you/no-token", [], {"token": ""}),
+        "no network": (page, "you/no-network", [], closed_port),
+        "fails twice": (page, "you/fails-twice", [], {}),
+        "fails always": (page, "you/fails-always", [], {}),
+        "drops": (page, "you/drops", [], {}),
+        "hangs": (page, "you/hangs", [], {}),
+        "killed": (page, "you/killed", [], {}),
+        "no id": (page, "page", [], {}),
+        "no model": (["model", str(prepared)], "you/none", [], {}),
+        "not prepared": (["dataset", str(trained)], "you/none", [], {}),
+    }
+    hub.uploads.clear()
+    hub.fail("/api/repos/create", 500, times=2)
+    hub.fail("fails-twice/commit/", 503, times=2)
+    hub.fail("fails-always/commit/", 502)
+    hub.fail("drops/commit/", DROP, times=1)
+    hub.fail("hangs/commit/", HANG, times=1)
+    orders = {
+        name: {
+            "arguments": ["publish", *what, "--repo_id", repo_id, *more],
+            "token": "hf_writer",
+            "endpoint": hub.url,
+            **other,
+        }
+        for name, (what, repo_id, more, other) in cases.items()
+    }
+    return json.loads(run(["-c", CLERK], hub, input=json.dumps(orders)).stdout)
+
+
+def test_a_dry_run_lists_everything_and_asks_nobody(hub, ended, trained):
+    listed = ended["dry model"]
+    weights = (trained / "model.safetensors").stat().st_size
+    assert listed["code"] == 0 and f"{weights:>13,}  model.safetensors" in listed["said"]
+    assert "checkpoint" not in listed["said"] and "nothing was uploaded" in listed["said"]
+    assert ended["dry data"]["code"] == 0 and "data/train-00000-of-00001.parquet" in ended["dry data"]["said"]
+    assert ended["dry page"]["code"] == 0 and "app.py" in ended["dry page"]["said"]
+    assert not [request for request in hub.requests if "dry" in request]
+
+
+def test_a_second_run_sends_only_what_changed(hub, ended):
+    assert ended["page again"]["code"] == 0
+    before, after = list(hub.repos["space", SPACE].commits.values())[-2:]
+    assert {name for name in after if after[name] != before.get(name)} == {"README.md"}
+    assert commits(hub, "space", SPACE) == 2
+    sent = [request for request in hub.requests if request.startswith("PUT /lfs/")]
+    assert len(sent) == len({*sent})
+
+
+def test_a_version_is_a_branch_and_takes_away_what_it_no_longer_has(hub, ended):
+    assert ended["version"]["code"] == 0 and "verified" in ended["version"]["said"]
+    main_files, files = (hub.repos["model", MODEL].files(name) for name in ("main", "v1"))
+    assert files["model.safetensors"] == main_files["model.safetensors"]
+    assert main_files.keys() - files.keys() == {"evaluation.json", "curves.png", "predictions.png"}
+    card = files["README.md"].decode()
+    assert "has not been evaluated" in card and "model-index" not in card and '"revision": "v1"' in card
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("unknown token", "does not accept the token (status 401); run `hf auth login` again"),
+        ("reader", "no right to write to you/reader (status 403)"),
+        ("no token", "run `hf auth login`, or set HF_TOKEN"),
+        ("no network", "http://127.0.0.1:9 cannot be reached (ConnectError"),
+        ("fails always", "failed 3 times in a row (status 502); run the command again later"),
+        ("too late to be private", "is on the Hub already, and public"),
+        ("no id", "--repo_id page is no id on the Hub; write the owner and the name"),
+        ("no model", "holds no model: there is no config.json in it"),
+        ("not prepared", "holds no metadata.jsonl; name a folder that `python -m train prepare` wrote"),
+    ],
+)
+def test_what_cannot_be_published_is_one_sentence(hub, ended, name, message):
+    *_, last = ended[name]["complained"].splitlines()
+    assert ended[name]["code"] == 1
+    assert last.startswith("error: ") and message in last and "Traceback" not in ended[name]["complained"]
+    repo = hub.repos.get(("space", f"you/{name.replace(' ', '-')}"))
+    assert repo is None or repo.files().keys() == INITIAL
+
+
+@pytest.mark.parametrize("name", ["fails twice", "drops", "hangs"])
+def test_a_hub_that_fails_for_a_moment_is_asked_again(hub, ended, name):
+    repo_id = f"you/{name.replace(' ', '-')}"
+    assert ended[name]["code"] == 0, ended[name]["complained"]
+    assert commits(hub, "space", repo_id) == 1
+    assert hub.repos["space", repo_id].files() == hub.repos["space", SPACE].files()
+
+
+def test_private_is_private(hub, ended):
+    assert hub.repos["space", "you/secret"].private and not hub.repos["space", SPACE].private
+
+
+def test_killed_in_the_middle_nothing_is_published_and_the_next_run_goes_on(hub, killed, ended):
+    assert killed == INITIAL
+    assert ended["killed"]["code"] == 0 and commits(hub, "space", "you/killed") == 1
+    assert hub.repos["space", "you/killed"].files() == hub.repos["space", SPACE].files()
+
+
+# ----------------------------------------------------------------------------------------------- what friends receive
+
+
+@pytest.fixture(scope="module")
+def received(hub, ended, picture, tmp_path_factory) -> dict:
+    out = tmp_path_factory.mktemp("friend")
+    found = json.loads(run(["-c", FRIEND, MODEL, DATA, SPACE, picture, out], hub).stdout)
+    return {**found, "mask": load_file(out / "friend.safetensors")["mask"].numpy().astype(bool)}
+
+
+def test_with_the_package_the_mask_is_the_same(received, trained, picture):
+    assert (received["mask"] == TumorSegmenter.from_pretrained(trained, device="cpu")(picture).mask).all()
+
+
+def test_a_data_set_comes_back_with_splits_types_and_persons(received):
+    assert received["splits"] == {"train": 8, "test": 2}
+    assert received["features"] == {
+        **dict.fromkeys(("image", "mask"), "PIL.Image.Image"),
+        **dict.fromkeys(("slice", "person_id", "tumor_type", "plane"), "string"),
+        "fold": "int64",
+    }
+    assert received["first"]["person_id"] == "000" and received["modes"] == ["L", "1"]
+    assert received["source"] == sorted(f"00{number // 2}" for number in range(10))
+
+
+def test_pictures_come_back_byte_by_byte(received, prepared):
+    for name, digest in received["digests"].items():
+        assert hashlib.sha256((prepared / "images" / name).read_bytes()).hexdigest() == digest
+    assert len(received["digests"]) == 2
+
+
+def test_licence_and_origin_stay_on_the_data_card(hub, ended):
+    card = DatasetCard(hub.repos["dataset", DATA].files()["README.md"].decode())
+    assert card.data.license == "cc-by-4.0" and "Drawn by the tests, CC BY 4.0." in card.text
+    assert {split["split"] for split in card.data.configs[0]["data_files"]} == {"train", "test"}
+    assert f'load_dataset("{DATA}", split="train")' in card.text
+    assert "imagefolder" not in card.text and "metadata.jsonl" not in card.text
+
+
+def test_the_page_works_and_reads_the_model_from_the_hub(hub, received):
+    space = hub.repos["space", SPACE]
+    assert space.variables == {"MODEL_ID": MODEL}
+    first = next(files for files in list(space.commits.values())[1:])
+    assert f"models:\n- {MODEL}\n" in first["README.md"].decode()
+    assert f"datasets:\n- {DATA}\n" in first["README.md"].decode()
+    assert not [name for name in space.files() if name.startswith("weights/")]
+    said = run(["-c", VISITOR], hub, cwd=Path(received["page"]), env=space.variables).stdout
+    assert said.startswith("[8, 16] 9 ") and received["page"] in said
+
+
+# ---------------------------------------------------------------------------------------------------------- fit, cards
+
+
+def test_fit_publishes_with_our_card_and_nothing_of_the_trainers(hub, tmp_path):
+    data = write_data_set(tmp_path / "slices", count=6)
+    persons = write_persons(tmp_path / "persons.csv", [f"p{number}" for number in range(6)])
+    command = [
+        *("-m", "train", "fit", "--data_dir", data, "--persons", persons, "--fold", "0", "--num_folds", "2"),
+        *("--output_dir", tmp_path / "run", "--architecture", "resnet34", "--config", json.dumps(TINY)),
+        *("--image_size", "32", "--max_steps", "1", "--dataloader_num_workers", "0", "--disable_tqdm", "true"),
+        *("--push_to_hub", "true", "--hub_model_id", PUSHED, "--hub_private_repo", "true", "--hub_revision", "v2"),
+    ]
+    hub.requests.clear()
+    said = run(command, hub).stdout
+    repo = hub.repos["model", PUSHED]
+    assert "verified" in said and repo.private
+    assert repo.files("main").keys() == INITIAL and commits(hub, "model", PUSHED) == 1
+    files = repo.files("v2")
+    assert "README.md" in files and "training_args.bin" not in files
+    assert "has not been evaluated" in files["README.md"].decode()
+    recipe = json.loads(files["training.json"])["recipe"]
+    assert not [name for name in recipe if "hub" in name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--hub_model_id", "you/x"], "run `hf auth login`"), ([], "--push_to_hub needs --hub_model_id you/name")],
+)
+def test_fit_says_before_it_starts_that_it_cannot_publish(options, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    command = ["fit", "--data_dir", "nowhere", "--fold", "0", "--output_dir", str(tmp_path / "run")]
+    assert main([*command, "--push_to_hub", "true", *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_card_of_the_shipped_model_names_where_it_is_published():
+    text = (ROOT / "model_card.md").read_text(encoding="utf-8")
+    card = complete_model_card(text, None, "me/mine", "v3")
+    assert "YOU/" not in card and "model-index" not in card
+
+
+@pytest.mark.parametrize(
+    ("seen", "sentence"),
+    [(True, "The model was trained on these persons"), (None, "trained on these persons is not known")],
+)
+def test_figures_that_say_nothing_about_new_people_are_not_ranked(trained, tmp_path, seen, sentence):
+    from train.publish import stage_model
+
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    evaluation = json.loads((trained / "evaluation.json").read_text()) | {"seen_in_training": seen}
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    stage_model(tmp_path, tmp_path / "staged", "you/name", "main")
+    card = (tmp_path / "staged" / "README.md").read_text()
+    assert sentence in card and "model-index" not in card

@@ -1,0 +1,269 @@
+"""The cards that the Hub shows: of a model, of a data set, of the page. They say what is known and what is not.
+
+config.json, training.json, evaluation.json ─ write_model_card ─→ README.md of the model
+README.md of `python -m train prepare`, rows ─ write_data_card ─→ README.md of the data set
+README.md of this project, a model's id ─ write_space_card ─→ README.md of the Space
+"""
+
+import re
+from collections.abc import Sequence
+
+from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, RepoCard
+
+from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
+
+from .tables import describe_detection, detail_table, false_alarm_table, overlap_table
+
+
+LICENSE = "apache-2.0"
+TAGS = ["medical-imaging", "brain-tumor", "mri", "unet"]
+REPORTED = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd", "zero_dice_rate")
+# Stands for the id of the model in the card that the project writes by hand.
+PLACEHOLDER = "YOU/brain-tumor-unet"
+
+MODEL_CARD = """---
+{front_matter}
+---
+
+# {title}
+
+Segments brain tumours on single MRI slices: a U-Net for 🤗 Transformers, trained with `python -m train fit`.
+
+**Not a medical device. For research and education.**
+
+## Use
+
+```python
+from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+where = {{"revision": "{revision}", "trust_remote_code": True}}  # better still, the hash of a commit that you have read
+processor = AutoImageProcessor.from_pretrained("{repo_id}", **where)
+model = AutoModelForSemanticSegmentation.from_pretrained("{repo_id}", **where).eval()
+
+outputs = model(**processor("slice.png", return_tensors="pt"))
+(mask,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[(height, width)])  # 1 where tumour is
+```
+
+The code that this runs lies beside the weights.
+
+## Model
+
+| | |
+|---|---|
+| network | U-Net, {block} blocks, {parameters:.2f} M parameters |
+| input | one slice of any size and depth; the processor makes it grey, fits it into {side}×{side} and standardises it |
+| output | `logits` [B, 2, H, W]: background (always 0) and tumour; probability above 0.5 is tumour |
+| weights | float16 safetensors; they load as float32 |
+| encoder started from | {initialization} |
+
+## Training
+
+{training}
+
+## Figures
+
+{figures}
+
+## Limits
+
+The network knows what its training slices show and nothing else: other sequences, scanners and diseases are outside,
+and so are slices without a tumour if it has seen none. No calibration has been fitted: a probability of 0.7 is not a
+70 % chance.
+"""
+
+SPACE_CARD = """---
+{front_matter}
+---
+
+# {title}
+
+Drop an MRI slice, see the tumour in colour, move the overlay's opacity, read the measurements. The weights are those of
+[{model_id}](https://huggingface.co/{model_id}): the variable `MODEL_ID` in the settings names them.
+
+**Not a medical device. For research and education.**
+
+Code: Apache-2.0. The slices in `examples/` are Jun Cheng's, CC BY 4.0: see `examples/ATTRIBUTION.md`.
+"""
+
+COLUMNS = """\
+| column | holds |
+|---|---|
+| `image` | the slice, at its own size and bit depth |
+| `mask` | tumour or not, in 1 bit, of the same size |
+| `slice` | its name |
+| `person_id` | whose slice it is, a string; empty if that is not known |
+| `tumor_type`, `plane` | strings |
+| `fold` | the fold in which it validates, or -1 |
+
+The pictures are embedded in Parquet files, one set for each split: {splits}.
+"""
+DATA_USE = """## Use
+
+```python
+from datasets import load_dataset
+
+slices = load_dataset("{repo_id}", split="train")  # columns image, mask, slice, person_id, …
+```
+
+```bash
+python -m train fit --data_dir {repo_id} --output_dir RUN --fold 0
+```
+"""
+
+
+# ---------------------------------------------------------------------------------------------------------------- model
+
+
+def write_model_card(
+    model: UNetForSemanticSegmentation,
+    processor: UNetImageProcessor,
+    record: dict | None,
+    evaluation: dict | None,
+    repo_id: str,
+    revision: str,
+    dataset_id: str | None = None,
+) -> str:
+    """A card that says of a model what its own files say.
+
+    Args:
+        model, processor: as they are published.
+        record: content of training.json; None if there is none.
+        evaluation: content of evaluation.json; None if there is none.
+        repo_id, revision: where it is published.
+        dataset_id: of the slices that it was trained and scored on, if they are on the Hub.
+    """
+    config = model.config
+    front_matter = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-segmentation",
+        license=LICENSE,
+        tags=TAGS,
+        base_model=_base_model(record),
+    )
+    text = MODEL_CARD.format(
+        front_matter=front_matter.to_yaml(),
+        title=repo_id.partition("/")[2],
+        repo_id=repo_id,
+        revision=revision,
+        block=config.block_type.replace("_", " "),
+        parameters=model.num_parameters() / 1e6,
+        side=processor.size["longest_edge"],
+        initialization=config.encoder_initialization,
+        training=_describe_training(record),
+        figures=_describe_figures(evaluation),
+    )
+    return complete_model_card(text, evaluation, repo_id, revision, dataset_id)
+
+
+def complete_model_card(
+    text: str, evaluation: dict | None, repo_id: str, revision: str, dataset_id: str | None = None
+) -> str:
+    """Fill in where a model is published, and what it scored, as the Hub reads it.
+
+    Args:
+        text: of the card; `PLACEHOLDER` in it, and `revision="main"`, are replaced.
+        evaluation, repo_id, revision, dataset_id: as in `write_model_card`.
+    """
+    text = text.replace(PLACEHOLDER, repo_id).replace('revision="main"', f'revision="{revision}"')
+    card = ModelCard(text, ignore_metadata_errors=False)
+    if dataset_id:
+        card.data.datasets = [dataset_id]
+    # Figures that do not hold for new people, or of which it is not known, must not be ranked beside those that do.
+    if evaluation and evaluation.get("seen_in_training") is False:
+        card.data.model_name = repo_id.partition("/")[2]
+        card.data.eval_results = _eval_results(evaluation, dataset_id)
+    return str(card)
+
+
+def _base_model(record: dict | None) -> str | None:
+    """The id on the Hub that a fine-tuning started from; the name of a folder means nothing to others."""
+    init_from = (record or {}).get("recipe", {}).get("init_from") or ""
+    return init_from if "/" in init_from else None
+
+
+def _describe_training(record: dict | None) -> str:
+    if record is None:
+        return "No record of the training lies beside these weights: what they were trained on is not known here."
+    slices, persons = record.get("training_slices"), record.get("training_persons")
+    amount = f"On {slices:,} slices of {persons:,} persons" if slices and persons else "On slices that were not counted"
+    return (
+        f"{amount}; fold {record.get('fold')} was held out. The recipe, the course of the validation and the versions "
+        "are in `training.json`."
+    )
+
+
+def _describe_figures(evaluation: dict | None) -> str:
+    if evaluation is None:
+        return "**This model has not been evaluated**: how good it is, is not known."
+    groups = {"all": evaluation["all"], **evaluation["by_tumor_type"]}
+    parts = [_describe_scored(evaluation), overlap_table(groups), detail_table(groups)]
+    if evaluation["false_alarms"]:
+        parts.append(false_alarm_table(evaluation["false_alarms"]))
+    parts += [describe_detection(evaluation["detection"]), "Intervals are 95 %, by bootstrap over persons."]
+    return "\n\n".join(parts)
+
+
+def _describe_scored(evaluation: dict) -> str:
+    figures, fold = evaluation["all"], evaluation["fold"]
+    folds = f"folds {', '.join(map(str, fold))}" if isinstance(fold, list) else f"fold {fold}"
+    scored = (
+        f"On {folds}, {figures['slices']:,} slices of {figures['persons']:,} persons, at {evaluation['resolution']} "
+        f"resolution, threshold {evaluation['threshold']:g}."
+    )
+    seen = evaluation.get("seen_in_training")
+    if seen:
+        return f"{scored} **The model was trained on these persons: the figures say nothing about new people.**"
+    if seen is None:
+        return f"{scored} **Whether the model was trained on these persons is not known.**"
+    return f"{scored} The model was not trained on these persons."
+
+
+def _eval_results(evaluation: dict, dataset_id: str | None) -> list[EvalResult]:
+    figures, fold = evaluation["all"], evaluation["fold"]
+    return [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=dataset_id or "not-on-the-hub",
+            dataset_name=dataset_id or "slices that are not on the Hub",
+            dataset_split=f"fold {fold}",
+            metric_type=name,
+            metric_name=name,
+            metric_value=round(figures[name], 4),
+        )
+        for name in REPORTED
+        if figures[name] is not None
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- data set, page
+
+
+def write_data_card(readme: str, repo_id: str, splits: Sequence[str]) -> str:
+    """The card of a prepared folder, with what is said of its files said of Parquet files; licence and origin stay.
+
+    Args:
+        readme: README.md of the folder.
+        repo_id: where it is published.
+        splits: names of the splits.
+    """
+    card = DatasetCard(readme)
+    card.data.configs = [
+        {
+            "config_name": "default",
+            "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits],
+        }
+    ]
+    columns = COLUMNS.format(splits=", ".join(f"`{split}`" for split in splits))
+    text = re.sub(r"^\| file \| holds \|\n(\|.*\n)+", lambda _: columns, str(card), flags=re.MULTILINE)
+    return re.sub(
+        r"^## Use\n.*?(?=^## |\Z)", lambda _: DATA_USE.format(repo_id=repo_id), text, flags=re.MULTILINE | re.DOTALL
+    )
+
+
+def write_space_card(readme: str, model_id: str, dataset_id: str | None) -> str:
+    """The front matter of this project's README, and which model the page shows."""
+    card = RepoCard(readme)
+    card.data["models"] = [model_id]
+    if dataset_id:
+        card.data["datasets"] = [dataset_id]
+    return SPACE_CARD.format(front_matter=card.data.to_yaml(), title=card.data["title"], model_id=model_id)
