@@ -92,13 +92,15 @@ class UNetResidualBlock(GradientCheckpointingLayer):
         self.conv1 = UNetConvLayer(config, in_width, width, stride=stride, act=act)
         self.conv2 = UNetConvLayer(config, width, width)
         changes_shape = stride != 1 or in_width != width
-        self.shortcut = (
-            UNetConvLayer(config, in_width, width, kernel_size=1, stride=stride) if changes_shape else nn.Identity()
-        )
+        self.shortcut = UNetConvLayer(config, in_width, width, kernel_size=1) if changes_shape else nn.Identity()
+        self.stride = stride
         self.act = ACT2FN[act]
 
     def forward(self, hidden_state: Tensor) -> Tensor:
-        return self.act(self.conv2(self.conv1(hidden_state)) + self.shortcut(hidden_state))
+        # The stride is taken here: torch 2.13's backward pass of a strided 1×1 convolution writes beyond its memory on
+        # CPUs (channels_last, few channels, odd batch).
+        shortcut = self.shortcut(hidden_state[..., :: self.stride, :: self.stride])
+        return self.act(self.conv2(self.conv1(hidden_state)) + shortcut)
 
 
 class UNetInvertedResidualBlock(GradientCheckpointingLayer):
