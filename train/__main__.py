@@ -42,12 +42,15 @@ def main(arguments: list[str]) -> int:
     except (ImportError, MemoryError, OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from where it can", file=sys.stderr)
+        return 130
 
 
 def _check(options: list[str]) -> int:
     from .check import check
 
-    parser = ArgumentParser(prog="python -m train check")
+    parser = ArgumentParser(prog="python -m train check", allow_abbrev=False)
     _add_source(parser)
     parser.add_argument("--out", help="folder for the report and its pictures")
     return 1 if check(**vars(parser.parse_args(options))) else 0
@@ -56,7 +59,7 @@ def _check(options: list[str]) -> int:
 def _prepare(options: list[str]) -> None:
     from .prepare import prepare
 
-    parser = ArgumentParser(prog="python -m train prepare")
+    parser = ArgumentParser(prog="python -m train prepare", allow_abbrev=False)
     _add_source(parser)
     parser.add_argument("--out", required=True, help="folder to write; it must not exist or be empty")
     prepare(**vars(parser.parse_args(options)))
@@ -79,14 +82,14 @@ def _evaluate(options: list[str]) -> None:
     from .evaluate import EvaluateArguments, evaluate
 
     usage = "python -m train evaluate --data_dir DATA --model RUN --fold K [options]"
-    parser = HfArgumentParser(EvaluateArguments, prog="python -m train evaluate", usage=usage)
+    parser = HfArgumentParser(EvaluateArguments, prog="python -m train evaluate", usage=usage, allow_abbrev=False)
     evaluate(*parser.parse_args_into_dataclasses(options))
 
 
 def _report(options: list[str]) -> None:
     from .report import report
 
-    parser = ArgumentParser(prog="python -m train report")
+    parser = ArgumentParser(prog="python -m train report", allow_abbrev=False)
     parser.add_argument(
         "evaluations", nargs="+", help="JSON files that evaluate or cv wrote; the others against the first"
     )

@@ -19,6 +19,7 @@ from datasets import Dataset
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from modeling_unet import InvalidImageError, read_image, read_mask
 from modeling_unet.overlay import draw_overlay, to_display
@@ -243,6 +244,8 @@ def _draw_persons(axes: Axes, slices: Dataset, types: list[str]) -> None:
     edges = np.arange(0, max(counts.values()) + step, step) + 0.5
     _draw_histogram(axes, edges, list(counts.values()), [type_of[person] for person in counts])
     axes.set(xlabel="slices", ylabel="persons")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _draw_areas(axes: Axes, percent: np.ndarray, types: list[str]) -> None:
@@ -253,7 +256,9 @@ def _draw_areas(axes: Axes, percent: np.ndarray, types: list[str]) -> None:
     filled = percent[percent > 0]
     _draw_histogram(axes, np.geomspace(0.9 * filled.min(), 1.1 * filled.max(), BINS + 1), percent, types)
     axes.set(xlabel="% of the slice (empty masks left out)", ylabel="slices", xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _write_instead(axes: Axes, text: str) -> None:

@@ -145,6 +145,10 @@ def cross_validate(options: list[str], output_dir: Path, gpus: list[str]) -> dic
 def _plan(options: list[str], output_dir: Path) -> list[FoldRun]:
     """The runs of all folds; whatever is wrong with the options or the data is found here, before any training."""
     parsed = parse_fit([*options, "--fold", "0", "--output_dir", str(output_dir)])
+    if parsed.trainer.push_to_hub:
+        raise ValueError(
+            "--push_to_hub would send every fold to one repository; publish the fold that you mean instead."
+        )
     slices = load_slices(parsed.data)
     data_options = as_options(asdict(parsed.data))
     runs = []

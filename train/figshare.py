@@ -55,7 +55,10 @@ class FigshareFiles(Source):
         """
         count = sum(1 for path in paths for _ in _mat_files(path))
         if not count:
-            raise DataError(f"{paths[0]} holds no files 1.mat, 2.mat, …, nor zips that do.")
+            raise DataError(
+                f"{paths[0]} holds no files 1.mat, 2.mat, … as figshare's zips do; a zip of images/ and masks/ has to "
+                "be unpacked."
+            )
         return cls(tuple(paths), count)
 
     def __len__(self) -> int:

@@ -77,7 +77,9 @@ def assign_folds(persons: list[str], tumor_types: list[str] | None = None, num_f
         raise DataError(f"--num_folds is {num_folds}; at least 2 are needed, one to validate and one to train.")
     counts = Counter(persons)
     if len(counts) < num_folds:
-        raise DataError(f"{num_folds} folds need at least {num_folds} persons; this data set has {len(counts)}.")
+        raise DataError(
+            f"{num_folds} folds need at least {num_folds} persons; this data set has {len(counts)}. Give --num_folds."
+        )
     type_of = _most_frequent_type(persons, tumor_types or [UNKNOWN] * len(persons))
     shuffled = np.random.default_rng(SPLIT_SEED).permutation(sorted(counts))
     sizes = [0] * num_folds

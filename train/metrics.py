@@ -164,7 +164,7 @@ def bootstrap_interval(values: Sequence[float], persons: Sequence[str]) -> tuple
     """95 % percentile interval of the mean over slices, persons drawn with replacement.
 
     Slices of one person are alike; drawing slices would make the interval far too narrow. Efron and Tibshirani 1993,
-    chapter 13.
+    chapter 13. Of one person alone there is none, and the interval is the mean twice.
     """
     names, person_index = np.unique(np.asarray(persons), return_inverse=True)
     sums = np.bincount(person_index, weights=np.asarray(values, dtype=float))

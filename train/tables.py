@@ -1,6 +1,5 @@
 """Figures as Markdown: for the terminal that `evaluate` prints to, and for `report.md`."""
 
-from collections.abc import Sequence
 
 
 NONE = "–"
@@ -8,7 +7,8 @@ NONE = "–"
 
 def format_table(report: dict) -> str:
     """The tables of an evaluation for a terminal: all slices and each tumour type, then slices without tumour."""
-    groups = {"all": report["all"], **report["by_tumor_type"]}
+    types = report["by_tumor_type"]
+    groups = {"all": report["all"], **(types if len(types) > 1 else {})}
     tables = [overlap_table(groups), detail_table(groups)]
     if report["false_alarms"]:
         tables.append(false_alarm_table(report["false_alarms"]))
@@ -22,7 +22,7 @@ def overlap_table(groups: dict[str, dict]) -> str:
     rows = {
         name: [
             *(str(figures["slices"]), str(figures["persons"])),
-            *(_number(figures["slice_dice"]), _interval(figures["slice_dice_interval"])),
+            *(_number(figures["slice_dice"]), _interval(figures, "slice_dice_interval")),
             *(_number(figures[column]) for column in ("person_dice", "pooled_dice", "slice_iou")),
             _percent(figures["zero_dice_rate"]),
         ]
@@ -37,7 +37,7 @@ def detail_table(groups: dict[str, dict]) -> str:
     header += ["lesion_sensitivity", "false_lesions_per_slice", "ece", "brier"]
     rows = {
         name: [
-            *(_number(figures["nsd"]), _interval(figures["nsd_interval"])),
+            *(_number(figures["nsd"]), _interval(figures, "nsd_interval")),
             *(_number(figures["hd95_median"], 1), str(figures["hd95_undefined"])),
             _number(figures["hd95_median_diagonal"], 1),
             *(_number(figures["lesion_sensitivity"], 3), _number(figures["false_lesions_per_slice"], 3)),
@@ -54,8 +54,8 @@ def false_alarm_table(false_alarms: list[dict]) -> str:
     rows = {
         f"a lesion of {figures['min_area_px']} px or more": [
             *(str(figures["slices"]), str(figures["persons"])),
-            *(_percent(figures["slice_rate"]), _percent_interval(figures["slice_rate_interval"])),
-            *(_percent(figures["person_rate"]), _percent_interval(figures["person_rate_interval"])),
+            *(_percent(figures["slice_rate"]), _percent_interval(figures, "slice_rate_interval")),
+            *(_percent(figures["person_rate"]), _percent_interval(figures, "person_rate_interval")),
         ]
         for figures in false_alarms
     }
@@ -101,9 +101,10 @@ def _percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.1f} %"
 
 
-def _interval(limits: Sequence[float]) -> str:
-    return "{:.3f}–{:.3f}".format(*limits)
+def _interval(figures: dict, name: str) -> str:
+    """A dash stands for the interval of a single person, which would look like certainty."""
+    return "{:.3f}–{:.3f}".format(*figures[name]) if figures["persons"] > 1 else NONE
 
 
-def _percent_interval(limits: Sequence[float]) -> str:
-    return "{:.1f}–{:.1f} %".format(*(100 * limit for limit in limits))
+def _percent_interval(figures: dict, name: str) -> str:
+    return "{:.1f}–{:.1f} %".format(*(100 * limit for limit in figures[name])) if figures["persons"] > 1 else NONE
