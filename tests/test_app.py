@@ -24,7 +24,8 @@ import app
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor, read_mask
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from modeling_unet.segmenter import Segmentation, TumorSegmenter
-from train.data import mask_hash, read_manifest
+from train.data import mask_hash
+from train.folds import read_manifest
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -62,8 +62,6 @@ def save_model(model: UNetForSemanticSegmentation, processor: UNetImageProcessor
                 f"The values of {', '.join(overflown[:3])} are not finite in float16: they lie beyond ±65504, or the "
                 "training diverged; the weights are not saved."
             )
-        # Saving names only the class that is saved; the bare network can be loaded from the same file.
-        half.config.auto_map = {"AutoModel": "modeling_unet.UNetModel"}
         half.save_pretrained(temporary)
         half.config.dtype = torch.float32
         half.config.save_pretrained(temporary)
