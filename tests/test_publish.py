@@ -18,6 +18,7 @@ from slices import write_data_set, write_persons
 from modeling_unet import TumorSegmenter
 from train.__main__ import main
 from train.cards import complete_model_card
+from train.files import write_json
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -238,8 +239,8 @@ def ended(hub, trained, published, prepared, killed, tmp_path_factory) -> dict[s
     changed.mkdir()
     for name in ("config.json", "model.safetensors", "preprocessor_config.json", "training.json", "curves.csv"):
         (changed / name).write_bytes((trained / name).read_bytes())
-    (changed / "evaluation.json").write_bytes((trained / "evaluation.json").read_bytes())
-    os.utime(changed / "evaluation.json", (0, 0))
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    write_json(changed / "evaluation.json", {**evaluation, "weights_sha256": "that of others"})
     model, data = ["model", str(trained)], ["dataset", str(prepared)]
     page = ["space", "--model_id", MODEL]
     dry = ["--dry_run"]

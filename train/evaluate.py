@@ -25,7 +25,7 @@ from modeling_unet.segmenter import DEFAULT_THRESHOLD
 from .calibration import Calibration, threshold_dice
 from .data import DataArguments, content_hash, load_slices
 from .figures import figures_of
-from .files import check_writable, read_json, write_whole
+from .files import check_writable, read_json, weights_hash, write_whole
 from .folds import split_fold
 from .metrics import LesionCounts, Overlap
 from .sources import as_file
@@ -78,9 +78,9 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     """Score, print the tables, and write `arguments.output` if it is given.
 
     Returns:
-        What was scored: `model`, `fold`, `seen_in_training` (None if the model does not say what it was trained on),
-        `resolution`, `threshold`; the figures of `figures.figures_of`; and `per_slice` and `per_negative`, one row for
-        each slice, from which those follow.
+        What was scored: `model`, `weights_sha256`, `fold`, `seen_in_training` (None if the model does not say what it
+        was trained on), `slices_sha256`, `resolution`, `threshold`; the figures of `figures.figures_of`; and
+        `per_slice` and `per_negative`, one row for each slice, from which those follow.
 
     Raises:
         DataError: the data set cannot be scored.
@@ -100,6 +100,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     report = {
         "model": str(arguments.model),
         "fold": arguments.fold,
+        "weights_sha256": weights_hash(Path(arguments.model)),
         "seen_in_training": seen_in_training,
         "slices_sha256": content_hash(scored),
         "resolution": "native",

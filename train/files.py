@@ -1,6 +1,7 @@
 """Whole files or none: everything is written to a temporary name beside its place and then renamed."""
 
 import copy
+import hashlib
 import json
 import os
 import tempfile
@@ -34,6 +35,12 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no mapping, as it should.")
     return content
+
+
+def weights_hash(folder: Path) -> str | None:
+    """SHA-256 of the weights in a model folder, in hexadecimal; None if there are none, as for the id of a model."""
+    path = folder / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def check_writable(path: Path, option: str) -> None:

@@ -33,7 +33,7 @@ from modeling_unet import TumorSegmenter
 from . import stranger
 from .cards import complete_model_card, write_data_card, write_model_card, write_space_card
 from .evaluate import write_evaluation
-from .files import read_json, save_model
+from .files import read_json, save_model, weights_hash
 from .hub import MAIN, check_repo_id, find_token, list_files, upload
 from .report import read_evaluation
 from .sources import DataError, open_source
@@ -154,14 +154,15 @@ def stage_model(folder: Path, staged: Path, repo_id: str, revision: str, dataset
 
 
 def _read_evaluation(folder: Path) -> dict | None:
-    """The evaluation of these weights, if there is one; an older one is of other weights."""
+    """The evaluation of these weights, if there is one."""
     path = folder / EVALUATION_FILE
     if not path.is_file():
         return None
-    if path.stat().st_mtime < (folder / "model.safetensors").stat().st_mtime:
-        logger.warning("%s is older than the weights and is left out; run evaluate --output again.", path)
+    evaluation = read_evaluation(path)
+    if evaluation.get("weights_sha256") != weights_hash(folder):
+        logger.warning("%s is of other weights and is left out; run evaluate --output again.", path)
         return None
-    return read_evaluation(path)
+    return evaluation
 
 
 def _draw_slice(path: Path) -> Path:

@@ -1,7 +1,5 @@
 """Figures as Markdown: for the terminal that `evaluate` prints to, and for `report.md`."""
 
-
-
 NONE = "–"
 
 
