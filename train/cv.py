@@ -24,16 +24,14 @@ from .arguments import as_options, parse_fit
 from .data import content_hash, load_slices
 from .evaluate import write_evaluation
 from .figures import figures_of
-from .files import read_json, write_json
+from .files import EVALUATION_FILE, RECORD_FILE, read_json, write_json
 from .folds import available_folds, split_fold
 from .sources import DataError
 from .tables import format_table, markdown_table
-from .trainer import RECORD_FILE
 
 
 logger = logging.getLogger(__name__)
 
-EVALUATION_FILE = "evaluation.json"
 OPTIONS_FILE = "cv.json"
 COUNTS = ("slices", "persons")
 FIGURES = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd", "zero_dice_rate")
@@ -235,6 +233,7 @@ async def run_command(command: list[str], gpu: str | None, log: Path | None) -> 
 
 def _put_together(evaluations: dict[int, dict], output_dir: Path) -> dict:
     first = next(iter(evaluations.values()))
+    seen = [evaluation["seen_in_training"] for evaluation in evaluations.values()]
     rows = [row for evaluation in evaluations.values() for row in evaluation["per_slice"]]
     by_fold = [
         {"fold": fold, **{name: evaluation["all"][name] for name in (*COUNTS, *FIGURES)}}
@@ -243,7 +242,7 @@ def _put_together(evaluations: dict[int, dict], output_dir: Path) -> dict:
     return {
         "model": str(output_dir),
         "fold": list(evaluations),
-        "seen_in_training": any(evaluation["seen_in_training"] for evaluation in evaluations.values()),
+        "seen_in_training": any(seen) if None not in seen else None,
         "resolution": first["resolution"],
         "threshold": first["threshold"],
         **figures_of(rows),

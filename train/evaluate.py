@@ -25,7 +25,7 @@ from modeling_unet.segmenter import DEFAULT_THRESHOLD
 from .calibration import Calibration, threshold_dice
 from .data import DataArguments, content_hash, load_slices
 from .figures import figures_of
-from .files import check_writable, read_json, weights_hash, write_whole
+from .files import RECORD_FILE, check_writable, read_json, weights_hash, write_whole
 from .folds import split_fold
 from .metrics import LesionCounts, Overlap
 from .sources import as_file
@@ -218,7 +218,7 @@ def _indented(value) -> str:
 
 def _is_seen_in_training(model: str, scored: Dataset) -> bool | None:
     """Whether any of the slices was trained on, by the record beside the weights; None without one."""
-    path = Path(model) / "training.json"
+    path = Path(model) / RECORD_FILE
     trained_on = read_json(path).get("trained_on") if path.is_file() else None
     if trained_on is None:
         return None

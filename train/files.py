@@ -12,6 +12,11 @@ import torch
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
 
+# In a folder of trained weights.
+RECORD_FILE = "training.json"  # what the run was, by `fit`
+EVALUATION_FILE = "evaluation.json"  # how it scored, by `evaluate` or `cv`
+
+
 def write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")

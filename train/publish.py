@@ -33,7 +33,7 @@ from modeling_unet import TumorSegmenter
 from . import stranger
 from .cards import complete_model_card, write_data_card, write_model_card, write_space_card
 from .evaluate import write_evaluation
-from .files import read_json, save_model, weights_hash
+from .files import EVALUATION_FILE, RECORD_FILE, read_json, save_model, weights_hash
 from .hub import MAIN, check_repo_id, find_token, list_files, upload
 from .report import read_evaluation
 from .sources import DataError, open_source
@@ -44,8 +44,6 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED_MODEL = ROOT / "weights" / "brain-tumor-unet"
 MODEL_CARD = ROOT / "model_card.md"
-RECORD_FILE = "training.json"
-EVALUATION_FILE = "evaluation.json"
 PICTURES = ("curves.csv", "curves.png", "predictions.png")
 ROWS = ("per_slice", "per_negative")  # of an evaluation: names of slices and persons, which stay at home
 # What of an earlier publication goes if this one has it no more; whatever else its owner put there stays.

@@ -44,7 +44,7 @@ from .checkpoints import find_newest_intact, keep_newest, seal
 from .curves import Prediction, pick_examples, write_curves, write_predictions
 from .data import AugmentedSlices, content_hash, load_slices, prepare_slices
 from .ema import ExponentialMovingAverage
-from .files import check_writable, read_json, save_model, write_json, write_whole
+from .files import RECORD_FILE, check_writable, read_json, save_model, write_json, write_whole
 from .folds import fold_indices
 from .hub import check_token, find_token
 from .metrics import Overlap
@@ -58,7 +58,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_ARCHITECTURE = "efficientnet-lite0"
 EMA_FILE = "ema.safetensors"
 EPOCH_MEANS_FILE = "epoch_means.safetensors"
-RECORD_FILE = "training.json"
 MASK_DIGITS = 8  # hexadecimal; a slice shares them with one of 2,000 by chance once in two million
 BEST_FOLDER = "best"
 # What a recipe does not repeat: where things lay, who ran it, and what follows from the machine.
