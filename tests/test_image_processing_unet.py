@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
-from modeling_unet.image_processing_unet import to_grayscale
+from modeling_unet.image_processing_unet import NonBinaryMaskError, to_grayscale
 
 
 SIDE = 64  # of the network's input here
@@ -158,6 +158,16 @@ class TestAcceptedKinds:
         # JPEG at quality 100 rounds every pixel to a step of one or two in 255.
         tolerance = 0.05 if b"JFIF" in path.read_bytes() else 1e-4
         assert_close(prepare(path_type(path)), prepare(HEAD), rtol=0, atol=tolerance)
+
+    @pytest.mark.parametrize("name", [None, "slice.png"])
+    def test_an_open_file_is_read_as_its_path_would_be(self, name):
+        file = io.BytesIO(encode(Image.fromarray(HEAD), "PNG"))
+        np.testing.assert_array_equal(read_image(file), HEAD)
+        damaged = io.BytesIO(file.getvalue()[:-400])
+        if name:
+            damaged.name = f"somewhere/{name}"
+        with pytest.raises(InvalidImageError, match=f"^{name or 'file'}: the image is truncated"):
+            read_image(damaged)
 
     @pytest.mark.parametrize(
         "image",
@@ -396,6 +406,13 @@ class TestMasks:
     def test_all_of_one_value_is_empty_or_full(self, value):
         mask = read_mask(np.full((20, 20), value))
         assert mask.all() if value else not mask.any()
+
+    def test_with_a_threshold_any_values_are_taken(self):
+        soiled = np.where(np.eye(32, dtype=bool), 250, 3).astype(np.uint8)
+        with pytest.raises(NonBinaryMaskError):
+            read_mask(soiled)
+        np.testing.assert_array_equal(read_mask(soiled, threshold=127), np.eye(32, dtype=bool))
+        np.testing.assert_array_equal(read_mask(np.full((32, 32), 127, np.uint8), threshold=127), np.zeros((32, 32)))
 
     @pytest.mark.parametrize(
         ("values", "shown"),
@@ -680,7 +697,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         "source",
-        [None, 3, b"bytes", [[1, 2], [3, 4]], {"image": HEAD}, io.BytesIO()],
+        [None, 3, b"bytes", [[1, 2], [3, 4]], {"image": HEAD}],
         ids=lambda source: type(source).__name__,
     )
     def test_anything_else_is_refused_by_its_type(self, source):

@@ -221,8 +221,7 @@ def test_the_last_intact_checkpoint_is_never_deleted_before_the_next_is_whole(fo
 
     seal = trainer.seal
     monkeypatch.setattr(trainer, "seal", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fit(folder, tmp_path, "--num_train_epochs", "3", "--save_total_limit", "1")
+    assert fit(folder, tmp_path, "--num_train_epochs", "3", "--save_total_limit", "1") == 130
     assert (tmp_path / "checkpoint-8" / "checksums.json").is_file()
 
 

@@ -34,6 +34,7 @@ def test_the_folder_holds_a_model_and_no_code(shipped_weights):
         "model.safetensors",
         "preprocessor_config.json",
         "training.json",
+        "evaluation.json",
     }
     assert (shipped_weights / "model.safetensors").stat().st_size < 16 * 2**20
     assert "auto_map" not in json.loads((shipped_weights / "config.json").read_text())
