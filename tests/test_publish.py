@@ -14,6 +14,7 @@ from huggingface_hub import DatasetCard, ModelCard
 from PIL import Image
 from safetensors.torch import load_file
 from slices import write_data_set, write_persons
+from tiny import TINY
 
 from modeling_unet import TumorSegmenter
 from train.__main__ import main
@@ -23,14 +24,6 @@ from train.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
-TINY = {
-    "block_type": "residual",
-    "stem_width": 4,
-    "widths": [8, 16],
-    "depths": [1, 1],
-    "strides": [2, 2],
-    "decoder_widths": [8, 8],
-}
 MODEL, DATA, SPACE, PUSHED = "you/tiny", "you/slices", "you/page", "you/pushed"
 INITIAL = {".gitattributes"}  # what a new repository holds
 

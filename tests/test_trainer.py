@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from slices import write_data_set, write_persons
+from tiny import TINY
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
@@ -28,14 +29,6 @@ from train.trainer import SegmentationTrainer
 
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = {
-    "block_type": "residual",
-    "stem_width": 4,
-    "widths": [8, 16],
-    "depths": [1, 1],
-    "strides": [2, 2],
-    "decoder_widths": [8, 8],
-}
 # Batch statistics depend on how a batch is divided; these do not.
 WITHOUT_BATCH_STATISTICS = ("--config", json.dumps({**TINY, "norm": "group", "norm_groups": 2}))
 EVERY_STEP = ("--logging_steps", "1", "--lr_scheduler_type", "constant", "--warmup_steps", "0")

@@ -1,6 +1,17 @@
-"""A U-Net small enough for a test."""
+"""U-Nets small enough for a test."""
 
 from modeling_unet import UNetConfig
+
+
+# What leaves little of `UNetConfig.resnet34`, as for `--config`.
+TINY = {
+    "block_type": "residual",
+    "stem_width": 4,
+    "widths": [8, 16],
+    "depths": [1, 1],
+    "strides": [2, 2],
+    "decoder_widths": [8, 8],
+}
 
 
 def tiny_config(**changes) -> UNetConfig:
