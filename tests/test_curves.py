@@ -101,6 +101,13 @@ def test_equal_dice_keep_the_order_of_the_slices():
     assert pick_examples([0.0] * 6, per_row=1) == {"best": [0], "median": [2], "worst": [5]}
 
 
+def test_a_row_shows_different_persons_as_far_as_there_are():
+    dice = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    persons = ["a", "a", "b", "c", "c", "c", "d", "d", "d"]
+    assert pick_examples(dice, persons, per_row=2) == {"best": [0, 2], "median": [4, 6], "worst": [5, 8]}
+    assert pick_examples(dice, ["a"] * 9, per_row=2) == {"best": [0, 1], "median": [3, 4], "worst": [7, 8]}
+
+
 @pytest.mark.parametrize("count", range(15))
 def test_no_slice_is_picked_twice(count):
     dice = np.random.default_rng(count).random(count).tolist()

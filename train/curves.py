@@ -131,11 +131,14 @@ class Prediction:
         return Overlap.of(self.predicted, self.truth).dice
 
 
-def pick_examples(dice: Sequence[float], per_row: int = EXAMPLES_PER_ROW) -> dict[str, list[int]]:
+def pick_examples(
+    dice: Sequence[float], persons: Sequence[str] | None = None, per_row: int = EXAMPLES_PER_ROW
+) -> dict[str, list[int]]:
     """Choose which slices to show, each at most once: the `per_row` best, median and worst by Dice.
 
     Args:
         dice: one number per slice.
+        persons: whose slices they are; a row shows one slice of a person, as far as there are enough persons.
         per_row: fewer are chosen where there are not enough slices for three full rows.
 
     Returns:
@@ -143,9 +146,20 @@ def pick_examples(dice: Sequence[float], per_row: int = EXAMPLES_PER_ROW) -> dic
     """
     order = sorted(range(len(dice)), key=lambda index: -dice[index])
     per_row = min(per_row, max(1, len(order) // 3))
-    best, middle, worst = order[:per_row], order[per_row:-per_row], order[per_row:][-per_row:]
-    start = (len(middle) - per_row) // 2
-    return {"best": best, "median": middle[start:][:per_row], "worst": worst}
+    place = {index: place for place, index in enumerate(order)}
+    from_the_middle = sorted(order, key=lambda index: abs(place[index] - (len(order) - 1) / 2))
+    rows, taken = {}, set()
+    for title, candidates in (("best", order), ("worst", order[::-1]), ("median", from_the_middle)):
+        left = [index for index in candidates if index not in taken]
+        rows[title] = sorted(_of_different_persons(left, persons or range(len(dice)))[:per_row], key=place.get)
+        taken.update(rows[title])
+    return {title: rows[title] for title in ("best", "median", "worst")}
+
+
+def _of_different_persons(indices: list[int], persons: Sequence) -> list[int]:
+    """The first slice of every person, in the order given, then all others."""
+    first = set({persons[index]: index for index in reversed(indices)}.values())
+    return sorted(indices, key=lambda index: index not in first)
 
 
 def write_predictions(samples: dict[str, list[Prediction]], path: Path) -> None:

@@ -508,7 +508,7 @@ def _write_sheet(trainer: SegmentationTrainer, validation: Dataset, path: Path) 
     """Segment the best, median and worst validation slices at their own size, and draw them."""
     segmenter = TumorSegmenter.from_pretrained(path.parent, device=trainer.args.device)
     samples = {}
-    for title, indices in pick_examples(trainer.validation_dice).items():
+    for title, indices in pick_examples(trainer.validation_dice, validation["person_id"]).items():
         rows = [validation[index] for index in indices]
         found = segmenter.batch([as_file(row["image"]) for row in rows])
         samples[title] = [
