@@ -230,20 +230,8 @@ def publish_dataset(
     check_repo_id("--repo_id", repo_id)
     with tempfile.TemporaryDirectory() as temporary:
         stage_dataset(Path(folder), Path(temporary), repo_id)
-        if dry_run:
-            _list(Path(temporary), repo_id)
-            return None
-        commit = upload(
-            Path(temporary),
-            repo_id,
-            "dataset",
-            message="Publish the data set",
-            token=find_token(token),
-            private=private,
-            replaces=DATA_REPLACES,
-        )
-    _announce(commit)
-    return commit
+        what = {"repo_type": "dataset", "message": "Publish the data set", "replaces": DATA_REPLACES}
+        return _send(Path(temporary), repo_id, private, token, dry_run, **what)
 
 
 def stage_dataset(folder: Path, staged: Path, repo_id: str) -> None:
@@ -251,7 +239,8 @@ def stage_dataset(folder: Path, staged: Path, repo_id: str) -> None:
     for name in ("metadata.jsonl", "README.md"):
         if not (folder / name).is_file():
             raise DataError(f"{folder} holds no {name}; name a folder that `python -m train prepare` wrote.")
-    open_source(folder).verify()
+    if problems := [raw.problem for raw in open_source(folder) if raw.problem]:
+        raise DataError(f"{folder} is not what `python -m train prepare` wrote any more. {problems[0]}")
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
     splits = sorted({row["split"] for row in rows}, key=["train", "example", "test"].index)
     (staged / "data").mkdir(parents=True)
@@ -304,21 +293,8 @@ def publish_space(
     check_repo_id("--model_id", model_id)
     with tempfile.TemporaryDirectory() as temporary:
         stage_space(Path(temporary), model_id, dataset_id)
-        if dry_run:
-            _list(Path(temporary), repo_id)
-            return None
-        commit = upload(
-            Path(temporary),
-            repo_id,
-            "space",
-            message="Publish the page",
-            token=find_token(token),
-            private=private,
-            replaces=SPACE_REPLACES,
-            variables={"MODEL_ID": model_id},
-        )
-    _announce(commit)
-    return commit
+        what = {"repo_type": "space", "message": "Publish the page", "replaces": SPACE_REPLACES}
+        return _send(Path(temporary), repo_id, private, token, dry_run, **what, variables={"MODEL_ID": model_id})
 
 
 def stage_space(staged: Path, model_id: str, dataset_id: str | None = None) -> None:
@@ -358,6 +334,15 @@ def main(options: list[str]) -> None:
     arguments = vars(parser.parse_args(options))
     datasets.disable_progress_bars()
     arguments.pop("publish")(**arguments)
+
+
+def _send(staged: Path, repo_id: str, private: bool, token: str | None, dry_run: bool, **what) -> CommitInfo | None:
+    if dry_run:
+        _list(staged, repo_id)
+        return None
+    commit = upload(staged, repo_id, token=find_token(token), private=private, **what)
+    _announce(commit)
+    return commit
 
 
 def _list(staged: Path, repo_id: str) -> None:
