@@ -135,3 +135,16 @@ def test_a_logger_that_is_not_installed_is_named(monkeypatch):
 def test_synchronized_batch_statistics_need_gpus():
     with pytest.raises(ValueError, match="--sync_batch_norm needs GPUs"):
         FitArguments(output_dir="OUT", sync_batch_norm=True, use_cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "Give --fold K, the fold that validates, or --all_persons true"),
+        (["--fold", "0", "--all_persons", "true"], "Give --fold K"),
+        (["--fold", "0", "--calibration", "RUN"], "--calibration is for --all_persons true"),
+    ],
+)
+def test_either_one_fold_validates_or_all_persons_train(options, message):
+    with pytest.raises(ValueError, match=message):
+        parse_fit([*REQUIRED[:4], *options])

@@ -11,6 +11,7 @@ from slices import write_data_set, write_persons
 from tiny import tiny_config
 
 from modeling_unet import Segmentation, TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor, read_image
+from modeling_unet.comparison import Overlap
 from modeling_unet.overlay import to_display
 from train.__main__ import main
 from train.calibration import Calibration
@@ -18,7 +19,7 @@ from train.data import DataArguments, load_slices
 from train.evaluate import EvaluateArguments, evaluate, score_slice
 from train.figures import figures_of
 from train.files import save_model, write_json
-from train.metrics import LesionCounts, Overlap
+from train.metrics import LesionCounts
 
 
 class BrightPixels:

@@ -1,12 +1,12 @@
-import cv2
 import numpy as np
 import pytest
+from masks import box, mask, random_masks
 
+from modeling_unet.comparison import Overlap
 from modeling_unet.segmenter import find_lesions
 from train.calibration import THRESHOLDS, Calibration, threshold_dice
 from train.metrics import (
     LesionCounts,
-    Overlap,
     bootstrap_interval,
     detection_rates,
     paired_interval,
@@ -14,150 +14,11 @@ from train.metrics import (
     person_mean,
     pooled_dice,
     summarize,
+    summarize_hd95,
 )
-from train.surface import hd95, nsd, summarize_hd95, surface_distances
-
-
-GRID = (512, 512)  # where the lengths in the metrics' definitions are pixels
-
-
-def mask(text: str) -> np.ndarray:
-    return np.array([[character == "#" for character in row] for row in text.split()])
-
-
-def box(rows: slice, columns: slice, side: int = 64) -> np.ndarray:
-    result = np.zeros((side, side), bool)
-    result[rows, columns] = True
-    return result
 
 
 EMPTY = mask(".... ....")
-
-
-# Overlap
-
-
-@pytest.mark.parametrize(
-    ("predicted", "true", "dice", "iou"),
-    [
-        ("##.. ....", "##.. ....", 1.0, 1.0),
-        ("##.. ....", ".##. ....", 2 * 1 / 4, 1 / 3),
-        ("#### ....", "##.. ##..", 2 * 2 / 8, 2 / 6),
-        ("##.. ....", "..## ....", 0.0, 0.0),
-        (".... ....", "##.. ....", 0.0, 0.0),
-        ("##.. ....", ".... ....", 0.0, 0.0),
-        (".... ....", ".... ....", 1.0, 1.0),
-    ],
-)
-def test_overlap_by_hand(predicted, true, dice, iou):
-    overlap = Overlap.of(mask(predicted), mask(true))
-    assert overlap.dice == pytest.approx(dice)
-    assert overlap.iou == pytest.approx(iou)
-
-
-@pytest.mark.parametrize("counts", [Overlap, LesionCounts])
-def test_masks_must_agree_in_shape_and_be_boolean(counts):
-    with pytest.raises(ValueError, match=r"\(2, 4\).*\(1, 4\)"):
-        counts.of(EMPTY, EMPTY[:1])
-    with pytest.raises(ValueError, match="uint8"):
-        counts.of(EMPTY.astype(np.uint8), EMPTY)
-
-
-# Surfaces
-
-
-def test_surface_metrics_by_hand():
-    """Two squares of 4 × 4 px, one 3 px beside the other.
-
-    Each surface is a ring of 12 px. The rings share a column (4 px at distance 0); then come 2 px at 1, 2 px at 2 and
-    the far column, 4 px at 3.
-    """
-    predicted, true = box(np.s_[2:6], np.s_[5:9]), box(np.s_[2:6], np.s_[2:6])
-    distances = surface_distances(predicted, true)
-    expected = [0] * 4 + [1] * 2 + [2] * 2 + [3] * 4
-    assert sorted(distances[0]) == sorted(distances[1]) == expected
-    assert hd95(distances) == 3
-    assert nsd(distances, GRID) == pytest.approx(8 / 12)
-
-
-def test_tolerance_grows_with_the_longer_side():
-    distances = np.array([0.0, 1.0, 2.0, 3.0]), np.array([4.0])
-    assert nsd(distances, (256, 128)) == pytest.approx(2 / 5)
-    assert nsd(distances, (512, 128)) == pytest.approx(3 / 5)
-    assert nsd(distances, (512, 1024)) == 1
-
-
-def test_the_percentile_is_taken_of_both_directions_together():
-    true = box(np.s_[0:1], np.s_[0:10])
-    predicted = true | box(np.s_[10:11], np.s_[0:1])
-    # 10 zeros back, 10 zeros and a 10 there: place 19 of 0 … 20 is a zero. Of the way there alone it would be 5.
-    assert hd95(surface_distances(predicted, true)) == 0
-    assert np.percentile(surface_distances(predicted, true)[0], 95) == 5
-
-
-def test_distances_are_euclidean_and_exact():
-    pixels = np.argwhere(random_masks()[0][0])
-    corner = np.zeros((48, 80), bool)
-    corner[0, 0] = True
-    _, there = surface_distances(corner, random_masks()[0][0])
-    assert set(np.rint(there**2)) <= set((pixels**2).sum(axis=1))
-    np.testing.assert_allclose(there, np.sqrt(np.rint(there**2)), rtol=1e-7)
-    (way,), (way_back,) = surface_distances(box(np.s_[0:1], np.s_[0:1]), box(np.s_[3:4], np.s_[4:5]))
-    assert way == way_back == 5
-
-
-def test_the_border_of_the_slice_is_surface():
-    full = np.ones((5, 5), bool)
-    assert len(surface_distances(full, full)[0]) == 16
-
-
-@pytest.mark.parametrize(
-    ("predicted", "true", "distance", "dice"),
-    [
-        ("#... ....", ".... ....", None, 0),
-        (".... ....", "#... ....", None, 0),
-        (".... ....", ".... ....", 0, 1),
-        ("#... ....", "#... ....", 0, 1),
-    ],
-)
-def test_surface_metrics_of_empty_masks(predicted, true, distance, dice):
-    distances = surface_distances(mask(predicted), mask(true))
-    assert hd95(distances) == distance
-    assert nsd(distances, GRID) == dice
-
-
-def test_an_undefined_distance_counts_as_the_diagonal_beside_the_median():
-    figures = summarize_hd95([2.0, None, 4.0, None, None], [(30, 40)] * 5)
-    assert figures == {"hd95_median": 3.0, "hd95_undefined": 3, "hd95_median_diagonal": 50.0}
-    assert summarize_hd95([None], [(30, 40)])["hd95_median"] is None
-
-
-def random_masks() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of blotches, some of them cut off by the border, the second a distorted copy of the first."""
-    rng = np.random.default_rng(0)
-    pairs = []
-    for _ in range(12):
-        noise = cv2.GaussianBlur(rng.normal(size=(48, 80)), (0, 0), 4)
-        other = noise + cv2.GaussianBlur(rng.normal(size=noise.shape), (0, 0), 3) / 2
-        pairs.append((noise > noise.std(), other > noise.std()))
-    return pairs
-
-
-@pytest.mark.filterwarnings("ignore:.*monai:FutureWarning")
-def test_surface_metrics_agree_with_monai():
-    import torch
-    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
-
-    for predicted, true in random_masks():
-        batch = [torch.from_numpy(array)[None, None].float() for array in (predicted, true)]
-        distances = surface_distances(predicted, true)
-        (theirs,) = compute_surface_dice(*batch, class_thresholds=[2.0], include_background=True)
-        assert nsd(distances, GRID) == pytest.approx(theirs.item(), abs=1e-6)
-        (maximum,) = compute_hausdorff_distance(*batch, include_background=True)
-        assert max(map(np.max, distances)) == pytest.approx(maximum.item(), rel=1e-6)
-        (directed,) = compute_hausdorff_distance(*batch, include_background=True, percentile=95)
-        assert max(np.percentile(way, 95) for way in distances) == pytest.approx(directed.item(), rel=1e-5)
-        assert hd95(distances) <= directed.item() + 1e-4
 
 
 # Lesions
@@ -307,3 +168,9 @@ def test_what_is_hard_for_both_cancels_out_of_a_paired_interval():
     assert paired_interval(first, first + 0.1, persons) == pytest.approx((0.1, 0.1))
     low, high = paired_interval(first, first[::-1], persons)
     assert low < 0 < high
+
+
+def test_an_undefined_distance_counts_as_the_diagonal_beside_the_median():
+    figures = summarize_hd95([2.0, None, 4.0, None, None], [(30, 40)] * 5)
+    assert figures == {"hd95_median": 3.0, "hd95_undefined": 3, "hd95_median_diagonal": 50.0}
+    assert summarize_hd95([None], [(30, 40)])["hd95_median"] is None

@@ -19,12 +19,12 @@ from tiny import TINY
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
+from modeling_unet.comparison import Overlap
 from train import trainer
 from train.__main__ import main
 from train.arguments import FitArguments, parse_fit
 from train.ema import ExponentialMovingAverage
 from train.files import save_model, write_json
-from train.metrics import Overlap
 from train.trainer import SegmentationTrainer
 
 
@@ -81,7 +81,7 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("trained")
-    schedule = ("--num_train_epochs", "24", "--learning_rate", "1e-2", "--ema_decay", "0.9")
+    schedule = ("--num_train_epochs", "24", "--learning_rate", "1e-2", "--ema_decay", "0.9", "--seed", "1")
     assert fit(folder, run, *schedule, "--save_strategy", "steps", "--save_steps", "90") == 0
     return run
 
@@ -164,6 +164,36 @@ def test_saved_weights_are_the_average(trained):
     name = "unet.encoder.stem.0.weight"
     torch.testing.assert_close(saved[name], average[name].half())
     assert not torch.equal(saved[name], raw[name].half())
+
+
+# All persons
+
+
+@pytest.fixture(scope="module")
+def on_all(folder, trained, tmp_path_factory) -> Path:
+    """Trained on every fold, with the calibration of a fold's model."""
+    donor, run = tmp_path_factory.mktemp("donor"), tmp_path_factory.mktemp("on_all")
+    write_json(donor / "training.json", {"calibration": {"scale": 0.5, "shift": 0.25}})
+    options = fit_options(folder, run, "--num_train_epochs", "2", "--calibration", str(donor))
+    fold = options.index("--fold")
+    assert main([*options[:fold], "--all_persons", "true", *options[fold + 2 :]]) == 0
+    return run
+
+
+def test_every_person_trains_and_nobody_validates(on_all):
+    record = json.loads((on_all / "training.json").read_text())
+    assert (record["fold"], record["training_slices"], record["training_persons"]) == (None, 20, 10)
+    assert record["validation"] == [] and not (on_all / "best").exists()
+    lines = (on_all / "curves.csv").read_text().splitlines()
+    assert len(lines) == 3 and (on_all / "curves.png").is_file()
+
+
+def test_the_calibration_of_a_fold_is_in_the_weights(on_all):
+    newest = max(on_all.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    average, saved = load_file(newest / "ema.safetensors"), weights_of(on_all)
+    torch.testing.assert_close(saved["head.weight"].float(), average["head.weight"] / 2, rtol=2e-3, atol=1e-4)
+    torch.testing.assert_close(saved["head.bias"].float(), average["head.bias"] / 2 + 0.25, rtol=2e-3, atol=1e-4)
+    assert json.loads((on_all / "training.json").read_text())["calibration"] == {"scale": 0.5, "shift": 0.25}
 
 
 # Resuming

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSemanticSegmentation
 
 from modeling_unet import TumorSegmenter, read_mask
-from train.metrics import Overlap
+from modeling_unet.comparison import Overlap
 
 
 ROOT = Path(__file__).resolve().parents[1]

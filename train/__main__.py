@@ -17,6 +17,7 @@ commands, in the order of use:
   fit        train on all folds but one
   cv         train and score every fold, and put the scores together
   evaluate   score a trained model on the persons of a fold
+  calibrate  make the probabilities of a trained model mean what they say
   report     tables and figures of an evaluation, and a paired comparison of several
   publish    a trained model, a prepared data set or the demo, to the Hugging Face Hub
 
@@ -86,6 +87,14 @@ def _evaluate(options: list[str]) -> None:
     evaluate(*parser.parse_args_into_dataclasses(options))
 
 
+def _calibrate(options: list[str]) -> None:
+    from .calibrate import CalibrateArguments, calibrate
+
+    usage = "python -m train calibrate --data_dir DATA --model RUN --fold K --output_dir CALIBRATED [options]"
+    parser = HfArgumentParser(CalibrateArguments, prog="python -m train calibrate", usage=usage, allow_abbrev=False)
+    calibrate(*parser.parse_args_into_dataclasses(options))
+
+
 def _report(options: list[str]) -> None:
     from .report import report
 
@@ -116,6 +125,7 @@ COMMANDS = {
     "fit": _fit,
     "cv": _cv,
     "evaluate": _evaluate,
+    "calibrate": _calibrate,
     "report": _report,
     "publish": _publish,
 }

@@ -22,6 +22,8 @@ from modeling_unet import UNetConfig
 from .augmentation import Augmentation
 from .data import DataArguments
 from .hub import check_repo_id
+from .precision import has_fast_bfloat16
+from .synthesis import Synthesis
 
 
 ARCHITECTURES = {
@@ -32,14 +34,22 @@ ARCHITECTURES = {
 METRICS = ("dice_at_network_size", "iou_at_network_size")  # that name the best epoch
 RECIPES = Path(__file__).with_name("recipes")
 DEFAULT_RECIPE = "default"
-USAGE = "python -m train fit --data_dir DATA --output_dir RUN --fold K [--recipe NAME] [options]"
+USAGE = "python -m train fit --data_dir DATA --output_dir RUN (--fold K | --all_persons true) [--recipe NAME] [options]"
 
 
 @dataclass
 class RunArguments:
     """One run: the fold that it leaves out, the network, and what that starts from."""
 
-    fold: int = field(metadata={"help": "The fold that validates; the others train."})
+    fold: int | None = field(default=None, metadata={"help": "The fold that validates; the others train."})
+    all_persons: bool = field(
+        default=False,
+        metadata={"help": "Train on every fold: for weights to share, of a recipe whose figures are known from folds."},
+    )
+    calibration: str | None = field(
+        default=None,
+        metadata={"help": "Model folder that calibrate wrote for a fold of the same recipe; for --all_persons."},
+    )
     recipe: str = field(
         default=DEFAULT_RECIPE,
         metadata={"help": "default, fast-cpu, notebook, a YAML file, or the training.json of a run to repeat."},
@@ -67,6 +77,12 @@ class RunArguments:
         metadata={"help": "Longest edge in pixels that the network sees; by default 256, or as in --init_from."},
     )
     augment: bool = field(default=True, metadata={"help": "Change the training slices at random, anew in every epoch."})
+
+    def __post_init__(self):
+        if (self.fold is None) != self.all_persons:
+            raise ValueError("Give --fold K, the fold that validates, or --all_persons true to train on every fold.")
+        if self.calibration is not None and not self.all_persons:
+            raise ValueError("--calibration is for --all_persons true; with --fold, run calibrate after the training.")
 
 
 @dataclass
@@ -151,19 +167,12 @@ class FitOptions(NamedTuple):
 
     data: DataArguments
     run: RunArguments
+    synthesis: Synthesis
     augmentation: Augmentation
     trainer: FitArguments
 
 
-_GROUPS = (DataArguments, RunArguments, Augmentation, FitArguments)
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether the machine computes in bfloat16 natively: a GPU that does, or a CPU with AMX or AVX-512 BF16."""
-    if torch.accelerator.is_available():
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch we accept
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+_GROUPS = (DataArguments, RunArguments, Synthesis, Augmentation, FitArguments)
 
 
 def parse_fit(options: list[str]) -> FitOptions:

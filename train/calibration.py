@@ -10,7 +10,8 @@ from dataclasses import astuple, dataclass
 import cv2
 import numpy as np
 
-from .metrics import Overlap, bounding_window, scaled
+from modeling_unet.comparison import Overlap
+from modeling_unet.surface import bounding_window, scaled
 
 
 NUM_BINS = 15
@@ -45,7 +46,7 @@ class Calibration:
             probability: float [H, W], 0 … 1.
             true: bool [H, W].
         """
-        region = _dilated(true, scaled(REGION_MARGIN, true.shape))
+        region = evaluation_region(true)
         probability, true = probability[region].astype(float), true[region]
         bins = np.minimum((probability * NUM_BINS).astype(int), NUM_BINS - 1)
         sums = [np.bincount(bins, weights, minlength=NUM_BINS).tolist() for weights in (None, probability, true)]
@@ -92,6 +93,11 @@ class Calibration:
                 zip(self.pixels, self.probability, self.tumor, strict=True)
             )
         ]
+
+
+def evaluation_region(true: np.ndarray) -> np.ndarray:
+    """What calibration is measured on, bool [H, W]: the truth and the pixels within 15 px of it (512-px grid)."""
+    return _dilated(true, scaled(REGION_MARGIN, true.shape))
 
 
 def threshold_dice(probability: np.ndarray, true: np.ndarray) -> list[float]:

@@ -67,8 +67,7 @@ The code that this runs lies beside the weights.
 ## Limits
 
 The network knows what its training slices show and nothing else: other sequences, scanners and diseases are outside,
-and so are slices without a tumour if it has seen none. No calibration has been fitted: a probability of 0.7 is not a
-70 % chance.
+and so are slices without a tumour if it has seen none. {calibration}
 """
 
 SPACE_CARD = """---
@@ -150,6 +149,7 @@ def write_model_card(
         side=processor.size["longest_edge"],
         initialization=config.encoder_initialization,
         training=_describe_training(record),
+        calibration=_describe_calibration(record),
         figures=_describe_figures(evaluation),
     )
     return complete_model_card(text, evaluation, repo_id, revision, dataset_id)
@@ -185,11 +185,18 @@ def _describe_training(record: dict | None) -> str:
     if record is None:
         return "No record of the training lies beside these weights: what they were trained on is not known here."
     slices, persons = record.get("training_slices"), record.get("training_persons")
+    held_out = "nobody was held out" if record.get("fold") is None else f"fold {record['fold']} was held out"
     amount = f"On {slices:,} slices of {persons:,} persons" if slices and persons else "On slices that were not counted"
-    return (
-        f"{amount}; fold {record.get('fold')} was held out. The recipe, the course of the validation and the versions "
-        "are in `training.json`."
-    )
+    return f"{amount}; {held_out}. The recipe, the course of the validation and the versions are in `training.json`."
+
+
+def _describe_calibration(record: dict | None) -> str:
+    if platt := (record or {}).get("calibration"):
+        return (
+            "Its probabilities are calibrated on persons of the fold that was held out: scale "
+            f"{platt['scale']:.3f} and shift {platt['shift']:+.3f} of the logits are in the weights of its head."
+        )
+    return "No calibration has been fitted: a probability of 0.7 is not a 70 % chance."
 
 
 def _describe_figures(evaluation: dict | None) -> str:

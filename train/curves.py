@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from modeling_unet.comparison import Overlap
 from modeling_unet.overlay import draw_overlay
 
 from .files import write_whole
-from .metrics import Overlap
 from .style import BLUE, PREDICTION_COLOR, TRUTH_COLOR, VERMILION, write_figure
 
 

@@ -2,7 +2,7 @@
 
     source ─ scan_slices ─→ one row per slice, cached ─ folds.assign_persons ─ audit.refuse ─→ load_slices
            ─ folds.split_fold ─→ training | validation ─ prepare_slices ─→ pixel_values, labels, cached
-           ─ AugmentedSlices ─→ Trainer
+           ─ AugmentedSlices (synthesis, augmentation) ─→ Trainer
 
 Both caches are Arrow files of 🤗 Datasets, memory-mapped, and made anew when a file, a setting or the code changes.
 """
@@ -33,6 +33,7 @@ from .audit import fast_findings, refuse
 from .augmentation import Augmentation
 from .folds import assign_persons
 from .sources import RawSlice, Source, as_file, open_source
+from .synthesis import Axis, Synthesizer, find_axis
 
 
 logger = logging.getLogger(__name__)
@@ -248,6 +249,22 @@ def _prepare(row: dict, processor: UNetImageProcessor) -> dict:
     return {"pixel_values": batch["pixel_values"][0], "labels": batch["labels"][0].astype(np.uint8)}
 
 
+def find_axes(prepared: Dataset) -> list[Axis]:
+    """Line of symmetry of every prepared slice; kept in the `datasets` cache."""
+    found = prepared.map(
+        _axis,
+        fn_kwargs={"cache_key": _code_of(find_axis)},
+        remove_columns=prepared.column_names,
+        features=Features(dict.fromkeys(Axis._fields, Value("float64"))),
+        desc="Looking for lines of symmetry",
+    )
+    return [Axis(**row) for row in found.with_format(None)]
+
+
+def _axis(row: dict, cache_key: bytes) -> dict[str, float]:
+    return find_axis(row["pixel_values"][0], row["labels"].astype(np.uint8))._asdict()
+
+
 class AugmentedSlices(TorchDataset):
     """Prepared slices, augmented anew in every epoch.
 
@@ -255,9 +272,16 @@ class AugmentedSlices(TorchDataset):
     are the same whatever the number of workers, and after a resume.
     """
 
-    def __init__(self, prepared: Dataset, augmentation: Augmentation | None = None, seed: int = 0):
+    def __init__(
+        self,
+        prepared: Dataset,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        synthesizer: Synthesizer | None = None,
+    ):
         self.prepared = prepared
         self.augmentation = augmentation
+        self.synthesizer = synthesizer
         self.seed = seed
         # In shared memory, so that workers which outlive an epoch learn of the next one.
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -269,10 +293,13 @@ class AugmentedSlices(TorchDataset):
         return len(self.prepared)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        sample = self.prepared[int(index)]
-        # The NumPy format of `datasets` widens small integers.
-        pixel_values, labels = sample["pixel_values"], sample["labels"].astype(np.uint8)
+        rng = np.random.default_rng((self.seed, self.epoch.item(), int(index)))
+        if self.synthesizer is not None:
+            pixel_values, labels = self.synthesizer(int(index), rng)
+        else:
+            sample = self.prepared[int(index)]
+            # The NumPy format of `datasets` widens small integers.
+            pixel_values, labels = sample["pixel_values"], sample["labels"].astype(np.uint8)
         if self.augmentation is not None:
-            rng = np.random.default_rng((self.seed, self.epoch.item(), int(index)))
             pixel_values, labels = self.augmentation(pixel_values, labels, rng)
         return {"pixel_values": pixel_values, "labels": labels}

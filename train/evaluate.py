@@ -10,7 +10,7 @@ comparisons of several, are drawn from FILE.json by `python -m train report`.
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,17 +19,18 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from modeling_unet import Segmentation, TumorSegmenter, read_mask
+from modeling_unet.comparison import Overlap
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 from modeling_unet.segmenter import DEFAULT_THRESHOLD
+from modeling_unet.surface import hd95, nsd, surface_distances
 
 from .calibration import Calibration, threshold_dice
 from .data import DataArguments, content_hash, load_slices
 from .figures import figures_of
 from .files import RECORD_FILE, check_writable, read_json, weights_hash, write_whole
 from .folds import split_fold
-from .metrics import LesionCounts, Overlap
+from .metrics import LesionCounts
 from .sources import as_file
-from .surface import hd95, nsd, surface_distances
 from .tables import format_table
 
 
@@ -90,24 +91,19 @@ def evaluate(arguments: EvaluateArguments) -> dict:
         check_writable(Path(arguments.output), "--output")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
     _, scored = split_fold(load_slices(arguments), arguments.fold)
-    seen_in_training = _is_seen_in_training(arguments.model, scored)
+    seen_in_training = is_seen_in_training(arguments.model, scored)
     segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device)
     # The fold's slices have been read by now and these have not: what is wrong with them is better said first.
     per_negative = score_negatives(
         segmenter, negatives, re.compile(arguments.negatives_person_pattern), arguments.batch_size
     )
-    per_slice = score_fold(segmenter, scored, arguments.batch_size)
+    per_slice = score_fold(segment_fold(segmenter, scored, arguments.batch_size), scored)
     report = {
         "model": str(arguments.model),
         "fold": arguments.fold,
         "weights_sha256": weights_hash(Path(arguments.model)),
         "seen_in_training": seen_in_training,
-        "slices_sha256": content_hash(scored),
-        "resolution": "native",
-        "threshold": DEFAULT_THRESHOLD,
-        **figures_of(per_slice, per_negative),
-        "per_slice": per_slice,
-        "per_negative": per_negative,
+        **report_of(scored, per_slice, per_negative),
     }
     print(format_table(report))
     if arguments.output:
@@ -115,13 +111,29 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     return report
 
 
+def report_of(scored: Dataset, per_slice: list[dict], per_negative: list[dict]) -> dict:
+    """What follows from the scores alone, whichever model they are of."""
+    return {
+        "slices_sha256": content_hash(scored),
+        "resolution": "native",
+        "threshold": DEFAULT_THRESHOLD,
+        **figures_of(per_slice, per_negative),
+        "per_slice": per_slice,
+        "per_negative": per_negative,
+    }
+
+
 # ----------------------------------------------------------------------------------------------------------------- rows
 
 
-def score_fold(segmenter: TumorSegmenter, slices: Dataset, batch_size: int) -> list[dict]:
-    """Segment slices and compare each with its mask; one row per slice, see `score_slice`."""
-    slices = slices.select_columns(["image", "mask", *ROW_COLUMNS])
-    segmentations = segmenter.batch((as_file(row["image"]) for row in slices), batch_size=batch_size)
+def segment_fold(segmenter: TumorSegmenter, slices: Dataset, batch_size: int) -> Iterator[Segmentation]:
+    """Segment slices from their files, in their order."""
+    return segmenter.batch((as_file(row["image"]) for row in slices.select_columns(["image"])), batch_size=batch_size)
+
+
+def score_fold(segmentations: Iterable[Segmentation], slices: Dataset) -> list[dict]:
+    """Compare the segmentation of every slice with its mask; one row per slice, see `score_slice`."""
+    slices = slices.select_columns(["mask", *ROW_COLUMNS])
     pairs = tqdm(zip(segmentations, slices, strict=True), total=len(slices), desc="Scoring", unit="slice")
     return [
         {
@@ -216,7 +228,7 @@ def _indented(value) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
 
 
-def _is_seen_in_training(model: str, scored: Dataset) -> bool | None:
+def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
     """Whether any of the slices was trained on, by the record beside the weights; None without one."""
     path = Path(model) / RECORD_FILE
     trained_on = read_json(path).get("trained_on") if path.is_file() else None

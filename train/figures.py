@@ -10,20 +10,20 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from modeling_unet.comparison import Overlap
 from modeling_unet.segmenter import MIN_LESION_AREA_PX
+from modeling_unet.surface import scaled
 
 from .calibration import THRESHOLDS, Calibration
 from .metrics import (
     LesionCounts,
-    Overlap,
     bootstrap_interval,
     detection_rates,
     person_interval,
     person_mean,
-    scaled,
     summarize,
+    summarize_hd95,
 )
-from .surface import summarize_hd95
 
 
 # Specks are reported as lesions from 10 px on; one of this size is a false alarm that nobody overlooks.

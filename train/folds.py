@@ -119,6 +119,11 @@ def fold_indices(slices: Dataset, fold: int) -> tuple[list[int], list[int]]:
     return training, validation
 
 
+def all_indices(slices: Dataset) -> list[int]:
+    """Rows of the slices of every fold."""
+    return [index for index, fold in enumerate(slices["fold"]) if fold != NO_FOLD]
+
+
 def available_folds(slices: Dataset) -> list[int]:
     return sorted(set(slices["fold"]) - {NO_FOLD})
 

@@ -2,11 +2,11 @@
 
     two masks → Overlap (Dice, IoU), LesionCounts        slices → averages, 95 % intervals over persons
 
-Dice = 2|P∩T| / (|P| + |T|), IoU = |P∩T| / |P∪T| (Maier-Hein et al. 2024, "Metrics reloaded"). Masks are boolean arrays
-of one shape. Where both are empty the prediction is right and scores 1; where only the prediction is empty it scores 0
-and stays in the mean. Distances between outlines are in `surface`, what the probabilities are worth in `calibration`.
+Overlaps are counted by `modeling_unet.comparison`, distances between outlines measured by `modeling_unet.surface`; what
+the probabilities are worth is in `calibration`. A slice whose prediction alone is empty scores 0 and stays in the mean.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,62 +14,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from modeling_unet.comparison import Overlap, check_masks
 from modeling_unet.segmenter import MIN_LESION_AREA_PX
+from modeling_unet.surface import bounding_window
 
 
-GRID_SIDE = 512  # px; lengths in the definition of a metric are meant on slices of this side
 MIN_LESION_IOU = 0.1
 BOOTSTRAP_ROUNDS = 2000
 BOOTSTRAP_SEED = 0
-
-
-def scaled(length: float, shape: tuple[int, int]) -> float:
-    """A length that is defined on a slice of `GRID_SIDE` pixels, in pixels of one whose longer side is another."""
-    return length * max(shape) / GRID_SIDE
-
-
-def bounding_window(mask: np.ndarray) -> tuple[slice, slice]:
-    """The smallest window of an array [H, W] with all that is true in it, and of at least one pixel.
-
-    Most of a slice is neither tumour nor taken for one, and nothing outside this window changes a metric.
-    """
-    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return slice(y, y + max(height, 1)), slice(x, x + max(width, 1))
-
-
-# -------------------------------------------------------------------------------------------------------------- overlap
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Pixel counts of a predicted and a true mask; every overlap metric follows from them."""
-
-    intersection: int
-    predicted: int
-    true: int
-
-    @classmethod
-    def of(cls, predicted: np.ndarray, true: np.ndarray) -> "Overlap":
-        """Count; raises ValueError if the masks differ in shape or are not boolean."""
-        _check_masks(predicted, true)
-        return cls(int((predicted & true).sum()), int(predicted.sum()), int(true.sum()))
-
-    @property
-    def dice(self) -> float:
-        total = self.predicted + self.true
-        return 2 * self.intersection / total if total else 1.0
-
-    @property
-    def iou(self) -> float:
-        union = self.predicted + self.true - self.intersection
-        return self.intersection / union if union else 1.0
-
-
-def _check_masks(predicted: np.ndarray, true: np.ndarray) -> None:
-    if predicted.shape != true.shape:
-        raise ValueError(f"The prediction has shape {predicted.shape} and the truth {true.shape}; they must be equal.")
-    if predicted.dtype != bool or true.dtype != bool:
-        raise ValueError(f"Masks are boolean; got {predicted.dtype} and {true.dtype}.")
 
 
 # -------------------------------------------------------------------------------------------------------------- lesions
@@ -98,7 +50,7 @@ class LesionCounts:
     @classmethod
     def of(cls, predicted: np.ndarray, true: np.ndarray) -> "LesionCounts":
         """Count; raises ValueError if the masks differ in shape or are not boolean."""
-        _check_masks(predicted, true)
+        check_masks(predicted, true)
         window = bounding_window(predicted | true)
         num_true, true_labels = _label_lesions(true[window])
         num_predicted, predicted_labels = _label_lesions(predicted[window])
@@ -203,4 +155,24 @@ def summarize(overlaps: Sequence[Overlap], persons: Sequence[str]) -> dict[str, 
         "slice_iou": float(np.mean(iou)),
         "slice_iou_interval": list(bootstrap_interval(iou, persons)),
         "zero_dice_rate": float(np.mean([value == 0 for value in dice])),
+    }
+
+
+def summarize_hd95(values: Sequence[float | None], shapes: Sequence[tuple[int, int]]) -> dict[str, float | int | None]:
+    """The median HD95 of slices, and what the undefined ones would make of it.
+
+    Args:
+        values: per slice, what `hd95` returns.
+        shapes: (height, width) of each slice.
+
+    Returns:
+        `hd95_median` over the defined ones (None if there are none), in px of the slices themselves; `hd95_undefined`,
+        the number of the others; `hd95_median_diagonal` over all, where undefined counts as the slice's diagonal.
+    """
+    defined = [value for value in values if value is not None]
+    completed = [math.hypot(*shape) if value is None else value for value, shape in zip(values, shapes, strict=True)]
+    return {
+        "hd95_median": float(np.median(defined)) if defined else None,
+        "hd95_undefined": len(values) - len(defined),
+        "hd95_median_diagonal": float(np.median(completed)),
     }

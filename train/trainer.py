@@ -7,12 +7,13 @@ The folder RUN then holds the averaged weights of the last epoch, those of the b
 from, the record of the run (`training.json`), its curves and a sheet of predictions.
 """
 
+import hashlib
 import json
 import logging
 import platform
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from enum import Enum
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from transformers import (
     EarlyStoppingCallback,
     EvalPrediction,
+    IntervalStrategy,
     PreTrainedConfig,
     Trainer,
     TrainerCallback,
@@ -36,21 +38,25 @@ from transformers import (
 )
 
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
+from modeling_unet.comparison import Overlap
 from modeling_unet.image_processing_unet import IGNORE_INDEX, MIN_SIDE
 
 from .arguments import ARCHITECTURES, DEFAULT_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
 from .augmentation import Augmentation
 from .checkpoints import find_newest_intact, keep_newest, seal
 from .curves import Prediction, pick_examples, write_curves, write_predictions
-from .data import AugmentedSlices, content_hash, load_slices, prepare_slices
+from .data import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
 from .ema import ExponentialMovingAverage
 from .files import RECORD_FILE, check_writable, read_json, save_model, write_json, write_whole
-from .folds import fold_indices
+from .folds import all_indices, fold_indices
 from .hub import check_token, find_token
-from .metrics import Overlap
+from .platt import KEY as CALIBRATION_KEY
+from .platt import fold_into_head, read_calibration
+from .precision import keep_depthwise_in_float32
 from .pretrained import load_imagenet_encoder
 from .publish import publish_model
 from .sources import as_file
+from .synthesis import Synthesis, Synthesizer, read_canvases
 
 
 logger = logging.getLogger(__name__)
@@ -61,13 +67,16 @@ EPOCH_MEANS_FILE = "epoch_means.safetensors"
 MASK_DIGITS = 8  # hexadecimal; a slice shares them with one of 2,000 by chance once in two million
 BEST_FOLDER = "best"
 # What a recipe does not repeat: where things lay, who ran it, and what follows from the machine.
-NOT_IN_A_RECIPE = {"recipe", "fold", "output_dir", "run_name", "hub_token", "hub_model_id", "push_to_hub"}
+NOT_IN_A_RECIPE = {"recipe", "fold", "all_persons", "calibration", "canvases", "output_dir", "run_name"}
 NOT_IN_A_RECIPE |= {"use_cpu", "disable_tqdm", "dataloader_pin_memory", "do_eval"}
-NOT_IN_A_RECIPE |= {"hub_private_repo", "hub_revision", "hub_strategy", "hub_always_push"}
+NOT_IN_A_RECIPE |= {"push_to_hub", "hub_token", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy"}
+NOT_IN_A_RECIPE |= {"hub_always_push"}
 # What makes a run this run and no other: a checkpoint of another one must not be resumed.
 STARTED = ("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256")
-FIXED_OPTIONS = {field.name for group in (RunArguments, Augmentation) for field in fields(group)} - NOT_IN_A_RECIPE
+STARTED += ("canvases_sha256",)
+FIXED_OPTIONS = {field.name for group in (RunArguments, Synthesis, Augmentation) for field in fields(group)}
 FIXED_OPTIONS |= {"ema_decay", "freeze_encoder", "seed"}
+FIXED_OPTIONS -= NOT_IN_A_RECIPE
 WATCHED = ("eval_dice_at_network_size", "eval_iou_at_network_size", "eval_zero_dice_rate")
 
 
@@ -248,11 +257,12 @@ def fit(options: FitOptions) -> dict:
         check_token(find_token(options.trainer.hub_token))
     check_writable(output_dir / RECORD_FILE, "--output_dir")
     options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
+    calibration = read_calibration(options.run.calibration) if options.run.calibration else None
     transformers.set_seed(options.trainer.seed)
     model, processor = build_model(options.run)
     with options.trainer.main_process_first(desc="reading the slices"):
         slices = load_slices(options.data)
-        sides = fold_indices(slices, options.run.fold)
+        sides = (all_indices(slices), []) if options.run.all_persons else fold_indices(slices, options.run.fold)
         prepared = prepare_slices(slices, processor)  # of all folds, so that they share one cache
     training, validation = (slices.select(rows) for rows in sides)
     logger.info(
@@ -260,18 +270,26 @@ def fit(options: FitOptions) -> dict:
         *(len(training), len(set(training["person_id"]))),
         *(len(validation), len(set(validation["person_id"]))),
     )
+    canvases = read_canvases(options.synthesis.canvases, processor) if options.synthesis.canvases else []
     started = _started(options, model.config, training)
+    if canvases:
+        started["canvases_sha256"] = hashlib.sha256(np.concatenate(canvases)).hexdigest()
+    if calibration is not None:
+        started[CALIBRATION_KEY] = asdict(calibration)
+    if options.run.all_persons:
+        options.trainer.eval_strategy = IntervalStrategy.NO
     if record := _finished_before(output_dir, started):
         logger.info("%s holds this very run, finished: nothing is left to do.", output_dir)
         if publishes:
             _publish(options.trainer)
         return record
-    augmentation = options.augmentation if options.run.augment else None
+    if options.trainer.use_cpu and options.trainer.bf16:
+        keep_depthwise_in_float32(model)
     trainer = SegmentationTrainer(
         model=nn.SyncBatchNorm.convert_sync_batchnorm(model) if options.trainer.sync_batch_norm else model,
         args=options.trainer,
-        train_dataset=AugmentedSlices(prepared.select(sides[0]), augmentation, options.trainer.seed),
-        eval_dataset=AugmentedSlices(prepared.select(sides[1])),
+        train_dataset=_training_slices(options, prepared.select(sides[0]), training["person_id"], canvases),
+        eval_dataset=AugmentedSlices(prepared.select(sides[1])) if len(validation) else None,
         processing_class=processor,
     )
     with options.trainer.main_process_first(local=False, desc="looking for checkpoints"):
@@ -280,18 +298,31 @@ def fit(options: FitOptions) -> dict:
             write_json(output_dir / RECORD_FILE, started)
     with _memory_advice(options.trainer, processor):
         trainer.train(resume_from_checkpoint=checkpoint)
-        if not trainer.validation_dice:
+        if len(validation) and not trainer.validation_dice:
             trainer.evaluate()
     trainer.save_average(output_dir)
     record = {**started, **_finished(trainer)}
     if trainer.is_world_process_zero():
+        if calibration is not None:
+            fold_into_head(calibration, output_dir, output_dir)
         write_json(output_dir / RECORD_FILE, record)
         write_curves(trainer.state.log_history, output_dir)
-        _write_sheet(trainer, validation, output_dir / "predictions.png")
-        logger.info("The trained model is in %s; score it with: %s", output_dir, _evaluate_command(options))
+        if len(validation):
+            _write_sheet(trainer, validation, output_dir / "predictions.png")
+            logger.info("The trained model is in %s; score it with: %s", output_dir, _evaluate_command(options))
     if publishes:
         _publish(options.trainer)
     return record
+
+
+def _training_slices(
+    options: FitOptions, prepared: Dataset, person_id: Iterable[str], canvases: list[np.ndarray]
+) -> AugmentedSlices:
+    if not options.run.augment:
+        return AugmentedSlices(prepared)
+    plain, axes = AugmentedSlices(prepared), find_axes(prepared)
+    synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases)
+    return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer)
 
 
 def _publish(arguments: FitArguments) -> None:
@@ -423,7 +454,12 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
 def _recipe(options: FitOptions) -> dict:
     """The options that the default recipe names, and those that are not plain defaults: `--recipe training.json`."""
     plain, named = FitArguments(output_dir=""), read_recipe(DEFAULT_RECIPE).keys()
-    values = {**asdict(options.run), **asdict(options.augmentation), "init_from": _public_name(options.run.init_from)}
+    values = {
+        **asdict(options.run),
+        **asdict(options.synthesis),
+        **asdict(options.augmentation),
+        "init_from": _public_name(options.run.init_from),
+    }
     if options.run.init_from is None:
         values["architecture"] = options.run.architecture or DEFAULT_ARCHITECTURE
     for name in (field.name for field in fields(FitArguments)):

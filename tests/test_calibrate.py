@@ -1,0 +1,162 @@
+"""`python -m train calibrate`, on a tiny network whose logits are made wrong on purpose."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from slices import write_data_set, write_persons
+from tiny import tiny_config
+
+from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
+from train.__main__ import main
+from train.calibrate import cross_fit
+from train.files import save_model, weights_hash, write_json
+from train.platt import LogitCounts, Platt, fit_platt, fold_into_head, logit, read_calibration
+
+
+def sigmoid(values):
+    return 1 / (1 + np.exp(-values))
+
+
+def counted(rng: np.random.Generator, platt: Platt, pixels: int = 512) -> LogitCounts:
+    """Pixels whose tumour probability is what `platt` makes of their logits."""
+    counts = LogitCounts()
+    logits = rng.normal(0, 3, (pixels, pixels))
+    true = rng.random(logits.shape) < sigmoid(platt.scale * logits + platt.shift)
+    counts.add(sigmoid(logits).astype(np.float32), true)
+    return counts
+
+
+# The fit
+
+
+@pytest.mark.parametrize("platt", [Platt(1, 0), Platt(0.4, 0.7), Platt(2.5, -1)])
+def test_scale_and_shift_are_found_again(platt):
+    found = fit_platt([counted(np.random.default_rng(seed), platt) for seed in range(2)])
+    assert (found.scale, found.shift) == (
+        pytest.approx(platt.scale, rel=0.02),
+        pytest.approx(platt.shift, abs=0.02),
+    )
+
+
+def test_only_the_tumor_and_its_surroundings_count():
+    true = np.zeros((512, 512), bool)
+    true[200:210, 200:210] = True
+    counts = LogitCounts()
+    counts.add(np.full(true.shape, 0.3, np.float32), true)
+    assert counts.counts[1].sum() == 100
+    assert 100 + 40 * 15 < counts.counts.sum() < 40 * 40
+
+
+def test_the_extremes_of_a_float32_are_counted():
+    probability, true = np.float32([[0, 1], [1e-30, 0.5]]), np.array([[True, True], [False, True]])
+    counts = LogitCounts()
+    counts.add(probability, true)
+    assert counts.counts.sum() >= 3
+    assert np.isfinite(logit(probability)).all()
+
+
+def test_pixels_of_one_kind_cannot_be_calibrated_on():
+    counts = LogitCounts()
+    counts.add(np.full((8, 8), 0.3, np.float32), np.ones((8, 8), bool))
+    with pytest.raises(ValueError, match="with and without tumour"):
+        fit_platt([counts])
+
+
+def test_a_network_that_has_it_the_wrong_way_round_is_refused():
+    with pytest.raises(ValueError, match="does not mean more tumour"):
+        fit_platt([counted(np.random.default_rng(0), Platt(-1, 0))])
+
+
+def test_nobody_takes_part_in_the_own_calibration():
+    """One of six persons differs from all others, and is calibrated as they are."""
+    rng = np.random.default_rng(0)
+    counts = {f"p{number}": counted(rng, Platt(1, 0), 128) for number in range(6)}
+    counts["p3"] = counted(rng, Platt(0.2, 2), 128)
+    crossed = cross_fit(counts)
+    assert crossed["p3"].scale == pytest.approx(1, rel=0.05)
+    assert all(crossed[person].scale < 0.9 for person in counts if person != "p3")
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = write_data_set(tmp_path_factory.mktemp("data") / "slices", count=20)
+    write_persons(folder / "persons.csv", [f"p{number // 2}" for number in range(20)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A network that answers by brightness, far too sure."""
+    torch.manual_seed(1)
+    model = UNetForSemanticSegmentation(tiny_config()).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.startswith("head"):
+                parameter.mul_(30)
+    target = tmp_path_factory.mktemp("model")
+    save_model(model, UNetImageProcessor(size={"longest_edge": 32}), target)
+    write_json(target / "training.json", {"fold": 0})
+    return target
+
+
+def calibrate(folder: Path, model: Path, out: Path, *options: str) -> int:
+    data = ("--data_dir", str(folder), "--persons", str(folder / "persons.csv"), "--fold", "0")
+    return main(["calibrate", *data, "--model", str(model), "--output_dir", str(out), *options])
+
+
+@pytest.fixture(scope="module")
+def calibrated(folder, model, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("calibrated") / "model"
+    assert calibrate(folder, model, out) == 0
+    return out
+
+
+def test_the_saved_network_gives_calibrated_probabilities(calibrated, model, folder):
+    platt = read_calibration(calibrated)
+    assert platt.scale < 0.5
+    (image, *_) = sorted((folder / "images").iterdir())
+    before, after = (TumorSegmenter.from_pretrained(place)(image).probability for place in (model, calibrated))
+    known = np.abs(logit(before)) < 10  # beyond, a float32 probability has few digits left
+    assert known.mean() > 0.3
+    np.testing.assert_allclose(platt.of_probability(before)[known], after[known], atol=5e-3)
+
+
+def test_the_evaluation_is_of_these_weights_and_better_calibrated(calibrated, model, folder, tmp_path):
+    evaluation = json.loads((calibrated / "evaluation.json").read_text())
+    assert evaluation["weights_sha256"] == weights_hash(calibrated)
+    data = ("--data_dir", str(folder), "--persons", str(folder / "persons.csv"), "--fold", "0")
+    assert main(["evaluate", *data, "--model", str(model), "--output", str(tmp_path / "before.json")]) == 0
+    before = json.loads((tmp_path / "before.json").read_text())
+    assert evaluation["all"]["ece"] < before["all"]["ece"]
+    assert [row["slice"] for row in evaluation["per_slice"]] == [row["slice"] for row in before["per_slice"]]
+
+
+def test_twice_is_refused(calibrated, folder, tmp_path, capsys):
+    assert calibrate(folder, calibrated, tmp_path / "again") == 1
+    assert "is calibrated already" in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
+
+
+def test_persons_that_were_trained_on_are_refused(model, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("train.calibrate.is_seen_in_training", lambda *_: True)
+    assert calibrate(folder, model, tmp_path / "out") == 1
+    assert "was trained on persons of fold 0" in capsys.readouterr().err
+
+
+def test_an_uncalibrated_model_has_no_calibration_to_lend(model):
+    with pytest.raises(ValueError, match="was not calibrated"):
+        read_calibration(model)
+
+
+def test_a_calibration_can_be_folded_in_place(model, tmp_path):
+    same = tmp_path / "model"
+    fold_into_head(Platt(1, 0), model, same)
+    fold_into_head(Platt(0.5, 0), same, same)
+    plain, halved = (UNetForSemanticSegmentation.from_pretrained(place) for place in (model, same))
+    torch.testing.assert_close(halved.head.weight, plain.head.weight / 2, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,193 @@
+import cv2
+import numpy as np
+import pytest
+
+from modeling_unet import UNetImageProcessor
+from train.synthesis import Axis, Synthesis, Synthesizer, find_axis, head, mirror_region, paste, read_canvases
+
+
+SIDE = 128
+BACKGROUND, TISSUE, TUMOR = -1.0, 0.5, 2.0
+
+
+def head_with_tumor(center: tuple[int, int] = (40, 70), angle: float = 0.0, shift: int = 0):
+    """A head with two eyes, symmetric but for a round tumour; turned by `angle` degrees and shifted to the right."""
+    image = np.full((SIDE, SIDE), BACKGROUND, np.float32)
+    cv2.ellipse(image, (64, 64), (45, 55), 0, 0, 360, TISSUE, -1)
+    for x in (46, 82):
+        cv2.circle(image, (x, 34), 7, 1.2, -1)
+    labels = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.circle(labels, center, 9, 1, -1)
+    image[labels == 1] = TUMOR
+    matrix = cv2.getRotationMatrix2D((63.5, 63.5), angle, 1)
+    matrix[0, 2] += shift
+    turned = cv2.warpAffine(image, matrix, (SIDE, SIDE), borderValue=BACKGROUND)
+    return turned, cv2.warpAffine(labels, matrix, (SIDE, SIDE), flags=cv2.INTER_NEAREST)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+# Symmetry
+
+
+def test_a_reflection_undoes_itself_and_keeps_the_line():
+    axis = Axis(angle=12.0, offset=5.0, symmetry=1.0)
+    linear, shift = np.split(axis.reflection(SIDE), [2], axis=1)
+    np.testing.assert_allclose(linear @ linear, np.eye(2), atol=1e-12)
+    np.testing.assert_allclose(linear @ shift + shift, 0, atol=1e-9)
+    normal = np.array([np.cos(np.deg2rad(12)), np.sin(np.deg2rad(12))])
+    on_the_line = 63.5 + 5 * normal
+    np.testing.assert_allclose(linear @ on_the_line + shift[:, 0], on_the_line)
+
+
+@pytest.mark.parametrize(("angle", "shift"), [(0, 0), (8, 6), (-11, -9)])
+def test_the_axis_of_a_turned_head_is_found(angle, shift):
+    axis = find_axis(*head_with_tumor(angle=angle, shift=shift))
+    assert axis.symmetry > 0.95
+    # OpenCV turns counter-clockwise for positive angles, in coordinates whose y points down.
+    assert axis.angle == pytest.approx(-angle, abs=2)
+    assert axis.offset == pytest.approx(shift * np.cos(np.deg2rad(angle)), abs=2)
+
+
+def test_a_tumor_is_taken_out():
+    image, labels = head_with_tumor()
+    healthy, nothing = mirror_region(image, labels, find_axis(image, labels), take_out=True)
+    assert not nothing.any()
+    assert np.abs(healthy[labels == 1] - TISSUE).max() < 0.05
+    assert image[labels == 1].min() == TUMOR  # what came in is left alone
+
+
+def test_a_tumor_is_copied_to_the_other_side():
+    image, labels = head_with_tumor()
+    both, two = mirror_region(image, labels, find_axis(image, labels), take_out=False)
+    assert two.sum() == pytest.approx(2 * labels.sum(), rel=0.05)
+    assert np.median(both[two == 1]) == pytest.approx(TUMOR)
+    assert (two[labels == 1] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("center", "symmetry"), [((64, 70), 1.0), ((40, 70), 0.2)], ids=["in the middle", "no symmetric slice"]
+)
+def test_where_the_other_half_cannot_stand_in_nothing_happens(center, symmetry):
+    image, labels = head_with_tumor(center)
+    for take_out in (True, False):
+        same, still = mirror_region(image, labels, Axis(0, 0.5, symmetry), take_out)
+        assert same is image and still is labels
+
+
+# Pasting
+
+
+def test_a_pasted_lesion_lies_inside_the_head_and_is_labelled(rng):
+    canvas, _ = head_with_tumor()
+    canvas = np.where(canvas == TUMOR, np.float32(TISSUE), canvas)
+    source, lesion = head_with_tumor()
+    inside = head(canvas)
+    for _ in range(20):
+        image, labels = paste(canvas, np.zeros_like(lesion), source, lesion, rng)
+        assert image.dtype == np.float32 and image.min() >= canvas.min()
+        assert labels.any() and not labels[~inside].any()
+        np.testing.assert_array_equal(image[~inside], canvas[~inside])
+        assert np.median(image[labels == 1]) > TISSUE + 0.3
+        far = cv2.dilate(labels, np.ones((21, 21))) == 0
+        np.testing.assert_array_equal(image[far], canvas[far])
+
+
+def test_labels_of_padding_and_of_other_tumors_survive(rng):
+    image, labels = head_with_tumor()
+    labels[:4] = 255
+    for _ in range(20):
+        _, pasted = paste(image, labels, image, (labels == 1).astype(np.uint8), rng)
+        assert (pasted[:4] == 255).all() and (pasted[labels == 1] == 1).all()
+
+
+def test_nothing_is_pasted_into_an_empty_slice(rng):
+    image, lesion = head_with_tumor()
+    black = np.zeros_like(image)
+    same, labels = paste(black, np.zeros_like(lesion), image, lesion, rng)
+    assert same is black and not labels.any()
+
+
+# Together
+
+
+def synthesizer(**options) -> Synthesizer:
+    slices = []
+    for center in ((40, 70), (88, 70), (64, 100)):
+        image, labels = head_with_tumor(center)
+        slices.append({"pixel_values": image[None], "labels": labels})
+    axes = [find_axis(sample["pixel_values"][0], sample["labels"]) for sample in slices]
+    canvas = np.where(slices[0]["labels"] == 1, np.float32(TISSUE), slices[0]["pixel_values"][0])
+    usual = dict.fromkeys(("canvas_probability", "mirror_probability", "paste_probability"), 0.0)
+    canvases = [canvas] if options.get("canvas_probability") else []
+    return Synthesizer(slices, axes, ["a", "b", "c"], Synthesis(**usual | options), canvases)
+
+
+def drawn(made: Synthesizer, index: int = 0, count: int = 200):
+    return [made(index, np.random.default_rng(seed)) for seed in range(count)]
+
+
+def test_without_any_probability_slices_are_as_they_are():
+    made = synthesizer()
+    for image, labels in drawn(made, count=5):
+        np.testing.assert_array_equal(image, made.slices[0]["pixel_values"])
+        np.testing.assert_array_equal(labels, made.slices[0]["labels"])
+
+
+def test_half_of_the_canvases_get_a_lesion_and_a_quarter_healthy_tissue():
+    made = synthesizer(canvas_probability=1.0)
+    samples = drawn(made)
+    with_lesion = sum(labels.any() for _, labels in samples)
+    untouched = sum(np.array_equal(image[0], made.canvases[0]) for image, _ in samples)
+    assert 0.4 < with_lesion / len(samples) < 0.6
+    assert 0.15 < untouched / len(samples) < 0.4
+
+
+def test_tumors_are_taken_out_as_often_as_copied():
+    made = synthesizer(mirror_probability=1.0)
+    area = made.slices[0]["labels"].sum()
+    samples = [labels.sum() for _, labels in drawn(made)]
+    copied = sum(abs(value - 2 * area) < 0.05 * area for value in samples)
+    assert 0.4 < copied / len(samples) < 0.6
+    # Into half of the others a lesion is pasted.
+    assert 0.15 < sum(value == 0 for value in samples) / len(samples) < 0.4
+
+
+def test_a_sample_follows_from_its_random_numbers():
+    made = synthesizer(canvas_probability=0.3, mirror_probability=0.5, paste_probability=0.5)
+    for first, second in zip(drawn(made, count=30), drawn(made, count=30), strict=True):
+        np.testing.assert_array_equal(first[0], second[0])
+        np.testing.assert_array_equal(first[1], second[1])
+    assert len({image.tobytes() for image, _ in drawn(made, count=30)}) > 10
+
+
+def test_nobody_gets_a_lesion_of_their_own(rng):
+    made = synthesizer()
+    made.person_id = np.array(["a", "a", "c"])
+    assert {made._of_another_person(0, rng) for _ in range(20)} == {2}
+
+
+def test_one_person_alone_has_to_do(rng):
+    made = synthesizer(paste_probability=1.0)
+    made.person_id = np.array(["a", "a", "a"])
+    assert all(labels.any() for _, labels in drawn(made, count=10))
+
+
+def test_canvases_are_prepared_like_slices(tmp_path):
+    cv2.imwrite(str(tmp_path / "healthy.png"), np.random.default_rng(0).integers(0, 255, (50, 40), dtype=np.uint8))
+    (canvas,) = read_canvases(str(tmp_path), UNetImageProcessor(size={"longest_edge": 32}))
+    assert canvas.shape == (32, 32) and canvas.dtype == np.float32
+
+
+def test_a_folder_without_canvases_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--canvases .* holds no images"):
+        read_canvases(str(tmp_path), UNetImageProcessor())
+
+
+@pytest.mark.parametrize("name", ["canvas_probability", "mirror_probability", "paste_probability"])
+def test_probabilities_are_checked(name):
+    with pytest.raises(ValueError, match=f"--{name} is 1.5; it must be from 0 to 1"):
+        Synthesis(**{name: 1.5})

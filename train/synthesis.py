@@ -1,0 +1,310 @@
+"""Training slices that no scanner made: tumours taken out, copied to the other side, or pasted in from other people.
+
+    slice ─ or a tumour-free canvas ─ mirror_region: tumour out, or twice ─ paste: a lesion, or healthy tissue ─→ slice
+
+Every slice of the data set shows a tumour, and a network that sees nothing else learns that there always is one. What
+is made here has to give no other hint than the tumour itself: canvases of another scanner come with and without a
+lesion, mirrored regions take a tumour out or add one, and healthy tissue is pasted with the same seam as a lesion. The
+idea of pasting lesions is that of TumorCP (Yang et al. 2021) and CarveMix (Zhang et al. 2021); the rest is ours.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from modeling_unet import UNetImageProcessor
+from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
+
+
+# All lengths in pixels are for slices of this size and grow with them.
+REFERENCE_SIDE = 256
+SEAM = 3.0  # px over which a pasted region fades out
+RIM = 5.0  # px around a lesion that go with it, and whose brightness says how bright the tissue is
+DEPTH = 10.0  # px below the surface of the head: there a pasted lesion has its centre
+MIN_PASTED_AREA = 30.0  # px²; a lesion that lands mostly outside the head is not pasted
+MIN_SYMMETRY = 0.75  # correlation of a slice with its mirror image from which on one half may stand for the other
+LESION_ON_EMPTY = 0.5  # how often a slice without a tumour gets one
+SEARCH_SIDE = 64
+
+
+def _help(meaning: str) -> dict[str, str]:
+    return {"help": f"Synthesis: {meaning}."}
+
+
+@dataclass
+class Synthesis:
+    """How often a training slice is replaced or changed before it is augmented."""
+
+    canvases: str | None = field(
+        default=None, metadata=_help("folder of slices without tumour, onto half of which lesions are pasted")
+    )
+    canvas_probability: float = field(default=0.1, metadata=_help("how often one of --canvases takes a slice's place"))
+    mirror_probability: float = field(
+        default=0.2, metadata=_help("how often a tumour on one side is taken out, or copied to the other side")
+    )
+    paste_probability: float = field(
+        default=0.1, metadata=_help("how often a slice gets another person's lesion, and half as often healthy tissue")
+    )
+
+    def __post_init__(self):
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name.endswith("_probability") and not 0 <= value <= 1:
+                raise ValueError(f"--{option.name} is {value}; it must be from 0 to 1.")
+
+
+class Axis(NamedTuple):
+    """Line of symmetry of a slice: it passes `offset` px right of the centre, turned by `angle` degrees.
+
+    `symmetry` is the correlation of the slice, its tumour left out, with its mirror image: -1 … 1.
+    """
+
+    angle: float
+    offset: float
+    symmetry: float
+
+    def reflection(self, side: int) -> np.ndarray:
+        """Affine matrix [2, 3] that takes every pixel of a slice [side, side] to its mirror image."""
+        center = (side - 1) / 2
+        doubled = np.deg2rad(2 * self.angle)
+        # The normal of an upright line is the x axis; turning the line by an angle turns the reflection by twice that.
+        linear = np.array([[-np.cos(doubled), -np.sin(doubled)], [-np.sin(doubled), np.cos(doubled)]])
+        normal = np.array([np.cos(np.deg2rad(self.angle)), np.sin(np.deg2rad(self.angle))])
+        middle = np.full(2, center)
+        return np.column_stack([linear, middle - linear @ middle + 2 * self.offset * normal])
+
+
+class Synthesizer:
+    """Callable `(index, rng) → pixel_values float32 [1, S, S], labels uint8 [S, S]` over prepared training slices.
+
+    Args:
+        slices: of training persons only; each has `pixel_values` float32 [1, S, S] and `labels` uint8 [S, S].
+        axes: line of symmetry of every slice.
+        person_id: of every slice; where there are several persons, none gets a lesion of their own.
+        options: how often what happens.
+        canvases: slices without tumour, float32 [S, S] each.
+    """
+
+    def __init__(
+        self,
+        slices: Sequence[dict[str, np.ndarray]],
+        axes: Sequence[Axis],
+        person_id: Sequence[str],
+        options: Synthesis,
+        canvases: Sequence[np.ndarray] = (),
+    ):
+        self.slices = slices
+        self.axes = axes
+        self.person_id = np.asarray(list(person_id))
+        self.options = options
+        self.canvases = canvases
+
+    def __call__(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if self.canvases and rng.random() < self.options.canvas_probability:
+            image = self.canvases[rng.integers(len(self.canvases))]
+            labels = np.zeros(image.shape, np.uint8)
+        else:
+            image, labels = self._read(index)
+            if rng.random() < self.options.mirror_probability:
+                image, labels = mirror_region(image, labels, self.axes[index], take_out=rng.random() < 0.5)
+        often = self.options.paste_probability if (labels == 1).any() else LESION_ON_EMPTY
+        draw = rng.random()
+        if draw < 1.5 * often:
+            image, labels = self._paste(image, labels, index, rng, healthy=draw >= often)
+        return image[None], labels
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        sample = self.slices[index]
+        return sample["pixel_values"][0], sample["labels"]
+
+    def _paste(
+        self, image: np.ndarray, labels: np.ndarray, index: int, rng: np.random.Generator, healthy: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Paste a lesion of another person or, as healthy tissue, what another slice shows beside its tumour."""
+        shape = self._read(self._of_another_person(index, rng))
+        lesion = (shape[1] == 1).astype(np.uint8)
+        if not lesion.any():
+            return image, labels
+        if not healthy:
+            return paste(image, labels, shape[0], lesion, rng)
+        source, tumor = self._read(self._of_another_person(index, rng))
+        lesion = moved_into_head(lesion, source, rng)
+        if (lesion.astype(bool) & (tumor == 1)).any() or not lesion.any():
+            return image, labels
+        pasted, _ = paste(image, labels, source, lesion, rng)
+        return pasted, labels
+
+    def _of_another_person(self, index: int, rng: np.random.Generator) -> int:
+        others = np.flatnonzero(self.person_id != self.person_id[index])
+        return int(rng.choice(others)) if len(others) else index
+
+
+def read_canvases(folder: str, processor: UNetImageProcessor) -> list[np.ndarray]:
+    """The images of a folder, prepared: float32 [S, S] each; raises ValueError if there are none."""
+    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise ValueError(f"--canvases {folder} holds no images; accepted are {', '.join(IMAGE_SUFFIXES)}.")
+    return [processor(path, return_tensors="np")["pixel_values"][0, 0] for path in paths]
+
+
+# ------------------------------------------------------------------------------------------------------------- symmetry
+
+
+def find_axis(image: np.ndarray, labels: np.ndarray) -> Axis:
+    """The line across which a slice resembles its mirror image most.
+
+    Args:
+        image: float32 [S, S].
+        labels: uint8 [S, S]; pixels of the tumour (1) do not count.
+    """
+    scale = len(image) / SEARCH_SIDE
+    small = cv2.resize(image, (SEARCH_SIDE, SEARCH_SIDE), interpolation=cv2.INTER_AREA)
+    counts = cv2.resize((labels != 1).astype(np.float32), (SEARCH_SIDE, SEARCH_SIDE), interpolation=cv2.INTER_AREA)
+    coarse = [(angle, offset) for angle in range(-15, 16, 5) for offset in range(-8, 9, 2)]
+    best = _most_symmetric(small, counts, coarse)
+    fine = [
+        (best.angle + angle, best.offset + offset)
+        for angle in (-3, -1.5, 0, 1.5, 3)
+        for offset in (-1, -0.5, 0, 0.5, 1)
+    ]
+    best = _most_symmetric(small, counts, fine)
+    return best._replace(offset=best.offset * scale)
+
+
+def _most_symmetric(image: np.ndarray, counts: np.ndarray, candidates: list[tuple[float, float]]) -> Axis:
+    axes = [Axis(angle, offset, 0.0) for angle, offset in candidates]
+    return max(
+        (axis._replace(symmetry=_symmetry(image, counts, axis)) for axis in axes), key=lambda axis: axis.symmetry
+    )
+
+
+def _symmetry(image: np.ndarray, counts: np.ndarray, axis: Axis) -> float:
+    matrix = axis.reflection(len(image))
+    mirrored = _warp(image, matrix, float(image.min()))
+    weights = counts * _warp(counts, matrix, 0.0)
+    total = max(float(weights.sum()), 1e-6)
+    own, other = (values - (weights * values).sum() / total for values in (image, mirrored))
+    spread = np.sqrt((weights * own**2).sum() * (weights * other**2).sum())
+    return float((weights * own * other).sum() / max(spread, 1e-6))
+
+
+def mirror_region(image: np.ndarray, labels: np.ndarray, axis: Axis, take_out: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Cover the tumour by what lies on the other side of the head (`take_out`), or the other side by the tumour.
+
+    The slice comes back as it is where it is not symmetric enough or the tumour reaches the other half's region.
+    """
+    unit = len(image) / REFERENCE_SIDE
+    matrix = axis.reflection(len(image))
+    tumor = (labels == 1).astype(np.uint8)
+    region = _grown(tumor, RIM * unit)
+    mirrored_region = _warp(region, matrix, 0, cv2.INTER_NEAREST)
+    opposite = mirrored_region > 0
+    if axis.symmetry < MIN_SYMMETRY or not region.any() or (opposite & (region > 0)).any():
+        return image, labels
+    if opposite.sum() < 0.9 * region.sum() or head(image)[opposite].mean() < 0.9:
+        return image, labels
+    mirrored = _warp(image, matrix, float(image.min()))
+    if take_out:
+        return _blend(image, mirrored, _faded(region, unit)), np.where(tumor == 1, 0, labels).astype(np.uint8)
+    copied = _warp(tumor, matrix, 0, cv2.INTER_NEAREST)
+    return _blend(image, mirrored, _faded(mirrored_region, unit)), np.where(copied == 1, 1, labels).astype(np.uint8)
+
+
+# -------------------------------------------------------------------------------------------------------------- pasting
+
+
+def paste(
+    image: np.ndarray, labels: np.ndarray, source: np.ndarray, lesion: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Paste a region of another slice somewhere into the head: turned, scaled, and as bright as its new surroundings.
+
+    Args:
+        image, source: float32 [S, S].
+        labels: uint8 [S, S].
+        lesion: uint8 [S, S], 1 in the region of `source`, which must not be empty.
+
+    Returns:
+        image and labels with the region labelled as tumour; as they were if it would lie outside the head.
+    """
+    unit = len(image) / REFERENCE_SIDE
+    inside = head(image)
+    place = _random_place(inside, DEPTH * unit, rng)
+    if place is None:
+        return image, labels
+    matrix = _random_move(_centroid(lesion), place, rng)
+    moved = _warp(lesion, matrix, 0, cv2.INTER_NEAREST)
+    moved[~inside] = 0
+    if moved.sum() < MIN_PASTED_AREA * unit**2:
+        return image, labels
+    moved_source = _warp(source, matrix, float(source.min()))
+    around = (_grown(moved, RIM * unit) > 0) & (moved == 0)
+    there = around & _warp(head(source).astype(np.uint8), matrix, 0, cv2.INTER_NEAREST).astype(bool)
+    here = around & inside
+    if not there.any() or not here.any():
+        return image, labels
+    gain = np.clip(image[inside].std() / max(source[head(source)].std(), 1e-6), 0.7, 1.4) * rng.uniform(0.7, 1.2)
+    matched = (moved_source - np.median(moved_source[there])) * gain + np.median(image[here])
+    matched = np.maximum(matched, image.min()).astype(np.float32)
+    blended = _blend(image, matched, _faded(moved, unit) * inside)
+    return blended, np.where((moved == 1) & (labels != 255), 1, labels).astype(np.uint8)
+
+
+def moved_into_head(lesion: np.ndarray, source: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The region of a lesion at another place of a slice, uint8 [S, S]; empty if the slice shows no head."""
+    place = _random_place(head(source), DEPTH * len(source) / REFERENCE_SIDE, rng)
+    if place is None:
+        return np.zeros_like(lesion)
+    shift = np.column_stack([np.eye(2), np.subtract(place, _centroid(lesion))])
+    return _warp(lesion, shift, 0, cv2.INTER_NEAREST)
+
+
+def head(image: np.ndarray) -> np.ndarray:
+    """Bool [S, S]: the largest bright piece of a slice with everything inside it."""
+    low, high = float(image.min()), float(np.percentile(image, 99))
+    bright = (image > low + 0.12 * (high - low)).astype(np.uint8)
+    contours, _ = cv2.findContours(bright, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    filled = np.zeros(image.shape, np.uint8)
+    if contours:
+        cv2.drawContours(filled, [max(contours, key=cv2.contourArea)], -1, 1, cv2.FILLED)
+    return filled.astype(bool)
+
+
+def _random_place(inside: np.ndarray, depth: float, rng: np.random.Generator) -> tuple[int, int] | None:
+    distance = cv2.distanceTransform(np.pad(inside, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    places = np.argwhere(distance > depth)
+    return None if len(places) == 0 else tuple(places[rng.integers(len(places))][::-1].tolist())
+
+
+def _random_move(start: np.ndarray, end: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Affine matrix [2, 3] that turns, scales, perhaps flips, and takes the point `start` to `end`."""
+    angle, scale = rng.uniform(-np.pi, np.pi), np.exp(rng.uniform(np.log(0.6), np.log(1.4)))
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    if rng.random() < 0.5:
+        turn[:, 0] *= -1
+    return np.column_stack([turn, np.subtract(end, turn @ start)])
+
+
+def _centroid(region: np.ndarray) -> np.ndarray:
+    return np.argwhere(region)[:, ::-1].mean(axis=0)
+
+
+def _grown(region: np.ndarray, radius: float) -> np.ndarray:
+    size = 2 * round(radius) + 1
+    return cv2.dilate(region, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
+
+
+def _faded(region: np.ndarray, unit: float) -> np.ndarray:
+    """1 in the region, 0 some pixels outside it, and a smooth slope between."""
+    return cv2.GaussianBlur(_grown(region, SEAM * unit).astype(np.float32), (0, 0), SEAM * unit / 2)
+
+
+def _blend(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    return below + alpha * (above - below)
+
+
+def _warp(values: np.ndarray, matrix: np.ndarray, border: float, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+    return cv2.warpAffine(values, matrix, values.shape[::-1], flags=interpolation, borderValue=border)
