@@ -20,6 +20,7 @@ TAGS = ["medical-imaging", "brain-tumor", "mri", "unet"]
 REPORTED = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd", "zero_dice_rate")
 # Stands for the id of the model in the card that the project writes by hand.
 PLACEHOLDER = "YOU/brain-tumor-unet"
+OWN_FOLDER = "weights/brain-tumor-unet"
 
 MODEL_CARD = """---
 {front_matter}
@@ -165,6 +166,7 @@ def complete_model_card(
         evaluation, repo_id, revision, dataset_id: as in `write_model_card`.
     """
     text = text.replace(PLACEHOLDER, repo_id).replace('revision="main"', f'revision="{revision}"')
+    text = text.replace(f"]({OWN_FOLDER}/", "](")  # its pictures lie beside it there
     card = ModelCard(text, ignore_metadata_errors=False)
     if dataset_id:
         card.data.datasets = [dataset_id]
@@ -203,14 +205,14 @@ def _describe_figures(evaluation: dict | None) -> str:
     if evaluation is None:
         return "**This model has not been evaluated**: how good it is, is not known."
     groups = {"all": evaluation["all"], **evaluation["by_tumor_type"]}
-    parts = [_describe_scored(evaluation), overlap_table(groups), detail_table(groups)]
+    parts = [describe_scored(evaluation), overlap_table(groups), detail_table(groups)]
     if evaluation["false_alarms"]:
         parts.append(false_alarm_table(evaluation["false_alarms"]))
     parts += [describe_detection(evaluation["detection"]), "Intervals are 95 %, by bootstrap over persons."]
     return "\n\n".join(parts)
 
 
-def _describe_scored(evaluation: dict) -> str:
+def describe_scored(evaluation: dict) -> str:
     figures, fold = evaluation["all"], evaluation["fold"]
     folds = f"folds {', '.join(map(str, fold))}" if isinstance(fold, list) else f"fold {fold}"
     scored = (

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED_MODEL = ROOT / "weights" / "brain-tumor-unet"
 MODEL_CARD = ROOT / "model_card.md"
-PICTURES = ("curves.csv", "curves.png", "predictions.png")
+PICTURES = ("curves.csv", "curves.png", "predictions.png", "failures.png")
 ROWS = ("per_slice", "per_negative")  # of an evaluation: names of slices and persons, which stay at home
 # What of an earlier publication goes if this one has it no more; whatever else its owner put there stays.
 MODEL_REPLACES = ("*_unet.py", RECORD_FILE, EVALUATION_FILE, *PICTURES)

@@ -4,8 +4,8 @@
 
 Every slice of the data set shows a tumour, and a network that sees nothing else learns that there always is one. What
 is made here has to give no other hint than the tumour itself: canvases of another scanner come with and without a
-lesion, mirrored regions take a tumour out or add one, and healthy tissue is pasted with the same seam as a lesion. The
-idea of pasting lesions is that of TumorCP (Yang et al. 2021) and CarveMix (Zhang et al. 2021); the rest is ours.
+lesion, mirrored regions take a tumour out or add one, and healthy tissue is pasted as often as a lesion, with the same
+seam. Pasting lesions is an idea of TumorCP (Yang et al. 2021) and CarveMix (Zhang et al. 2021); the rest is ours.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ RIM = 5.0  # px around a lesion that go with it, and whose brightness says how b
 DEPTH = 10.0  # px below the surface of the head: there a pasted lesion has its centre
 MIN_PASTED_AREA = 30.0  # px²; a lesion that lands mostly outside the head is not pasted
 MIN_SYMMETRY = 0.75  # correlation of a slice with its mirror image from which on one half may stand for the other
-LESION_ON_EMPTY = 0.5  # how often a slice without a tumour gets one
+LESION_ON_EMPTY = 0.5  # how often a slice without a tumour gets one; the others get healthy tissue, and the same seam
 SEARCH_SIDE = 64
 
 
@@ -44,10 +44,10 @@ class Synthesis:
     )
     canvas_probability: float = field(default=0.1, metadata=_help("how often one of --canvases takes a slice's place"))
     mirror_probability: float = field(
-        default=0.2, metadata=_help("how often a tumour on one side is taken out, or copied to the other side")
+        default=0.4, metadata=_help("how often a tumour on one side is taken out, or copied to the other side")
     )
     paste_probability: float = field(
-        default=0.1, metadata=_help("how often a slice gets another person's lesion, and half as often healthy tissue")
+        default=0.1, metadata=_help("how often a slice gets another person's lesion, and how often healthy tissue")
     )
 
     def __post_init__(self):
@@ -113,7 +113,7 @@ class Synthesizer:
                 image, labels = mirror_region(image, labels, self.axes[index], take_out=rng.random() < 0.5)
         often = self.options.paste_probability if (labels == 1).any() else LESION_ON_EMPTY
         draw = rng.random()
-        if draw < 1.5 * often:
+        if draw < 2 * often:
             image, labels = self._paste(image, labels, index, rng, healthy=draw >= often)
         return image[None], labels
 

@@ -1,0 +1,92 @@
+"""Write the figures of the model card from the files beside the weights: python docs/write_card.py
+
+weights/brain-tumor-unet/{training,evaluation}.json ─ sections_of ─→ what stands between the marks of model_card.md
+
+A part of the card that begins with `<!-- NAME: … -->` and ends with `<!-- end -->` is replaced; the rest is prose.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from train.cards import describe_scored
+from train.files import EVALUATION_FILE, RECORD_FILE, read_json, write_whole
+from train.tables import describe_detection, detail_table, false_alarm_table, markdown_table, overlap_table
+
+
+ROOT = Path(__file__).resolve().parents[1]
+CARD = ROOT / "model_card.md"
+WEIGHTS = ROOT / "weights" / "brain-tumor-unet"
+PART = re.compile(r"(<!-- (\w+): .*? -->\n).*?(\n<!-- end -->)", re.DOTALL)
+
+
+def render(card: str, record: dict, evaluation: dict) -> str:
+    """The card with every part written anew; raises KeyError if it marks a part that nobody writes."""
+    sections = sections_of(record, evaluation)
+    return PART.sub(lambda match: f"{match[1]}{sections[match[2]]}{match[3]}", card)
+
+
+def sections_of(record: dict, evaluation: dict) -> dict[str, str]:
+    """Name of a part → its Markdown."""
+    types = {"all": evaluation["all"], **evaluation["by_tumor_type"]}
+    return {
+        "figures": "\n\n".join(
+            [
+                describe_scored(evaluation),
+                overlap_table(types),
+                detail_table(types),
+                overlap_table(evaluation["by_plane"]),
+                describe_detection(evaluation["detection"]),
+                "Intervals are 95 %, by bootstrap over persons.",
+            ]
+        ),
+        "calibration": _calibration(record, evaluation),
+        "alarms": false_alarm_table(evaluation["false_alarms"]),
+        "training": _training(record),
+    }
+
+
+def _calibration(record: dict, evaluation: dict) -> str:
+    rows = {
+        f"{bin_['from']:.2f}–{bin_['to']:.2f}": [
+            f"{bin_['pixels']:,}",
+            f"{bin_['mean_probability']:.3f}",
+            f"{bin_['tumor_share']:.3f}",
+        ]
+        for bin_ in evaluation["calibration"]
+        if bin_["pixels"]
+    }
+    table = markdown_table(["pixels", "mean probability", "share of tumour"], rows, corner="probability")
+    figures = f"ECE {evaluation['all']['ece']:.3f}, Brier score {evaluation['all']['brier']:.3f}."
+    if platt := record.get("calibration"):
+        figures += f" Logits × {platt['scale']:.3f} {platt['shift']:+.3f}, in the weights of the head."
+    return f"{figures}\n\n{table}"
+
+
+def _training(record: dict) -> str:
+    recipe = record["recipe"]
+    rows = {
+        "slices, persons": [f"{record['training_slices']:,} of {record['training_persons']}"],
+        "held out": ["nobody" if record["fold"] is None else f"fold {record['fold']}"],
+        "schedule": [
+            f"{recipe['num_train_epochs']:g} epochs, {record['steps']:,} steps of "
+            f"{recipe['per_device_train_batch_size']} slices"
+        ],
+        "time": [f"{record['seconds_since_last_start'] / 3600:.1f} h on {record['machine']}"],
+        "seed": [str(recipe["seed"])],
+        "slices' SHA-256": [f"`{record['training_slices_sha256'][:16]}…`"],
+        "versions": [f"torch {record['torch']}, transformers {record['transformers']}"],
+    }
+    return markdown_table([""], rows)
+
+
+def main() -> None:
+    card = CARD.read_text(encoding="utf-8")
+    write_whole(CARD, render(card, read_json(WEIGHTS / RECORD_FILE), read_json(WEIGHTS / EVALUATION_FILE)).encode())
+
+
+if __name__ == "__main__":
+    main()
