@@ -28,6 +28,7 @@ DEPTH = 10.0  # px below the surface of the head: there a pasted lesion has its 
 MIN_PASTED_AREA = 30.0  # px²; a lesion that lands mostly outside the head is not pasted
 MIN_SYMMETRY = 0.75  # correlation of a slice with its mirror image from which on one half may stand for the other
 LESION_ON_EMPTY = 0.5  # how often a slice without a tumour gets one; the others get healthy tissue, and the same seam
+TRIES = 10  # to find a place without tumour
 SEARCH_SIDE = 64
 
 
@@ -131,12 +132,12 @@ class Synthesizer:
             return image, labels
         if not healthy:
             return paste(image, labels, shape[0], lesion, rng)
-        source, tumor = self._read(self._of_another_person(index, rng))
-        lesion = moved_into_head(lesion, source, rng)
-        if (lesion.astype(bool) & (tumor == 1)).any() or not lesion.any():
-            return image, labels
-        pasted, _ = paste(image, labels, source, lesion, rng)
-        return pasted, labels
+        for _ in range(TRIES):
+            source, tumor = self._read(self._of_another_person(index, rng))
+            tissue = moved_into_head(lesion, source, rng)
+            if tissue.any() and not (tissue.astype(bool) & (tumor == 1)).any():
+                return paste(image, labels, source, tissue, rng)[0], labels
+        return image, labels
 
     def _of_another_person(self, index: int, rng: np.random.Generator) -> int:
         others = np.flatnonzero(self.person_id != self.person_id[index])
