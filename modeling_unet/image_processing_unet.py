@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from transformers import BatchFeature, PilBackend
 from transformers.image_utils import PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
@@ -99,12 +99,17 @@ def to_grayscale(image: np.ndarray) -> np.ndarray:
 def _name(source) -> str:
     """What to call a source in a message."""
     if isinstance(source, (str, os.PathLike)):
-        return Path(source).name or repr(os.fspath(source))
+        return _printable(Path(source).name) or repr(os.fspath(source))
     if isinstance(source, Image.Image):
-        return Path(getattr(source, "filename", "")).name or "image"
+        return _printable(Path(getattr(source, "filename", "")).name) or "image"
     if isinstance(source, io.IOBase):
-        return Path(str(getattr(source, "name", ""))).name or "file"
+        return _printable(Path(str(getattr(source, "name", ""))).name) or "file"
     return "array"
+
+
+def _printable(name: str) -> str:
+    """A name without line breaks and control codes, which a file may have on purpose."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
 
 
 def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
@@ -112,9 +117,7 @@ def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
     if isinstance(source, (str, os.PathLike)):
         source = _existing_file(Path(source), name)
     if isinstance(source, (Path, io.IOBase)):
-        with _open(source, name) as image:
-            _check_header(image, name)
-            return _check_array(_decode(image, name, keep_palette_indices), name)
+        return _check_array(_read_file(source, name, keep_palette_indices), name)
     if isinstance(source, Image.Image):
         _check_header(source, name)
         return _check_array(_decode(source, name, keep_palette_indices), name)
@@ -127,6 +130,12 @@ def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
         f"An input of type {type(source).__name__} is not an image; give a path, a file, a PIL image, an array or a "
         "tensor."
     )
+
+
+def _read_file(file: Path | io.IOBase, name: str, keep_palette_indices: bool) -> np.ndarray:
+    with _open(file, name) as image:
+        _check_header(image, name)
+        return _decode(image, name, keep_palette_indices)
 
 
 def _existing_file(path: Path, name: str) -> Path:
@@ -168,7 +177,9 @@ def _check_header(image: Image.Image, name: str):
 def _decode(image: Image.Image, name: str, keep_palette_indices: bool) -> np.ndarray:
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)
+        # Pillow copies even an upright image.
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
     except Exception as error:
         raise InvalidImageError(f"{name}: the image is truncated or damaged and cannot be decoded.") from error
     if image.mode == "P" and keep_palette_indices:
@@ -221,9 +232,12 @@ def _over_black(rgba: np.ndarray) -> np.ndarray:
     """[H, W, 4] → [H, W, 3]: what is transparent becomes black, as the background of a slice is."""
     # Wider integers than an image file can hold come from code that computed with 8-bit values.
     opaque = {"float": 1, "uint16": 65535}.get("float" if rgba.dtype.kind == "f" else rgba.dtype.name, 255)
-    alpha = rgba[..., 3:].astype(np.float32) / opaque
-    rgb = rgba[..., :3] * alpha
-    return (rgb.round() if rgba.dtype.kind in "ui" else rgb).astype(rgba.dtype)
+    rgb = np.empty((*rgba.shape[:2], 3), rgba.dtype)
+    # Row by row, because the floats of a large image at once take gigabytes.
+    for source, target in zip(rgba, rgb, strict=True):
+        blended = source[:, :3] * (source[:, 3:].astype(np.float32) / opaque)
+        target[:] = blended.round() if rgba.dtype.kind in "ui" else blended
+    return rgb
 
 
 # ------------------------------------------------------------------------------------------------------------ processor
@@ -331,7 +345,10 @@ class UNetImageProcessor(PilBackend):
             outputs: of the model; `logits` [B, num_labels, S, S].
             target_sizes: (height, width) of every slice before preprocessing; None keeps the logits' size.
         """
-        return [1 - logits.float().softmax(dim=0)[0] for logits in self._native_logits(outputs.logits, target_sizes)]
+        # The sigmoid of their difference from the background's is the same as the softmax, and one map less to enlarge.
+        differences = outputs.logits[:, 1:] - outputs.logits[:, :1]
+        native = (logits.float() for logits in self._native_logits(differences, target_sizes))
+        return [(logits[0] if len(logits) == 1 else logits.logsumexp(dim=0)).sigmoid() for logits in native]
 
     def post_process_semantic_segmentation(
         self, outputs, target_sizes: list[tuple[int, int]] | None = None

@@ -1,0 +1,160 @@
+"""NIfTI: a `.nii` or `.nii.gz` → `Scan`; a mask → a `.nii.gz` that lies where the scan did.
+
+The header alone is taken over into results, and of it the geometry alone: descriptions and extensions of a NIfTI may
+name a person.
+"""
+
+import gzip
+import zlib
+
+import numpy as np
+
+from .archives import MIB
+from .scan import Scan, VolumeError, check_affine, check_size, nib
+
+
+GZIP_MAGIC = b"\x1f\x8b"
+GZIP = 16 + zlib.MAX_WBITS  # how zlib is told to expect gzip's header
+CHUNK_BYTES = 64 * 1024
+# bgzip writes one for every 64 KiB.
+MAX_GZIP_PARTS = 10_000
+MAX_HEADER_BYTES = 16 * MIB
+
+HEADER_BYTES = {1: 348, 2: 540}
+SNIFF_BYTES = max(HEADER_BYTES.values())
+MM_PER_UNIT = {"unknown": 1.0, "meter": 1000.0, "mm": 1.0, "micron": 0.001}
+GEOMETRY_FIELDS = (
+    *("pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
+    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+)
+
+UNKNOWN_SEQUENCE = (
+    "A NIfTI file does not say which sequence it is: the network knows T1-weighted MR with contrast alone."
+)
+
+
+def sniff_nifti(content: bytes) -> int | None:
+    """The version of a NIfTI file, packed or not, by its first bytes; None if it is none."""
+    try:
+        head = _take(content, SNIFF_BYTES)
+    except VolumeError:
+        return None
+    if head[344:348] in (b"n+1\0", b"ni1\0"):
+        return 1
+    return 2 if head[4:8] in (b"n+2\0", b"ni2\0") else None
+
+
+def read_nifti(content: bytes, name: str) -> Scan:
+    """Read a NIfTI-1 or -2 file, packed or not.
+
+    Args:
+        content: the file's bytes.
+        name: what to call it in a message.
+
+    Raises:
+        VolumeError: damaged, over a limit, several volumes, or values that are no numbers.
+    """
+    header = _read_header(content, name)
+    shape = _checked_shape(header, name)
+    try:
+        dtype, affine = header.get_data_dtype(), header.get_best_affine()
+        slope, intercept = header.get_slope_inter()
+        unit = header.get_xyzt_units()[0]
+        offset = int(header["vox_offset"])
+    # nibabel raises whatever it stumbles over in a damaged header.
+    except Exception as error:
+        raise VolumeError(f"{name}: the header is damaged.") from error
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise VolumeError(f"{name}: the voxels are of type {dtype}; allowed are integers and floats of up to 64 bits.")
+    if not header.sizeof_hdr <= offset <= MAX_HEADER_BYTES:
+        raise VolumeError(f"{name}: the voxels start at byte {offset}; allowed are {header.sizeof_hdr} to 16 MiB.")
+    check_size(shape, dtype.itemsize, name)
+    affine = np.diag([MM_PER_UNIT.get(unit, 1.0)] * 3 + [1.0]) @ affine
+    check_affine(affine, name)
+    return Scan(
+        voxels=_read_voxels(content, offset, shape, dtype, name),
+        affine=affine,
+        header=_geometry(header),
+        slope=1.0 if slope is None else slope,
+        intercept=0.0 if intercept is None else intercept,
+        oriented=bool(header["qform_code"] > 0 or header["sform_code"] > 0),
+        warnings=(UNKNOWN_SEQUENCE,),
+    )
+
+
+def geometry_of(affine: np.ndarray, shape: tuple[int, int, int], oriented: bool) -> "nib.Nifti1Header":
+    """A header for voxels that were read from another format; arguments as in `Scan`."""
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.uint8)
+    header.set_xyzt_units("mm")
+    header.set_sform(affine, code=int(oriented))
+    header.set_qform(affine, code=int(oriented))
+    return header
+
+
+def write_nifti(mask: np.ndarray, header: "nib.Nifti1Header") -> bytes:
+    """A mask, bool [I, J, K], as `.nii.gz` with the values 0 and 1 and a scan's geometry."""
+    voxels = mask.reshape(header.get_data_shape()).astype(np.uint8)
+    return gzip.compress(nib.Nifti1Image(voxels, None, header).to_bytes(), mtime=0)
+
+
+def _read_header(content: bytes, name: str) -> "nib.Nifti1Header":
+    version, head = sniff_nifti(content), _take(content, SNIFF_BYTES)
+    if b"ni" in (head[344:346], head[4:6]):
+        raise VolumeError(f"{name}: the voxels are in another file (.img); give both as one file (.nii).")
+    try:
+        header_type = {1: nib.Nifti1Header, 2: nib.Nifti2Header}[version]
+        return header_type(bytes(head[: HEADER_BYTES[version]]), check=False)
+    except Exception as error:
+        raise VolumeError(f"{name}: the header is damaged.") from error
+
+
+def _checked_shape(header: "nib.Nifti1Header", name: str) -> tuple[int, int, int]:
+    """(I, J, K) of the one volume in a file."""
+    axes = int(header["dim"][0])
+    shape = tuple(int(size) for size in header["dim"][1 : axes + 1]) if 2 <= axes <= 7 else ()
+    if not shape:
+        raise VolumeError(f"{name}: the scan has {axes} axes; allowed are 2 or 3, or more of length 1.")
+    if any(size != 1 for size in shape[3:]):
+        written = " × ".join(map(str, shape))
+        raise VolumeError(f"{name}: the file holds several volumes ({written} voxels); give one volume per file.")
+    return (*shape, 1)[:3]
+
+
+def _read_voxels(content: bytes, offset: int, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
+    count = int(np.prod(shape))
+    end = offset + count * dtype.itemsize
+    # One byte more, so that gzip compares its checksum.
+    unpacked = _take(content, end + 1, name)
+    if len(unpacked) < end:
+        raise VolumeError(f"{name}: the file is truncated; {end - len(unpacked):,} bytes are missing.")
+    return np.frombuffer(unpacked, dtype, count, offset).reshape(shape, order="F")
+
+
+def _geometry(header: "nib.Nifti1Header") -> "nib.Nifti1Header":
+    clean = nib.Nifti1Header()
+    clean.set_data_shape(header.get_data_shape())
+    clean.set_data_dtype(np.uint8)
+    for field in GEOMETRY_FIELDS:
+        clean[field] = header[field]
+    return clean
+
+
+def _take(content: bytes, size: int, name: str = "") -> bytes | bytearray:
+    """The first `size` bytes of a file, unpacked if it is packed; fewer if it ends before."""
+    if not content.startswith(GZIP_MAGIC):
+        return content[:size]
+    unpacked, parts, start = bytearray(), 0, 0
+    while len(unpacked) < size and start < len(content):
+        decompressor, parts = zlib.decompressobj(GZIP), parts + 1
+        if parts > MAX_GZIP_PARTS:
+            raise VolumeError(f"{name}: gzip packed it in more than {MAX_GZIP_PARTS:,} parts; pack it as one.")
+        while len(unpacked) < size and start < len(content) and not decompressor.eof:
+            chunk = content[start : start + CHUNK_BYTES]
+            try:
+                unpacked += decompressor.decompress(chunk, size - len(unpacked))
+            except zlib.error as error:
+                raise VolumeError(f"{name}: the file is packed by gzip and damaged.") from error
+            start += len(chunk) - len(decompressor.unused_data) - len(decompressor.unconsumed_tail)
+    return unpacked

@@ -1,0 +1,108 @@
+"""A scan as its file lays it out: nifti.py and dicom.py make it, volumes.py turns it to be looked at.
+
+The limits are checked against the header, before any voxel is read.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .archives import MIB, Member
+from .segmenter import MAX_SPACING_MM, MIN_SPACING_MM
+
+
+try:
+    import nibabel as nib
+    import pydicom
+except ImportError:
+    nib = pydicom = None
+
+
+MIN_SIDE = 16
+MAX_SIDE = 2048
+MAX_VOXELS = 256 * 512 * 512
+MAX_BYTES = 256 * MIB
+
+File = Path | Member
+
+
+class VolumeError(ValueError):
+    """A scan that cannot be used; the message is one sentence that says what is wrong and what is allowed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Voxels, and where they lie in the patient.
+
+    Attributes:
+        voxels: [I, J, K] of any real type; times `slope`, plus `intercept`, they are the scan's values.
+        affine: float64 [4, 4], index (i, j, k, 1) → mm towards the patient's right, anterior and superior side.
+        header: a NIfTI header that holds the geometry of the file and nothing else.
+        slice_axis: the axis along which slices were taken, None if the file does not say.
+        oriented: whether the file says how the patient lies.
+        spacing_known: whether it says how large pixels are.
+        slice_spacing_known: whether it says how far slices are apart.
+        warnings: what whoever looks at the scan has to know, one sentence each.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    header: "nib.Nifti1Header"
+    slope: float = 1.0
+    intercept: float = 0.0
+    slice_axis: int | None = None
+    oriented: bool = True
+    spacing_known: bool = True
+    slice_spacing_known: bool = True
+    warnings: tuple[str, ...] = ()
+
+
+def require_packages():
+    """Raise a `VolumeError` if the packages that read volumes are not installed."""
+    if nib is None or pydicom is None:
+        raise VolumeError("Reading NIfTI and DICOM needs two more packages; run: pip install nibabel pydicom")
+
+
+def read_file(file: File, size: int | None = None) -> bytes:
+    """The bytes of a file, on disk or in an archive, or the first `size`; a `VolumeError` if it has too many."""
+    try:
+        if size is None and (whole := file.stat().st_size if isinstance(file, Path) else file.size) > MAX_BYTES:
+            raise VolumeError(f"A file has {whole / MIB:,.0f} MiB; at most {MAX_BYTES // MIB} MiB are accepted.")
+        if isinstance(file, Path):
+            with file.open("rb") as stream:
+                return stream.read(-1 if size is None else size)
+        return file.read(size)
+    except OSError:
+        raise VolumeError("A file of the scan is missing, or cannot be read.") from None
+
+
+def check_size(shape: tuple[int, ...], bytes_per_voxel: int, label: str):
+    """Raise a `VolumeError` for a scan of too many voxels; `label` is what to call it."""
+    written = " × ".join(map(str, shape))
+    if min(shape) < 1 or max(shape) > MAX_SIDE:
+        raise VolumeError(f"{label}: the scan has {written} voxels; allowed are 1 to {MAX_SIDE} along each axis.")
+    voxels = math.prod(shape)
+    if voxels > MAX_VOXELS:
+        raise VolumeError(f"{label}: the scan has {written} voxels; at most {MAX_VOXELS:,} are accepted.")
+    if voxels * bytes_per_voxel > MAX_BYTES:
+        raise VolumeError(
+            f"{label}: the scan takes {voxels * bytes_per_voxel / MIB:,.0f} MiB; at most {MAX_BYTES // MIB} MiB are "
+            "accepted."
+        )
+
+
+def check_affine(affine: np.ndarray, label: str):
+    """Raise a `VolumeError` for an affine whose voxels have an impossible size, or no volume."""
+    if not np.isfinite(affine).all():
+        raise VolumeError(f"{label}: the position of its voxels is not finite; the header is damaged.")
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if min(sizes) < MIN_SPACING_MM or max(sizes) > MAX_SPACING_MM:
+        written = " × ".join(f"{size:g}" for size in sizes)
+        raise VolumeError(
+            f"{label}: its voxels are {written} mm; allowed are {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm."
+        )
+    # Axes at right angles span the whole product, those of a skewed scan nearly all of it.
+    if abs(np.linalg.det(affine[:3, :3])) < 0.1 * math.prod(sizes):
+        raise VolumeError(f"{label}: two axes of the scan point in the same direction; the header is damaged.")

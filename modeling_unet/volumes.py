@@ -1,0 +1,205 @@
+"""Volumes: NIfTI or DICOM → slices as the network knows them → masks → millilitres, and a NIfTI where the scan was.
+
+    read_volume(source) → Volume.slices [N, H, W] → (segment every slice) → Volume.to_nifti(masks), .volume_ml(masks)
+
+Slices lie as in the training data, which is how radiologists look at them:
+
+| plane | rows go from … to | columns go from … to | slices go from … to |
+|---|---|---|---|
+| axial | anterior to posterior | the patient's right to left | inferior to superior |
+| coronal | superior to inferior | the patient's right to left | posterior to anterior |
+| sagittal | superior to inferior | anterior to posterior | the patient's right to left |
+
+The slices of a DICOM series are those that were taken. A NIfTI file does not say which these were: they are taken to be
+the ones whose pixels are smallest, and axial if all sides of a voxel are equal. Oblique scans count as the plane that
+is nearest; they are turned and mirrored, never resampled.
+
+Needs the packages nibabel and pydicom, in the extra "volumes" of this one.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from .archives import ArchiveError, display_name, is_archive, members
+from .dicom import read_dicom, sniff_dicom
+from .nifti import read_nifti, sniff_nifti, write_nifti
+from .scan import MIN_SIDE, File, Scan, VolumeError, nib, read_file, require_packages
+
+
+UNKNOWN_PLANE = "unknown"
+# What lies at the end of every axis of `slices` [N, H, W]: R(ight), L(eft), A(nterior), P(osterior), S(uperior),
+# I(nferior).
+DISPLAY = {"sagittal": "LIP", "coronal": "AIL", "axial": "SPL"}
+PLANES = tuple(DISPLAY)  # by the axis of the patient along which slices follow each other: right, anterior, superior
+
+MAX_FILES = 4000
+SNIFF_BYTES = 64 * 1024  # enough for a header that is packed behind a long file name
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """The slices of one scan, as they are looked at.
+
+    Attributes:
+        slices: float32 [N, H, W] in the scan's own values; what is not finite became 0.
+        plane: "axial", "coronal", "sagittal", or "unknown" if the file does not say how the patient lies.
+        spacing: size of a pixel in mm as (row, column), or None if the file does not say.
+        slice_spacing: distance of slices in mm, or None.
+        warnings: what whoever looks at the result has to know, one sentence each.
+    """
+
+    slices: np.ndarray = field(repr=False)
+    plane: str
+    spacing: tuple[float, float] | None
+    slice_spacing: float | None
+    warnings: tuple[str, ...]
+    _header: "nib.Nifti1Header" = field(repr=False)
+    _to_scan: np.ndarray = field(repr=False)
+
+    @cached_property
+    def voxel_ml(self) -> float | None:
+        """Volume of a voxel in mL, or None if a spacing is unknown."""
+        if self.spacing is None or self.slice_spacing is None:
+            return None
+        return self.spacing[0] * self.spacing[1] * self.slice_spacing / 1000
+
+    def volume_ml(self, masks: np.ndarray) -> float | None:
+        """Volume in mL of masks, bool [N, H, W], or None if a spacing is unknown."""
+        self._check(masks)
+        return None if self.voxel_ml is None else int(np.count_nonzero(masks)) * self.voxel_ml
+
+    def to_nifti(self, masks: np.ndarray) -> bytes:
+        """Masks, bool [N, H, W], as `.nii.gz` in the geometry of the file that was read, with the values 0 and 1.
+
+        Of the file's header the geometry alone is kept. Where the tags of DICOM files do not say how large pixels are
+        or how the patient lies, it is 1 mm, and no orientation.
+        """
+        self._check(masks)
+        return write_nifti(nib.apply_orientation(masks, self._to_scan), self._header)
+
+    def _check(self, masks: np.ndarray):
+        if masks.shape != self.slices.shape:
+            raise VolumeError(f"The masks have shape {masks.shape}, but the slices have {self.slices.shape}.")
+
+
+def read_volume(source: str | Path | list[File]) -> Volume:
+    """Read the slices of one scan.
+
+    Args:
+        source: a NIfTI (`.nii`, `.nii.gz`) or DICOM file, a folder or a ZIP of the files of a DICOM series (or of one
+            NIfTI), or a list of such files, as paths or as `archives.members` gives them. What is neither NIfTI nor
+            DICOM in a folder, a ZIP or a list is passed over.
+
+    Raises:
+        ArchiveError: a ZIP that cannot be used.
+        VolumeError: nibabel or pydicom is missing; or the scan cannot be used: neither NIfTI nor DICOM, damaged, over
+            a limit (known from the header, before voxels are read), coloured, or compressed in a way not decoded here.
+            The message is one sentence, without anything that the tags say of the person.
+    """
+    require_packages()
+    files, name = _find_files(source)
+    kinds = [_kind(file) for file in files]
+    nifti = [file for file, kind in zip(files, kinds, strict=True) if kind == "nifti"]
+    dicom = [file for file, kind in zip(files, kinds, strict=True) if kind == "dicom"]
+    if nifti and len(nifti) + len(dicom) > 1:
+        raise VolumeError(
+            f"{name}: it holds {len(nifti)} NIfTI and {len(dicom)} DICOM files; give one NIfTI file or the files of "
+            "one DICOM series."
+        )
+    if nifti:
+        name = display_name(Path(nifti[0].name))
+        return _turn(read_nifti(read_file(nifti[0]), name), name)
+    if not dicom:
+        raise VolumeError(f"{name}: there is no scan in it; allowed are NIfTI (.nii, .nii.gz) and DICOM.")
+    return _turn(read_dicom(dicom), "The DICOM series")
+
+
+def is_volume(source: str | Path | list[File]) -> bool:
+    """Whether a source of `read_volume` holds NIfTI or DICOM, by the first bytes of its files, not by their names."""
+    try:
+        return any(_kind(file) for file in _find_files(source)[0])
+    except (ArchiveError, VolumeError):
+        return False
+
+
+def _find_files(source: str | Path | list[File]) -> tuple[list[File], str]:
+    """The files of a source, and what to call it in a message."""
+    if isinstance(source, list):
+        files, name = source, f"The {len(source)} files"
+    else:
+        path = Path(source)
+        name = display_name(path)
+        if path.is_dir():
+            files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+        elif path.is_file():
+            files = members(path) if is_archive(path) else [path]
+        else:
+            raise VolumeError(f"{name}: there is no such file.")
+    if len(files) > MAX_FILES:
+        raise VolumeError(f"{name}: it holds {len(files):,} files; at most {MAX_FILES:,} are accepted.")
+    return files, name
+
+
+def _kind(file: File) -> str | None:
+    """ "nifti", "dicom" or None."""
+    head = read_file(file, SNIFF_BYTES)
+    if sniff_dicom(head):
+        return "dicom"
+    return "nifti" if sniff_nifti(head) else None
+
+
+def _turn(scan: Scan, name: str) -> Volume:
+    """Turn and mirror a scan so that its slices lie as in the table above."""
+    orientation = nib.io_orientation(scan.affine)
+    plane = PLANES[int(orientation[_slice_axis(scan, orientation), 0])]
+    display = nib.orientations.axcodes2ornt(DISPLAY[plane])
+    to_display = nib.orientations.ornt_transform(orientation, display)
+    slices, had_holes = _values(nib.apply_orientation(scan.voxels, to_display), scan.slope, scan.intercept)
+    if min(slices.shape[1:]) < MIN_SIDE:
+        height, width = slices.shape[1:]
+        raise VolumeError(f"{name}: its slices have {width} × {height} pixels; each side needs at least {MIN_SIDE}.")
+
+    # Axis n of the scan became axis `to_display[n, 0]`.
+    axes = np.argsort(to_display[:, 0])
+    across, row, column = scan.affine[:3, :3].T[axes]
+    area = np.linalg.norm(np.cross(row, column))
+    warnings = list(scan.warnings)
+    if had_holes:
+        warnings.append("Some values are not finite; they were taken for 0.")
+    if not scan.oriented and scan.slice_axis is None:
+        warnings.append("The file does not say how the patient lies; the slices may be turned or mirrored.")
+    return Volume(
+        slices=slices,
+        plane=plane if scan.oriented else UNKNOWN_PLANE,
+        spacing=(float(np.linalg.norm(row)), float(np.linalg.norm(column))) if scan.spacing_known else None,
+        slice_spacing=float(abs(np.dot(across, np.cross(row, column))) / area) if scan.slice_spacing_known else None,
+        warnings=tuple(warnings),
+        _header=scan.header,
+        _to_scan=nib.orientations.ornt_transform(display, orientation),
+    )
+
+
+def _slice_axis(scan: Scan, orientation: np.ndarray) -> int:
+    """The axis of a scan along which its slices follow each other."""
+    if scan.slice_axis is not None:
+        return scan.slice_axis
+    sizes = np.linalg.norm(scan.affine[:3, :3], axis=0).round(2)
+    # Of equal sides the one that makes slices axial, then coronal.
+    return max(range(3), key=lambda axis: (scan.voxels.shape[axis] == 1, sizes[axis], orientation[axis, 0]))
+
+
+def _values(voxels: np.ndarray, slope: float, intercept: float) -> tuple[np.ndarray, bool]:
+    """Voxels [N, H, W] → their values as contiguous float32, and whether any was not finite."""
+    values = np.empty(voxels.shape, np.float32)
+    had_holes = False
+    with np.errstate(all="ignore"):
+        # Slice by slice, because copies of a large scan take gigabytes.
+        for source, value in zip(voxels, values, strict=True):
+            value[:] = source * slope + intercept if (slope, intercept) != (1, 0) else source
+            if not np.isfinite(value).all():
+                had_holes = True
+                np.nan_to_num(value, copy=False, nan=0, posinf=0, neginf=0)
+    return values, had_holes

@@ -1,0 +1,177 @@
+"""Small made-up scans as the bytes of NIfTI and DICOM files."""
+
+import gzip
+import io
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels import compress
+from pydicom.uid import ExplicitVRLittleEndian as Uncompressed
+from pydicom.uid import JPEG2000Lossless, MRImageStorage, RLELossless, generate_uid
+
+
+SERIES = "1.2.826.0.1.3680043.8.498.1"
+OTHER_SERIES = "1.2.826.0.1.3680043.8.498.2"
+# What no output may show.
+SECRETS = {
+    "PatientName": "Kowalska^Zofia",
+    "PatientID": "KZ-778812",
+    "PatientBirthDate": "19530211",
+    "StudyDate": "20210304",
+    "SeriesDate": "20210305",
+    "AcquisitionDateTime": "20210306101112",
+    "InstitutionName": "Klinika Wroclaw",
+    "StudyInstanceUID": "1.2.826.0.1.3680043.8.498.777001",
+    "SOPInstanceUID": "1.2.826.0.1.3680043.8.498.777002",
+    "FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.777003",
+}
+# (direction of growing columns, of growing rows) towards left, posterior, superior
+ORIENTATIONS = {
+    "axial": ((1, 0, 0), (0, 1, 0)),
+    "coronal": ((1, 0, 0), (0, 0, -1)),
+    "sagittal": ((0, 1, 0), (0, 0, -1)),
+}
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 1000, shape).astype(np.int16)
+
+
+def nifti(voxels: np.ndarray, affine: np.ndarray | None = None, packed: bool = True, edit=None) -> bytes:
+    """A NIfTI-1 file; `edit` changes its header before it is written."""
+    content = nib.Nifti1Image(voxels, np.diag([0.5, 0.5, 5.0, 1.0]) if affine is None else affine).to_bytes()
+    if edit:
+        header = nib.Nifti1Header(content[:348], check=False)
+        edit(header)
+        content = header.binaryblock + content[348:]
+    return gzip.compress(content, mtime=0) if packed else content
+
+
+def dicom(pixels: np.ndarray, number: int = 1, **tags) -> bytes:
+    """One axial slice of a T1-weighted series with contrast, or several frames; a tag of None is left out."""
+    return written(dataset(pixels, number, **tags))
+
+
+def dataset(pixels: np.ndarray, number: int = 1, **tags) -> Dataset:
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = Uncompressed
+    data.SOPClassUID = MRImageStorage
+    usual = {
+        "Modality": "MR",
+        "SeriesDescription": "T1 SE +C",
+        "ContrastBolusAgent": "Gadovist",
+        "SeriesInstanceUID": SERIES,
+        "InstanceNumber": number,
+        "ImageOrientationPatient": list(np.ravel(ORIENTATIONS["axial"])),
+        "ImagePositionPatient": [-10.0, -20.0, 6.0 * number],
+        "PixelSpacing": [0.5, 0.75],
+        "SliceThickness": 5.0,
+        "SpacingBetweenSlices": 6.0,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "SamplesPerPixel": 1,
+        "Rows": pixels.shape[-2],
+        "Columns": pixels.shape[-1],
+        "BitsAllocated": 8 * pixels.dtype.itemsize,
+        "BitsStored": 8 * pixels.dtype.itemsize,
+        "HighBit": 8 * pixels.dtype.itemsize - 1,
+        "PixelRepresentation": int(pixels.dtype.kind == "i"),
+        "NumberOfFrames": len(pixels) if pixels.ndim == 3 else None,
+        "PixelData": pixels.tobytes(),
+    }
+    for keyword, value in {**SECRETS, **usual, **tags}.items():
+        if value is not None:
+            setattr(data, keyword, value)
+    return data
+
+
+def enhanced(pixels: np.ndarray, positions: list[float], slopes: list[float]) -> bytes:
+    """An enhanced multi-frame image: places and slopes by frame, everything else shared."""
+    plain = (
+        "ImageOrientationPatient",
+        "ImagePositionPatient",
+        "PixelSpacing",
+        "SliceThickness",
+        "SpacingBetweenSlices",
+    )
+    data = dataset(pixels, **dict.fromkeys(plain))
+    data.SharedFunctionalGroupsSequence = [
+        _item(
+            PlaneOrientationSequence=[_item(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+            PixelMeasuresSequence=[_item(PixelSpacing=[0.5, 0.5], SliceThickness=4)],
+        )
+    ]
+    data.PerFrameFunctionalGroupsSequence = [
+        _item(
+            PlanePositionSequence=[_item(ImagePositionPatient=[0, 0, position])],
+            PixelValueTransformationSequence=[_item(RescaleSlope=slope, RescaleIntercept=0)],
+        )
+        for position, slope in zip(positions, slopes, strict=True)
+    ]
+    return written(data)
+
+
+def run_length(pixels: np.ndarray, number: int = 1) -> bytes:
+    data = dataset(pixels, number)
+    compress(data, RLELossless, generate_instance_uid=False)
+    return written(data)
+
+
+def jpeg_2000(pixels: np.ndarray, number: int = 1) -> bytes:
+    frame = io.BytesIO()
+    Image.fromarray(pixels).save(frame, "JPEG2000", irreversible=False, no_jp2=True)
+    data = dataset(pixels, number, PixelData=encapsulate([frame.getvalue()]))
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    return written(data)
+
+
+def with_syntax(syntax: str, pixels: np.ndarray) -> bytes:
+    """A file that says its pixels are written in some way, with rubbish for pixels."""
+    data = dataset(pixels, PixelData=encapsulate([b"rubbish!"]))
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    # pydicom itself does not write some of them.
+    return written(data).replace(JPEG2000Lossless.encode(), syntax.ljust(len(JPEG2000Lossless), "\0").encode())
+
+
+def written(data: Dataset) -> bytes:
+    content = io.BytesIO()
+    data.file_meta.MediaStorageSOPClassUID = MRImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.get("SOPInstanceUID") or generate_uid()
+    data.save_as(content, enforce_file_format=True)
+    return content.getvalue()
+
+
+def series(
+    folder: Path, voxels: np.ndarray, plane: str = "axial", start: float = 0.0, gap: float = 6.0, **tags
+) -> Path:
+    """`voxels` [N, H, W] as one file each, N along the normal of the plane, named in an order that means nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    columns, rows = ORIENTATIONS[plane]
+    normal = np.cross(columns, rows)
+    for place in range(len(voxels)):
+        position = normal * (start + gap * place)
+        content = dicom(
+            voxels[place],
+            number=place + 1,
+            **{
+                "ImageOrientationPatient": [*columns, *rows],
+                "ImagePositionPatient": position.tolist(),
+                "SpacingBetweenSlices": gap,
+                **tags,
+            },
+        )
+        (folder / f"{(place * 7) % len(voxels):03d}").write_bytes(content)
+    return folder
+
+
+def _item(**tags) -> Dataset:
+    item = Dataset()
+    for keyword, value in tags.items():
+        setattr(item, keyword, value)
+    return item

@@ -1,0 +1,540 @@
+"""Volumes: slices turned as in the training data, masks turned back, and tags of a person that go nowhere."""
+
+import gzip
+import importlib
+import itertools
+import logging
+import sys
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import phantoms
+import pytest
+from phantoms import noise
+from pydicom.uid import UID_dictionary
+
+from modeling_unet import scan
+from modeling_unet.archives import members
+from modeling_unet.volumes import DISPLAY, VolumeError, is_volume, read_volume
+
+
+ALL_ORIENTATIONS = [
+    tuple(code[sign] for code, sign in zip(axes, signs, strict=True))
+    for axes in itertools.permutations(("RL", "AP", "SI"))
+    for signs in itertools.product((0, 1), repeat=3)
+]
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def zipped(path: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    return path
+
+
+def affine_of(axcodes: tuple[str, ...], sizes: tuple[float, ...]) -> np.ndarray:
+    """An affine whose axes end where `axcodes` say, with voxels of the given sizes."""
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (code, size) in enumerate(zip(axcodes, sizes, strict=True)):
+        patient_axis = next(index for index, codes in enumerate(("LR", "PA", "IS")) if code in codes)
+        affine[patient_axis, axis] = size if code in "RAS" else -size
+    affine[:3, 3] = (12, -34, 56)
+    return affine
+
+
+def mask_file(content: bytes) -> nib.Nifti1Image:
+    return nib.Nifti1Image.from_bytes(gzip.decompress(content))
+
+
+# Orientation
+
+
+def place_of_end(code: str, plane: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(axis of `slices`, index) at which the side `code` of the patient has to lie, by the documented table."""
+    ends = {
+        "axial": {"S": (0, -1), "I": (0, 0), "P": (1, -1), "A": (1, 0), "L": (2, -1), "R": (2, 0)},
+        "coronal": {"A": (0, -1), "P": (0, 0), "I": (1, -1), "S": (1, 0), "L": (2, -1), "R": (2, 0)},
+        "sagittal": {"L": (0, -1), "R": (0, 0), "I": (1, -1), "S": (1, 0), "P": (2, -1), "A": (2, 0)},
+    }
+    axis, end = ends[plane][code]
+    return axis, end % shape[axis]
+
+
+@pytest.mark.parametrize("axcodes", ALL_ORIENTATIONS, ids="".join)
+def test_every_nifti_orientation_is_turned_and_turned_back(tmp_path, axcodes):
+    """The slab whose voxels are largest along one axis is looked at along it; every side of the patient shows where
+    radiologists expect it, and a mask of one voxel comes back at that voxel."""
+    for slice_axis in range(3):
+        shape, sizes = [20, 22, 24], [0.5, 0.5, 0.5]
+        shape[slice_axis], sizes[slice_axis] = 5, 4.0
+        plane = {"R": "sagittal", "L": "sagittal", "A": "coronal", "P": "coronal"}.get(axcodes[slice_axis], "axial")
+        affine = affine_of(axcodes, tuple(sizes))
+        for axis, code in enumerate(axcodes):
+            voxels = np.zeros(shape, np.int16)
+            voxels[tuple(-1 if other == axis else slice(None) for other in range(3))] = 100
+            volume = read_volume(write(tmp_path / "scan.nii", phantoms.nifti(voxels, affine, packed=False)))
+            assert volume.plane == plane
+            shown_axis, end = place_of_end(code, plane, volume.slices.shape)
+            expected = np.zeros_like(volume.slices)
+            expected[tuple(end if other == shown_axis else slice(None) for other in range(3))] = 100
+            np.testing.assert_array_equal(volume.slices, expected)
+        assert volume.spacing == pytest.approx((0.5, 0.5)) and volume.slice_spacing == pytest.approx(4)
+
+        voxels = np.zeros(shape, np.int16)
+        voxels[1, 2, 3] = 7
+        volume = read_volume(write(tmp_path / "scan.nii", phantoms.nifti(voxels, affine, packed=False)))
+        image = mask_file(volume.to_nifti(volume.slices == 7))
+        np.testing.assert_array_equal(np.asarray(image.dataobj), voxels == 7)
+        np.testing.assert_allclose(image.affine, affine, atol=1e-5)
+
+
+def test_display_ends_where_the_documented_table_says():
+    assert DISPLAY == {"axial": "SPL", "coronal": "AIL", "sagittal": "LIP"}
+
+
+def test_equal_sides_are_shown_as_axial_slices(tmp_path):
+    voxels = noise(20, 22, 24)
+    volume = read_volume(write(tmp_path / "scan.nii.gz", phantoms.nifti(voxels, np.eye(4))))
+    assert volume.plane == "axial"
+    np.testing.assert_array_equal(volume.slices[3], voxels[::-1, ::-1, 3].T)
+
+
+def test_oblique_scan_keeps_its_geometry(tmp_path):
+    angle = np.deg2rad(20)
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine = turn @ affine_of(("L", "A", "S"), (0.9, 0.8, 3.0))
+    volume = read_volume(write(tmp_path / "scan.nii.gz", phantoms.nifti(noise(20, 22, 5), affine)))
+    assert volume.plane == "axial"
+    assert volume.spacing == pytest.approx((0.8, 0.9)) and volume.slice_spacing == pytest.approx(3)
+    np.testing.assert_allclose(mask_file(volume.to_nifti(volume.slices > 500)).affine, affine, atol=1e-5)
+
+
+# NIfTI
+
+
+def test_nifti_mask_has_shape_codes_and_unit_of_the_scan(tmp_path):
+    def edit(header):
+        header.set_qform(np.diag([2e-3, 2e-3, 5e-3, 1]), code=2)
+        header.set_sform(np.diag([2e-3, 2e-3, 5e-3, 1]), code=4)
+        header.set_xyzt_units("meter")
+        header["descrip"] = b"Kowalska Zofia 1953"
+
+    content = phantoms.nifti(noise(20, 22, 5, 1), packed=False, edit=edit)
+    volume = read_volume(write(tmp_path / "scan.nii", content))
+    assert volume.spacing == pytest.approx((2, 2)) and volume.slice_spacing == pytest.approx(5)
+    assert volume.volume_ml(np.ones_like(volume.slices, bool)) == pytest.approx(20 * 22 * 5 * 0.02)
+    packed = volume.to_nifti(volume.slices > 500)
+    header = mask_file(packed).header
+    assert header.get_data_shape() == (20, 22, 5, 1) and header.get_data_dtype() == np.uint8
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (4, 2)
+    assert header.get_xyzt_units()[0] == "meter"
+    assert b"Kowalska" not in gzip.decompress(packed)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_nifti_values_are_read_scaled(tmp_path, dtype, order):
+    voxels = np.arange(20 * 20 * 2).reshape(20, 20, 2) % 200
+    image = nib.Nifti1Image(voxels.astype(dtype), np.diag([-1.0, -1, 3, 1]))
+    header = image.header.as_byteswapped(order)
+    header.set_data_dtype(np.dtype(dtype).newbyteorder(order))
+    header["scl_slope"], header["scl_inter"] = 2, -3
+    header["vox_offset"] = 352
+    raw = voxels.astype(np.dtype(dtype).newbyteorder(order))
+    volume = read_volume(write(tmp_path / "a.nii", header.binaryblock + b"\0" * 4 + raw.tobytes(order="F")))
+    np.testing.assert_allclose(volume.slices, np.moveaxis(voxels * 2.0 - 3, (0, 1, 2), (2, 1, 0)))
+    assert volume.slices.dtype == np.float32 and volume.slices.flags.c_contiguous
+
+
+def test_nifti_2_and_gzip_in_parts_are_read(tmp_path):
+    voxels = noise(20, 22, 5)
+    content = nib.Nifti2Image(voxels, np.diag([-1.0, -1, 3, 1])).to_bytes()
+    parts = gzip.compress(content[:5000]) + gzip.compress(content[5000:])
+    volume = read_volume(write(tmp_path / "scan.nii.gz", parts))
+    np.testing.assert_array_equal(volume.slices, voxels.T)
+
+
+def test_what_is_not_finite_becomes_0_and_is_said(tmp_path):
+    voxels = noise(20, 20, 3).astype(np.float32)
+    voxels[3, 4, 1], voxels[5, 6, 2] = np.nan, np.inf
+    volume = read_volume(write(tmp_path / "scan.nii", phantoms.nifti(voxels, packed=False)))
+    assert np.isfinite(volume.slices).all() and np.count_nonzero(volume.slices) <= voxels.size - 2
+    assert any("not finite" in warning for warning in volume.warnings)
+
+
+def test_nifti_says_that_sequence_and_orientation_are_unknown(tmp_path):
+    def forget(header):
+        header["sform_code"] = header["qform_code"] = 0
+
+    volume = read_volume(write(tmp_path / "a.nii", phantoms.nifti(noise(20, 20, 3), packed=False)))
+    assert volume.warnings == (
+        "A NIfTI file does not say which sequence it is: the network knows T1-weighted MR with contrast alone.",
+    )
+    volume = read_volume(write(tmp_path / "b.nii", phantoms.nifti(noise(20, 20, 3), packed=False, edit=forget)))
+    assert volume.plane == "unknown"
+    assert any("turned or mirrored" in warning for warning in volume.warnings)
+
+
+def edited(**fields):
+    def edit(header):
+        for name, value in fields.items():
+            header[name] = value
+
+    return phantoms.nifti(noise(20, 20, 3), packed=False, edit=edit)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (edited()[:-5], "truncated; 5 bytes"),
+        (phantoms.nifti(noise(20, 20, 3, 2), packed=False), r"several volumes \(20 × 20 × 3 × 2 voxels\)"),
+        (phantoms.nifti(noise(20, 20, 3).astype(np.complex64), packed=False), "type complex64"),
+        (edited(dim=[3, 3000, 20, 3, 1, 1, 1, 1]), "3000 × 20 × 3 voxels; allowed are 1 to 2048"),
+        (edited(dim=[3, 2000, 2000, 2000, 1, 1, 1, 1]), "at most 67,108,864"),
+        (edited(dim=[3, -20, 20, 3, 1, 1, 1, 1]), "allowed are 1 to 2048"),
+        (edited(dim=[9, 20, 20, 3, 1, 1, 1, 1]), "axes; allowed are 2 or 3"),
+        (edited(vox_offset=1e9), "start at byte 1000000000"),
+        (edited(srow_x=[np.nan, 0, 0, 0]), "not finite"),
+        (edited(srow_x=[0, 0, 0, 0]), "same direction|voxels are"),
+        (edited(srow_x=[1e9, 0, 0, 0]), "1e\\+09 .* mm; allowed are 0.01 to 100 mm"),
+        (edited(magic=b"ni1"), "another file"),
+        (phantoms.nifti(noise(5, 20, 3), packed=False), "20 × 5|5 × 20 pixels; each side needs at least 16"),
+        (phantoms.nifti(noise(20, 20, 3))[:-300], "truncated"),
+        (b"nothing of the kind" * 100, "no scan"),
+    ],
+)
+def test_nifti_is_refused_in_one_sentence(tmp_path, content, said):
+    with pytest.raises(VolumeError, match=said) as refusal:
+        read_volume(write(tmp_path / "scan.nii", content))
+    assert str(refusal.value).startswith("scan.nii: ") and str(tmp_path) not in str(refusal.value)
+
+
+def test_flipped_bit_in_a_packed_file_is_found(tmp_path):
+    content = bytearray(phantoms.nifti(noise(20, 20, 3)))
+    content[-6] ^= 1  # of the checksum
+    with pytest.raises(VolumeError, match="gzip and damaged"):
+        read_volume(write(tmp_path / "scan.nii.gz", content))
+
+
+# DICOM
+
+
+@pytest.mark.parametrize("plane", list(phantoms.ORIENTATIONS))
+def test_shuffled_series_is_sorted_by_place(tmp_path, plane):
+    """The phantom's rows and columns are the displayed ones; the normal of a stack leads up, back or right."""
+    voxels = noise(5, 20, 24)
+    volume = read_volume(phantoms.series(tmp_path / "scan", voxels, plane))
+    expected = voxels if plane == "axial" else voxels[::-1]
+    assert volume.plane == plane
+    np.testing.assert_array_equal(volume.slices, expected)
+    assert volume.spacing == (0.5, 0.75) and volume.slice_spacing == pytest.approx(6)
+    assert volume.warnings == ()
+    assert volume.volume_ml(np.ones(volume.slices.shape, bool)) == pytest.approx(voxels.size * 0.5 * 0.75 * 6 / 1000)
+
+
+def test_dicom_rows_and_columns_are_turned_upright(tmp_path):
+    """Rows that run to the right of the patient and to the front are turned by 180 degrees."""
+    voxels = noise(4, 20, 24)
+    volume = read_volume(phantoms.series(tmp_path, voxels, ImageOrientationPatient=[-1, 0, 0, 0, -1, 0]))
+    np.testing.assert_array_equal(volume.slices, voxels[:, ::-1, ::-1])
+
+
+def test_mask_of_a_series_lies_where_the_tags_say(tmp_path):
+    voxels = noise(5, 20, 24)
+    volume = read_volume(phantoms.series(tmp_path, voxels, "sagittal", start=-9))
+    masks = np.zeros(volume.slices.shape, bool)
+    masks[3, 2, 7] = True
+    image = mask_file(volume.to_nifti(masks))
+    (index,) = np.argwhere(np.asarray(image.dataobj))
+    # The stack lies at 9, 3, −3, −9 and −15 mm, positive to the left; slices go to the left, so slice 3 lies at 3 mm.
+    # Column 7 lies 7 · 0.75 mm behind the first pixel, row 2 lies 2 · 0.5 mm below it.
+    left, posterior, superior = 3, 7 * 0.75, -2 * 0.5
+    np.testing.assert_allclose(image.affine @ [*index, 1], [-left, -posterior, superior, 1], atol=1e-4)
+
+
+def test_rescaling_is_applied(tmp_path):
+    pixels = noise(20, 20)
+    path = write(tmp_path / "a", phantoms.dicom(pixels, RescaleSlope="2.5", RescaleIntercept="-100"))
+    np.testing.assert_allclose(read_volume(path).slices[0], pixels * 2.5 - 100)
+
+
+def test_monochrome_1_is_inverted_so_that_black_stays_0(tmp_path):
+    pixels = noise(20, 20).astype(np.uint16)
+    volume = read_volume(write(tmp_path / "a", phantoms.dicom(pixels, PhotometricInterpretation="MONOCHROME1")))
+    np.testing.assert_array_equal(volume.slices[0], pixels.max() - pixels.astype(float))
+
+
+def test_signed_and_8_bit_pixels(tmp_path):
+    for dtype in (np.int16, np.uint8):
+        pixels = (noise(20, 20) % 250 - (125 if dtype is np.int16 else 0)).astype(dtype)
+        volume = read_volume(write(tmp_path / "a", phantoms.dicom(pixels)))
+        np.testing.assert_array_equal(volume.slices[0], pixels)
+
+
+def test_multi_frame_by_functional_groups(tmp_path):
+    pixels = noise(4, 20, 20)
+    volume = read_volume(write(tmp_path / "a", phantoms.enhanced(pixels, [8, 0, 12, 4], [1, 2, 3, 4])))
+    np.testing.assert_array_equal(volume.slices, [pixels[1] * 2, pixels[3] * 4, pixels[0], pixels[2] * 3])
+    assert volume.spacing == (0.5, 0.5) and volume.slice_spacing == pytest.approx(4)
+
+
+def test_multi_frame_without_places_keeps_its_order(tmp_path):
+    pixels = noise(4, 20, 20)
+    content = phantoms.dicom(pixels, ImagePositionPatient=None)
+    volume = read_volume(write(tmp_path / "a", content))
+    np.testing.assert_array_equal(volume.slices, pixels)
+    assert volume.slice_spacing == 6
+    assert any("do not say where the slices lie" in warning for warning in volume.warnings)
+
+
+def test_missing_tags_are_said_and_nothing_is_made_up(tmp_path):
+    tags = ("PixelSpacing", "ImageOrientationPatient", "SpacingBetweenSlices", "SliceThickness", "InstanceNumber")
+    pixels = noise(20, 24)
+    volume = read_volume(write(tmp_path / "a", phantoms.dicom(pixels, **dict.fromkeys(tags))))
+    np.testing.assert_array_equal(volume.slices[0], pixels)
+    assert (volume.plane, volume.spacing, volume.slice_spacing) == ("unknown", None, None)
+    masks = np.ones((1, 20, 24), bool)
+    assert volume.volume_ml(masks) is None
+    assert np.asarray(mask_file(volume.to_nifti(masks)).dataobj).shape == (24, 20, 1)
+    assert len(volume.warnings) == 2
+
+
+def test_one_slice_takes_its_thickness_from_the_tags(tmp_path):
+    volume = read_volume(write(tmp_path / "a", phantoms.dicom(noise(20, 20), SpacingBetweenSlices=None)))
+    assert volume.slice_spacing == pytest.approx(5)
+
+
+def test_missing_slice_and_repeated_places_are_said(tmp_path):
+    voxels = noise(6, 20, 20)
+    folder = phantoms.series(tmp_path / "gap", voxels)
+    for file in folder.iterdir():
+        if b"\\12.0" in file.read_bytes():  # the position of the third
+            file.unlink()
+    volume = read_volume(folder)
+    assert len(volume.slices) == 5 and any("6.0 to 12.0 mm apart" in warning for warning in volume.warnings)
+
+    folder = phantoms.series(tmp_path / "twice", voxels)
+    write(folder / "again", phantoms.dicom(noise(20, 20, seed=1), 7, ImagePositionPatient=[0, 0, 12]))
+    volume = read_volume(folder)
+    np.testing.assert_array_equal(volume.slices, voxels)
+    assert any(warning.startswith("1 slices lie where another") for warning in volume.warnings)
+
+
+def test_two_series_in_a_zip_give_the_larger(tmp_path):
+    voxels = noise(5, 20, 20)
+    folder = tmp_path / "study"
+    phantoms.series(folder / "1", noise(3, 20, 20, seed=1), SeriesInstanceUID=phantoms.OTHER_SERIES)
+    phantoms.series(folder / "2", voxels)
+    (folder / "readme.txt").write_text("not a scan")
+    path = zipped(tmp_path / "study.zip", folder)
+    assert is_volume(path)
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.slices, voxels)
+    assert "The files hold 2 series; this is the largest, of 5 slices." in volume.warnings
+    np.testing.assert_array_equal(read_volume(members(path)).slices, voxels)
+    np.testing.assert_array_equal(read_volume(sorted((folder / "1").iterdir())).slices, noise(3, 20, 20, seed=1))
+
+
+def test_scouts_in_three_planes_are_kept_apart(tmp_path):
+    for plane in phantoms.ORIENTATIONS:
+        phantoms.series(tmp_path / plane, noise(2 + (plane == "coronal"), 20, 20), plane)
+    volume = read_volume(tmp_path)
+    assert volume.plane == "coronal" and len(volume.slices) == 3
+
+
+def test_compressed_pixels_are_the_same_pixels(tmp_path):
+    pixels = noise(33, 40).astype(np.uint16)
+    for make in (phantoms.run_length, phantoms.jpeg_2000):
+        volume = read_volume(write(tmp_path / make.__name__, make(pixels)))
+        np.testing.assert_array_equal(volume.slices[0], pixels)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        "1.2.840.10008.1.2.1.99",  # deflated
+        "1.2.840.10008.1.2.4.57",
+        "1.2.840.10008.1.2.4.70",
+        "1.2.840.10008.1.2.4.80",
+        "1.2.840.10008.1.2.4.92",
+    ],
+)
+def test_other_compression_is_refused_by_its_name(tmp_path, syntax):
+    name = UID_dictionary[syntax][0]
+    with pytest.raises(VolumeError) as refusal:
+        read_volume(write(tmp_path / "a", phantoms.with_syntax(syntax, noise(20, 20))))
+    assert name in str(refusal.value) and "allowed are uncompressed, RLE, JPEG" in str(refusal.value)
+
+
+def test_compressed_frame_of_another_size_is_not_decoded(tmp_path, monkeypatch):
+    big = phantoms.jpeg_2000(noise(400, 400).astype(np.uint16))
+    rows = big.index(b"\x28\x00\x10\x00US\x02\x00") + 8
+    columns = big.index(b"\x28\x00\x11\x00US\x02\x00") + 8
+    lying = bytearray(big)
+    lying[rows : rows + 2] = lying[columns : columns + 2] = (20).to_bytes(2, "little")
+    decoded = []
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: decoded.append(self.size))
+    with pytest.raises(VolumeError, match="cannot be decoded"):
+        read_volume(write(tmp_path / "a", bytes(lying)))
+    assert not decoded
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR; allowed are MONOCHROME1 and MONOCHROME2"),
+        ({"PhotometricInterpretation": "Kowalska"}, "of an unknown kind"),
+        ({"BitsAllocated": 32}, "32 bits; allowed are 8 and 16"),
+        ({"Rows": 60000}, "60000 × 1 voxels; allowed are 1 to 2048"),
+        ({"NumberOfFrames": 10**9}, "1000000000 voxels"),
+        ({"Rows": 8, "Columns": 40}, "at least 16"),
+        ({"Rows": 30}, "truncated or damaged"),
+        ({"PixelData": None}, "truncated or damaged"),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, "ImageOrientationPatient"),
+        ({"PixelSpacing": [1e-9, 1]}, "mm; allowed are 0.01 to 100"),
+    ],
+)
+def test_dicom_is_refused_in_one_sentence(tmp_path, tags, said):
+    with pytest.raises(VolumeError, match=said):
+        read_volume(write(tmp_path / "a", phantoms.dicom(noise(20, 20), **tags)))
+
+
+def test_files_that_cannot_be_used_do_not_cost_the_others(tmp_path):
+    voxels = noise(3, 20, 20)
+    folder = phantoms.series(tmp_path, voxels)
+    write(folder / "report", phantoms.dicom(noise(20, 20), PhotometricInterpretation="RGB"))
+    volume = read_volume(folder)
+    np.testing.assert_array_equal(volume.slices, voxels)
+    assert any(warning.startswith("1 of 4 files were left out: ") for warning in volume.warnings)
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({}, None),
+        ({"ContrastBolusAgent": None}, None),
+        ({"SeriesDescription": "AX T1 FLAIR POST"}, None),
+        ({"SeriesDescription": "", "RepetitionTime": 600, "EchoTime": 12}, None),
+        ({"SeriesDescription": "", "RepetitionTime": 4000, "EchoTime": 90}, "not T1-weighted"),
+        ({"SeriesDescription": "AX T2 FLAIR"}, "not T1-weighted"),
+        ({"SeriesDescription": "T1 SE", "ContrastBolusAgent": None}, "do not say"),
+        ({"SeriesDescription": "T1 without"}, "without contrast"),
+        ({"SeriesDescription": None}, "do not say"),
+        ({"Modality": "CT"}, "no MR scan"),
+    ],
+)
+def test_sequence_is_judged_by_the_tags(tmp_path, tags, said):
+    volume = read_volume(write(tmp_path / "a", phantoms.dicom(noise(20, 20), **tags)))
+    if said is None:
+        assert volume.warnings == ()
+    else:
+        (warning,) = volume.warnings
+        assert said in warning and warning.endswith("the network knows T1-weighted MR with contrast alone.")
+
+
+# What nobody may see
+
+
+def private_files(folder: Path) -> list[Path]:
+    """DICOM files with a person's data in their tags and names: sound, misplaced, damaged, refused."""
+    pixels = noise(20, 20)
+    name = phantoms.SECRETS["PatientName"]
+    sound = phantoms.dicom(pixels)
+    contents = [
+        sound,
+        phantoms.dicom(pixels, SeriesDescription=name, ProtocolName=name, ContrastBolusAgent=None),
+        phantoms.dicom(pixels, SeriesInstanceUID="1.02.Kowalska^Zofia", Modality="Kowalska^Zofia"),
+        phantoms.dicom(pixels, PhotometricInterpretation="Kowalska^Zofia"),
+        phantoms.dicom(pixels, PixelSpacing=None).replace(b"0.5\\0.75", b"Zofia 12"),
+        sound.replace(b"0.5\\0.75", b"Zofia 12"),
+        sound.replace(b"-10.0\\-20.0\\6.0", b"Kowalska\\Zofia\\1"),
+        sound[:-100],
+        sound[:400],
+        phantoms.with_syntax("1.2.840.10008.1.2.4.70", pixels),
+        phantoms.with_syntax("1.2.826.0.1.3680043.7", pixels),
+    ]
+    folder.mkdir()
+    return [
+        write(folder / f"{phantoms.SECRETS['PatientID']}.{number}", content) for number, content in enumerate(contents)
+    ]
+
+
+def test_no_tag_of_the_person_is_ever_shown(tmp_path, recwarn, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    files = private_files(tmp_path / "files")
+    shown = []
+    for source in [*files, files, tmp_path / "files", zipped(tmp_path / "study.zip", tmp_path / "files")]:
+        try:
+            volume = read_volume(source)
+            packed = volume.to_nifti(np.ones(volume.slices.shape, bool))
+            shown += [repr(volume), *volume.warnings, gzip.decompress(packed).decode("latin-1"), repr(packed)]
+        except VolumeError as error:
+            assert error.__cause__ is None
+            shown += [str(error), repr(error)]
+    shown += [str(warning.message) for warning in recwarn] + [caplog.text, *capfd.readouterr()]
+    text = "\n".join(shown)
+    for secret in (*phantoms.SECRETS.values(), phantoms.SERIES, "Kowalska", "Zofia", "3680043"):
+        assert secret not in text
+    assert len(shown) > 20
+
+
+# Sources
+
+
+def test_kind_is_told_by_content(tmp_path):
+    scan_file = write(tmp_path / "a.png", phantoms.nifti(noise(20, 20, 3)))
+    assert is_volume(scan_file) and is_volume(write(tmp_path / "b.txt", phantoms.dicom(noise(20, 20))))
+    for name, content in {"c.nii.gz": b"\x1f\x8b rubbish", "d.dcm": b"DICM", "e.zip": b"PK\3\4", "f.nii": b""}.items():
+        assert not is_volume(write(tmp_path / name, content))
+    assert not is_volume(tmp_path / "missing")
+    assert not is_volume(write(tmp_path / "g.nii.gz", gzip.compress(b"x" * 1000)))
+
+
+def test_one_nifti_in_a_zip_is_read_and_two_are_refused(tmp_path):
+    folder = tmp_path / "one"
+    folder.mkdir()
+    write(folder / "t1.nii.gz", phantoms.nifti(noise(20, 20, 3)))
+    assert read_volume(zipped(tmp_path / "one.zip", folder)).slices.shape == (3, 20, 20)
+    write(folder / "t2.nii.gz", phantoms.nifti(noise(20, 20, 3)))
+    with pytest.raises(VolumeError, match=r"two\.zip: it holds 2 NIfTI and 0 DICOM files"):
+        read_volume(zipped(tmp_path / "two.zip", folder))
+
+
+def test_missing_and_empty_sources(tmp_path):
+    missing = tmp_path / "none.nii"
+    sources = {"no such file": missing, "no scan in it": tmp_path, "0 files: there is no": [], "is missing": [missing]}
+    for said, source in sources.items():
+        with pytest.raises(VolumeError, match=said):
+            read_volume(source)
+
+
+def test_masks_of_another_shape_are_refused(tmp_path):
+    volume = read_volume(write(tmp_path / "a", phantoms.dicom(noise(20, 20))))
+    for use in (volume.to_nifti, volume.volume_ml):
+        with pytest.raises(VolumeError, match=r"shape \(20, 20\), but the slices have \(1, 20, 20\)"):
+            use(np.ones((20, 20), bool))
+
+
+def test_missing_packages_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(scan, "nib", None)
+    with pytest.raises(VolumeError, match="pip install nibabel pydicom"):
+        read_volume(tmp_path)
+
+
+def test_modules_can_be_imported_without_them(monkeypatch):
+    for name in ("scan", "nifti", "dicom", "volumes"):
+        monkeypatch.delitem(sys.modules, f"modeling_unet.{name}")
+    for name in ("nibabel", "pydicom"):
+        monkeypatch.setitem(sys.modules, name, None)
+    volumes = importlib.import_module("modeling_unet.volumes")
+    with pytest.raises(ValueError, match="pip install nibabel pydicom"):
+        volumes.read_volume("scan.nii")
