@@ -18,7 +18,7 @@ from modeling_unet.overlay import draw_overlay
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("meningioma-axial-7", "glioma-axial-726", "pituitary-sagittal-1275")
-TRUTH_COLOR = "#22d3ee"
+TRUTH_COLOR = "#56b4e9"
 GAP = 8
 
 

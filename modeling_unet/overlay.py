@@ -11,7 +11,7 @@ import numpy as np
 
 
 STYLES = ("fill", "contour", "heatmap")
-DEFAULT_COLOR = "#ff3b30"
+DEFAULT_COLOR = "#e69f00"  # of Okabe and Ito, who chose their colours for the colour-blind
 DEFAULT_ALPHA = 0.45
 
 # Above this percentile lie single bright pixels (vessels, artefacts), which would darken all the rest.
@@ -43,7 +43,7 @@ def to_display(image: np.ndarray) -> np.ndarray:
         raise ValueError(f"image has shape {image.shape}; allowed are [H, W] and [H, W, 3]")
     if image.dtype != np.uint8:
         image = _window(image)
-    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image.copy()
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image.copy()
 
 
 def draw_overlay(

@@ -3,7 +3,6 @@
 Coordinates count pixels from the top left corner; the centre of the first pixel is (x, y) = (0, 0).
 """
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -18,15 +17,20 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
+from .comparison import Overlap
 from .configuration_unet import UNetConfig
 from .image_processing_unet import UNetImageProcessor, read_image
+from .inference import optimize_for_inference
 from .modeling_unet import UNetForSemanticSegmentation
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, draw_overlay, to_display
 
 
 DEFAULT_THRESHOLD = 0.5
-# Smaller specks are noise more often than tumour: they stay in the mask, but do not count as a finding.
+# Smaller specks are noise more often than tumour: they stay in the mask, but by default do not count as a finding.
 MIN_LESION_AREA_PX = 10
+# A brain is neither a tenth of this nor ten times as much, in any unit that somebody may have meant.
+MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
+OPTIMIZE = ("auto", "none")
 
 
 # --------------------------------------------------------------------------------------------------------- measurements
@@ -34,7 +38,7 @@ MIN_LESION_AREA_PX = 10
 
 @dataclass(frozen=True)
 class Lesion:
-    """One connected piece of the mask: pixels that touch at an edge or a corner, at least `MIN_LESION_AREA_PX` of them.
+    """One connected piece of the mask, large enough to count: pixels that touch at an edge or a corner.
 
     Attributes:
         area_px: number of pixels.
@@ -65,21 +69,25 @@ class Segmentation:
         probability: tumour probability of every pixel, float32 [H, W], 0 … 1.
         threshold: pixels above it belong to the mask.
         spacing: size of a pixel in mm as (row, column), the order of DICOM's PixelSpacing; None if unknown.
+        min_area_px: pieces of the mask with fewer pixels are no lesions.
 
     Raises:
-        ValueError: the sizes differ, the threshold is outside 0 … 1, or the spacing is not two positive numbers.
+        ValueError: the sizes differ, the threshold is outside 0 … 1, the spacing is not two numbers from 0.01 to 100,
+            or the minimum area is not a whole number from 0.
     """
 
     image: np.ndarray
     probability: np.ndarray
     threshold: float = DEFAULT_THRESHOLD
     spacing: tuple[float, float] | None = None
+    min_area_px: int = MIN_LESION_AREA_PX
 
     def __post_init__(self):
         if self.image.shape[:2] != self.probability.shape:
             raise ValueError(f"image has shape {self.image.shape}, but the probability has {self.probability.shape}")
         check_threshold(self.threshold)
         check_spacing(self.spacing)
+        check_min_area(self.min_area_px)
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -89,7 +97,13 @@ class Segmentation:
     @cached_property
     def lesions(self) -> list[Lesion]:
         """The lesions of the mask, largest first."""
-        return find_lesions(self.mask, self.probability, self.spacing)
+        return find_lesions(self.mask, self.probability, self.spacing, self.min_area_px)
+
+    @cached_property
+    def lesion_mask(self) -> np.ndarray:
+        """Bool [H, W], the mask without the pieces that are too small for a lesion."""
+        labels, large, *_ = _label_pieces(self.mask, self.min_area_px)
+        return large[labels]
 
     @property
     def tumor_found(self) -> bool:
@@ -118,14 +132,19 @@ class Segmentation:
 
     def at_threshold(self, threshold: float) -> "Segmentation":
         """The same probabilities cut at another threshold, 0 … 1; the network does not run again."""
-        return replace(self, threshold=threshold)
+        return self.cut(threshold=threshold)
+
+    def cut(self, **changes) -> "Segmentation":
+        """The same probabilities cut and measured in another way; the network does not run again.
+
+        Args:
+            changes: `threshold`, `min_area_px` and `spacing`, as far as they are to change.
+        """
+        return replace(self, **changes)
 
     def dice(self, truth: np.ndarray) -> float:
         """Dice of the mask with a true one, bool [H, W]: 0 … 1, and 1 where both are empty."""
-        if truth.shape != self.mask.shape:
-            raise ValueError(f"the true mask has shape {truth.shape}, but the slice has {self.mask.shape}")
-        total = self.area_px + np.count_nonzero(truth)
-        return 2 * np.count_nonzero(self.mask & truth) / total if total else 1.0
+        return Overlap.of(self.mask, truth).dice
 
     def overlay(
         self,
@@ -144,6 +163,7 @@ class Segmentation:
             "width": width,
             "threshold": float(self.threshold),
             "spacing": None if self.spacing is None else [float(side) for side in self.spacing],
+            "min_area_px": int(self.min_area_px),
             "tumor_found": self.tumor_found,
             "highest_probability": self.highest_probability,
             "area_px": self.area_px,
@@ -153,22 +173,26 @@ class Segmentation:
         }
 
 
-def find_lesions(mask: np.ndarray, probability: np.ndarray, spacing: tuple[float, float] | None = None) -> list[Lesion]:
-    """Measure the 8-connected pieces of a mask that have at least `MIN_LESION_AREA_PX` pixels.
+def find_lesions(
+    mask: np.ndarray,
+    probability: np.ndarray,
+    spacing: tuple[float, float] | None = None,
+    min_area_px: int = MIN_LESION_AREA_PX,
+) -> list[Lesion]:
+    """Measure the 8-connected pieces of a mask that have at least `min_area_px` pixels.
 
     Args:
         mask: bool [H, W].
         probability: [H, W], 0 … 1.
         spacing: size of a pixel in mm as (row, column), or None.
+        min_area_px: smaller pieces are left out.
 
     Returns:
         The lesions, largest first.
     """
-    _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    labels, large, stats, centroids = _label_pieces(mask, min_area_px)
     lesions = []
-    for label in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= MIN_LESION_AREA_PX):
-        if label == 0:  # the background
-            continue
+    for label in np.flatnonzero(large):
         x, y, width, height, area = stats[label].tolist()
         window = np.s_[y : y + height, x : x + width]
         inside = labels[window] == label
@@ -184,6 +208,14 @@ def find_lesions(mask: np.ndarray, probability: np.ndarray, spacing: tuple[float
             )
         )
     return sorted(lesions, key=lambda lesion: lesion.area_px, reverse=True)
+
+
+def _label_pieces(mask: np.ndarray, min_area_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(label of every pixel [H, W], per label: large enough for a lesion?, OpenCV's statistics, centroid)."""
+    _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    large = stats[:, cv2.CC_STAT_AREA] >= min_area_px
+    large[0] = False  # the background
+    return labels, large, stats, centroids
 
 
 def longest_diameter(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
@@ -209,10 +241,22 @@ def check_threshold(threshold: float) -> float:
 
 
 def check_spacing(spacing: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Return the spacing, or raise ValueError when it is neither None nor two positive numbers."""
-    if spacing is not None and not (len(spacing) == 2 and all(0 < side < math.inf for side in spacing)):
-        raise ValueError(f"spacing is {spacing}; allowed are two positive numbers, row and column in mm")
+    """Return the spacing, or raise ValueError when it is neither None nor two numbers from 0.01 to 100."""
+    if spacing is None:
+        return None
+    if len(spacing) != 2 or not all(MIN_SPACING_MM <= side <= MAX_SPACING_MM for side in spacing):
+        raise ValueError(
+            f"spacing is {spacing}; allowed are two positive numbers, row and column in mm, from {MIN_SPACING_MM:g} to "
+            f"{MAX_SPACING_MM:g}"
+        )
     return spacing
+
+
+def check_min_area(min_area_px: int) -> int:
+    """Return the minimum area, or raise ValueError when it is not a whole number from 0."""
+    if not (min_area_px >= 0 and float(min_area_px).is_integer()):
+        raise ValueError(f"min_area_px is {min_area_px}; allowed are whole numbers from 0")
+    return min_area_px
 
 
 def _area_mm2(area_px: int, spacing: tuple[float, float] | None) -> float | None:
@@ -235,6 +279,12 @@ class TumorSegmenter:
     >>> segmentation.tumor_found, segmentation.area_px
     >>> picture = segmentation.overlay(style="contour")
     ```
+
+    Attributes:
+        model: as it was loaded, for saving and for training on.
+        network: what segments: the model itself, or with `optimize="auto"` a faster copy, which changes to the model
+            no longer reach.
+        image_processor: what prepares the slices.
     """
 
     def __init__(
@@ -242,14 +292,26 @@ class TumorSegmenter:
         model: UNetForSemanticSegmentation,
         image_processor: UNetImageProcessor,
         device: str | torch.device = "auto",
+        optimize: str = "none",
     ):
-        """Take the model over: it is moved to `device` and put into evaluation mode."""
+        """Take the model over: it is moved to `device` and put into evaluation mode.
+
+        Args:
+            optimize: as in `from_pretrained`.
+        """
+        if optimize not in OPTIMIZE:
+            raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}")
         self.model = model.eval().to(resolve_device(device), memory_format=torch.channels_last)
+        self.network = optimize_for_inference(self.model) if optimize == "auto" else self.model
         self.image_processor = image_processor
 
     @classmethod
     def from_pretrained(
-        cls, path_or_id: str | Path, device: str | torch.device = "auto", revision: str | None = None
+        cls,
+        path_or_id: str | Path,
+        device: str | torch.device = "auto",
+        revision: str | None = None,
+        optimize: str = "auto",
     ) -> "TumorSegmenter":
         """Load model and processor from a folder, or by the id of a model repository on the Hub.
 
@@ -259,9 +321,11 @@ class TumorSegmenter:
             path_or_id: folder or Hub id; a folder never touches the network.
             device: "auto" takes CUDA, else MPS, else the CPU; or a device such as "cpu" or "cuda:1".
             revision: branch, tag or commit of a model on the Hub; None takes the newest. A folder has none.
+            optimize: "auto" segments with a faster copy of the model, in half precision where the device is made for
+                it, which moves the edge of a mask by a few pixels; "none" with the model as it is.
 
         Raises:
-            ValueError: another kind of model, incomplete weights, or a device that is not there.
+            ValueError: another kind of model, incomplete weights, a device that is not there, or another `optimize`.
             OSError: there is no model of that name, or its files cannot be read.
         """
         with _loading(path_or_id):
@@ -276,7 +340,7 @@ class TumorSegmenter:
             )
         if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}")
-        return cls(model, image_processor, device)
+        return cls(model, image_processor, device, optimize)
 
     @property
     def device(self) -> torch.device:
@@ -295,7 +359,7 @@ class TumorSegmenter:
 
         Raises:
             InvalidImageError: the slice cannot be read.
-            ValueError: the spacing is not two positive numbers.
+            ValueError: the spacing is not two numbers from 0.01 to 100.
         """
         return next(self.batch([image], spacing=spacing))
 
@@ -326,8 +390,8 @@ class TumorSegmenter:
     def _segment(self, sources: list, spacing: tuple[float, float] | None) -> list[Segmentation]:
         images = [read_image(source) for source in sources]
         pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"]
-        pixel_values = pixel_values.to(self.device, self.model.dtype, memory_format=torch.channels_last)
-        outputs = self.model(pixel_values)
+        pixel_values = pixel_values.to(self.device, self.network.dtype, memory_format=torch.channels_last)
+        outputs = self.network(pixel_values)
         sizes = [image.shape[:2] for image in images]
         probabilities = self.image_processor.post_process_probability(outputs, target_sizes=sizes)
         return [

@@ -142,9 +142,9 @@ class TestFill:
         overlay = draw_overlay(noise(), square(), "#34c759", alpha=1)
         np.testing.assert_array_equal(overlay[square()], np.broadcast_to((0x34, 0xC7, 0x59), (120, 3)))
 
-    def test_default_is_red_at_45_percent(self):
+    def test_default_is_orange_at_45_percent(self):
         overlay = draw_overlay(np.zeros((40, 50), np.uint8), square())
-        np.testing.assert_array_equal(overlay[12, 22], (115, 27, 22))  # 0.45 · (255, 59, 48)
+        np.testing.assert_array_equal(overlay[12, 22], (104, 72, 0))  # 0.45 · (230, 159, 0)
 
     @pytest.mark.parametrize("mask", [square().astype(np.uint8), square().astype(np.uint8) * 255, square() * 1.0])
     def test_masks_of_other_types(self, mask):

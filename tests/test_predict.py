@@ -2,6 +2,8 @@
 
 import csv
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from math import hypot
@@ -13,9 +15,11 @@ import torch
 from PIL import Image
 from tiny import tiny_config
 
-from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor, __main__
-from modeling_unet.__main__ import main, write_atomically
-from modeling_unet.overlay import draw_overlay
+from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor, __main__, prediction
+from modeling_unet.__main__ import main
+from modeling_unet.files import write_atomically
+from modeling_unet.overlay import DEFAULT_COLOR, draw_overlay
+from modeling_unet.prediction import Shard
 from modeling_unet.segmenter import TumorSegmenter
 
 
@@ -41,7 +45,7 @@ def predict(model_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments, out="out") -> int:
-        return main(["predict", *map(str, arguments), "--out", str(out), "--model", str(model_dir)])
+        return main(["predict", "--out", str(out), "--model", str(model_dir), *map(str, arguments)])
 
     return run
 
@@ -67,12 +71,17 @@ def files_below(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+def results_below(folder: Path) -> set[str]:
+    """Without the journal, which is for later runs."""
+    return files_below(folder) - {"journal.jsonl"}
+
+
 class TestResults:
     def test_mask_overlay_and_measurements(self, predict, tmp_path, capsys):
         image = save_slice(tmp_path / "slice.png", 30, 40)
         assert predict("slice.png") == 0
         out = tmp_path / "out"
-        assert files_below(out) == {"slice_mask.png", "slice_overlay.png", "summary.csv"}
+        assert results_below(out) == {"slice_mask.png", "slice_overlay.png", "summary.csv"}
         mask = read_png(out / "slice_mask.png")
         assert mask.dtype == np.uint8 and mask.shape == (30, 40) and (mask == 255).all()
         np.testing.assert_array_equal(read_png(out / "slice_overlay.png"), draw_overlay(image, mask))
@@ -147,7 +156,7 @@ class TestFinding:
         assert predict("slices") == 0
         places = [name.partition(".")[0] for name in names]
         results = {f"{place}_{ending}.png" for place in places for ending in ("mask", "overlay")}
-        assert files_below(tmp_path / "out") == results | {"summary.csv"}
+        assert results_below(tmp_path / "out") == results | {"summary.csv"}
         paths = [row["path"] for row in summary(tmp_path / "out")]
         assert paths == sorted(paths, key=lambda path: Path(path).parts) and len(paths) == 9
         assert all((tmp_path / path).is_file() for path in paths)
@@ -172,7 +181,7 @@ class TestFinding:
         save_slice(tmp_path / "in" / "a.png")
         save_slice(tmp_path / "in" / "A.bmp")
         assert predict("in") == 0
-        names = {name.lower() for name in files_below(tmp_path / "out")}
+        names = {name.lower() for name in results_below(tmp_path / "out")}
         assert len(names) == 5
 
     def test_named_twice_done_once(self, predict, tmp_path):
@@ -231,36 +240,50 @@ class TestBadFiles:
         assert [bool(row["error"]) for row in rows] == [False, True, True, True, False]
         assert rows[1]["tumor_found"] == rows[1]["area_px"] == rows[1]["seconds"] == ""
         expected = {f"{name}_{ending}.png" for name in "ae" for ending in ("mask", "overlay")}
-        assert files_below(tmp_path / "out") == expected | {"summary.csv"}
+        assert results_below(tmp_path / "out") == expected | {"summary.csv"}
 
     def test_unexpected_errors_end_only_their_file(self, predict, tmp_path, capsys, monkeypatch):
-        for name in "ab":
-            save_slice(tmp_path / "in" / f"{name}.png")
-        segment = TumorSegmenter.__call__
+        for name, side in (("a", 20), ("b", 30)):
+            save_slice(tmp_path / "in" / f"{name}.png", side, side)
+        segment = TumorSegmenter.batch
 
-        def fail_once(self, image, spacing=None):
-            if image.name == "a.png":
+        def fail_for_a(self, images, *arguments):
+            if any(image.shape == (20, 20) for image in images):
                 raise KeyError("first\nsecond")
-            return segment(self, image, spacing)
+            return segment(self, images, *arguments)
 
-        monkeypatch.setattr(TumorSegmenter, "__call__", fail_once)
+        monkeypatch.setattr(TumorSegmenter, "batch", fail_for_a)
         assert predict("in") == 1
         assert [row["error"] for row in summary(tmp_path / "out")] == [r"KeyError: 'first\nsecond'", ""]
         assert len(capsys.readouterr().err.splitlines()) == 1
 
-    def test_interrupted_run_keeps_its_table(self, predict, tmp_path, monkeypatch):
+    def test_batch_too_large_for_the_memory_is_segmented_one_by_one(self, predict, tmp_path, monkeypatch):
         for name in "abc":
             save_slice(tmp_path / "in" / f"{name}.png")
-        segment = TumorSegmenter.__call__
+        segment = TumorSegmenter.batch
 
-        def interrupt(self, image, spacing=None):
-            if image.name == "b.png":
+        def fail_for_many(self, images, *arguments):
+            if len(images) > 1:
+                raise RuntimeError("out of memory")
+            return segment(self, images, *arguments)
+
+        monkeypatch.setattr(TumorSegmenter, "batch", fail_for_many)
+        assert predict("in") == 0
+        assert [row["area_percent"] for row in summary(tmp_path / "out")] == ["100.0"] * 3
+
+    def test_interrupted_run_keeps_its_table(self, predict, tmp_path, monkeypatch):
+        for name, side in (("a", 20), ("b", 30), ("c", 20)):
+            save_slice(tmp_path / "in" / f"{name}.png", side, side)
+        segment = TumorSegmenter.batch
+
+        def interrupt(self, images, *arguments):
+            if images[0].shape == (30, 30):
                 raise KeyboardInterrupt
-            return segment(self, image, spacing)
+            return segment(self, images, *arguments)
 
-        monkeypatch.setattr(TumorSegmenter, "__call__", interrupt)
+        monkeypatch.setattr(TumorSegmenter, "batch", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            predict("in")
+            predict("in", "--batch_size", 1)
         assert [Path(row["path"]).name for row in summary(tmp_path / "out")] == ["a.png"]
 
 
@@ -276,6 +299,10 @@ class TestUsage:
             (["slice.png", "--color", "red"], "color is 'red'; allowed are"),
             (["slice.png", "--spacing", "0", "1"], "spacing is [0.0, 1.0]; allowed are two positive numbers"),
             (["slice.png", "--model", "empty"], "model type of empty is unknown"),
+            (["slice.png", "--batch_size", "0"], "batch_size is 0; allowed are whole numbers from 1"),
+            (["slice.png", "--shard", "3/2"], "shard is 3/2; allowed are 1/N to N/N"),
+            (["slice.png", "--shard", "0/2"], "shard is 0/2; allowed are 1/N to N/N"),
+            (["slice.png", "--shard", "2"], "shard is '2'; allowed are 1/N to N/N"),
         ],
     )
     def test_one_clear_line_and_nothing_written(self, model_dir, tmp_path, monkeypatch, capsys, arguments, message):
@@ -315,8 +342,8 @@ class TestUsage:
             main(["predict", "--help"])
         assert stopped.value.code == 0
         text = capsys.readouterr().out
-        for word in ("PATH", "--out", "--model", "--threshold", "--alpha", "--color", "--style", "--spacing"):
-            assert word in text
+        options = "--out --model --threshold --alpha --color --style --spacing --batch_size --shard --ray"
+        assert all(word in text for word in ("PATH", *options.split()))
         assert "examples:" in text and "not for diagnosis" in text
 
     def test_as_a_module(self, model_dir, tmp_path):
@@ -330,6 +357,287 @@ class TestUsage:
         assert done.stdout.startswith("slices: 2, tumour found: 1, failed: 1; ")
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"{tmp_path / 'in' / '2.png'}: the file is not an image")
+
+
+@pytest.fixture
+def segmented(monkeypatch) -> list[int]:
+    """How many slices went through the network, batch by batch."""
+    sizes = []
+    segment = TumorSegmenter.batch
+
+    def count(self, images, *arguments):
+        sizes.append(len(images))
+        return segment(self, images, *arguments)
+
+    monkeypatch.setattr(TumorSegmenter, "batch", count)
+    return sizes
+
+
+def write_slices(folder: Path, count: int):
+    """Slices of different sizes, and one that is none."""
+    for number in range(count):
+        save_slice(folder / f"{number:02}.png", 20 + number, 30, seed=number)
+    (folder / "03.png").write_text("not a picture")
+
+
+def command(*arguments, model: Path) -> list[str]:
+    return [sys.executable, "-m", "modeling_unet", "predict", *map(str, arguments), "--model", str(model)]
+
+
+def contents(out: Path) -> dict[str, object]:
+    """Every result in a folder, and the table without what it took to make it."""
+    rows = [{**row, "seconds": ""} for row in summary(out)]
+    pictures = {name: (out / name).read_bytes() for name in files_below(out) if name.endswith(".png")}
+    return {**pictures, "summary.csv": rows}
+
+
+class TestPipeline:
+    def test_batches(self, predict, tmp_path, segmented):
+        for number in range(5):
+            save_slice(tmp_path / "in" / f"{number}.png", 20 + number, 30)
+        assert predict("in", "--batch_size", 2) == 0
+        assert segmented == [2, 2, 1]
+        heights = [read_png(tmp_path / "out" / f"{number}_mask.png").shape[0] for number in range(5)]
+        assert heights == [20, 21, 22, 23, 24]
+
+    def test_unreadable_slice_leaves_its_batch_alone(self, predict, tmp_path, segmented):
+        for number in range(4):
+            save_slice(tmp_path / "in" / f"{number}.png")
+        (tmp_path / "in" / "1.png").write_text("not a picture")
+        assert predict("in", "--batch_size", 4) == 1
+        assert segmented == [3]
+
+    def test_never_more_than_three_batches_in_memory(self, model_dir, tmp_path, monkeypatch):
+        slices = {str(number): tmp_path / f"{number}.png" for number in range(40)}
+        for file in slices.values():
+            save_slice(file, 16, 16)
+        entered, left, most = [], [], []
+        read = prediction.read_image
+
+        def enter(file):
+            entered.append(file)
+            most.append(len(entered) - len(left))
+            return read(file)
+
+        monkeypatch.setattr(prediction, "read_image", enter)
+        segmenter = TumorSegmenter.from_pretrained(model_dir, device="cpu")
+        arguments = {"segmenter": segmenter, "out": tmp_path, "options": prediction.Options(), "batch_size": 4}
+        assert len(list(prediction.segment_files(slices, left.append, **arguments))) == 40
+        assert len(left) == 40 and max(most) <= 3 * 4 + 2
+
+
+class TestGoingOn:
+    @pytest.fixture
+    def done(self, predict, tmp_path, segmented):
+        """Two slices, done; what `segmented` counts comes after."""
+        for name in "ab":
+            save_slice(tmp_path / "in" / f"{name}.png")
+        assert predict("in") == 0
+        segmented.clear()
+        return tmp_path / "out"
+
+    def test_nothing_is_done_twice(self, done, predict, segmented, capsys):
+        table = (done / "summary.csv").read_bytes()
+        times = [(done / name).stat().st_mtime_ns for name in sorted(files_below(done)) if name.endswith(".png")]
+        capsys.readouterr()
+        assert predict("in") == 0
+        assert not sum(segmented) and (done / "summary.csv").read_bytes() == table
+        assert [
+            (done / name).stat().st_mtime_ns for name in sorted(files_below(done)) if name.endswith(".png")
+        ] == times
+        assert capsys.readouterr().out == (
+            "slices: 2 (2 kept from before), tumour found: 2, failed: 0; results in out\n"
+        )
+
+    def test_new_slice_is_added(self, done, predict, tmp_path, segmented):
+        save_slice(tmp_path / "in" / "aa.png")
+        assert predict("in") == 0
+        assert segmented == [1]
+        assert [Path(row["path"]).name for row in summary(done)] == ["a.png", "aa.png", "b.png"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda folder: save_slice(folder / "in" / "a.png", seed=1),
+            lambda folder: (folder / "out" / "a_mask.png").unlink(),
+            lambda folder: (folder / "out" / "a_overlay.png").write_bytes(b"half"),
+            lambda folder: (
+                (folder / "in" / "b.png").replace(folder / "in" / "a.png") and save_slice(folder / "in" / "b.png")
+            ),
+        ],
+        ids=["another slice", "no mask", "half an overlay", "two other slices"],
+    )
+    def test_what_changed_is_done_again(self, done, predict, tmp_path, segmented, change):
+        change(tmp_path)
+        assert predict("in") == 0
+        assert 0 < sum(segmented) <= 2
+        fresh = tmp_path / "fresh"
+        assert predict("in", out=fresh) == 0
+        assert contents(done) == contents(fresh)
+
+    @pytest.mark.parametrize(
+        "option", [("--threshold", 0.4), ("--style", "contour"), ("--color", "00ff00"), ("--spacing", 1, 2)]
+    )
+    def test_other_options_do_all_again(self, done, predict, segmented, option):
+        assert predict("in", *option) == 0
+        assert sum(segmented) == 2
+
+    def test_the_same_options_in_other_words(self, done, predict, segmented):
+        assert predict("in", "--color", DEFAULT_COLOR.upper(), "--threshold", "0.50", "--batch_size", 1) == 0
+        assert not sum(segmented)
+
+    def test_other_weights_do_all_again(self, done, predict, model_dir, tmp_path, segmented):
+        other = tmp_path / "model"
+        shutil.copytree(model_dir, other)
+        assert predict("in", "--model", other) == 0
+        assert not sum(segmented), "a copy holds the same weights"
+        model = UNetForSemanticSegmentation.from_pretrained(other)
+        torch.nn.init.constant_(model.head.bias, -2)
+        model.save_pretrained(other)
+        assert predict("in", "--model", other) == 0
+        assert sum(segmented) == 2 and summary(done)[0]["tumor_found"] == "False"
+
+    def test_equal_places_of_other_folders_are_other_slices(self, done, predict, tmp_path, segmented):
+        shutil.copytree(tmp_path / "in", tmp_path / "other", copy_function=shutil.copy2)
+        assert predict("other") == 0
+        assert sum(segmented) == 2
+
+    def test_results_that_another_run_replaced_are_done_again(self, predict, tmp_path, segmented):
+        """The shard's journal is as it should be; the files are those of the run in between."""
+        save_slice(tmp_path / "in" / "a.png")
+        assert predict("in", "--shard", "1/2") == 0
+        assert predict("in", "--threshold", 0.4) == 0
+        assert predict("in") == 0
+        assert segmented == [1, 1, 1]
+
+    def test_failed_slice_is_tried_again(self, predict, tmp_path, segmented):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "a.png").write_text("not a picture")
+        save_slice(tmp_path / "in" / "b.png")
+        assert predict("in") == 1
+        save_slice(tmp_path / "in" / "a.png")
+        assert predict("in") == 0
+        assert sum(segmented) == 2 and not any(row["error"] for row in summary(tmp_path / "out"))
+
+    def test_killed_run_goes_on(self, predict, model_dir, tmp_path, segmented):
+        """`kill -9` when the third of six slices is noted, in the middle of whatever else is under way."""
+        for number in range(6):
+            save_slice(tmp_path / "in" / f"{number}.png", 20 + number, 20)
+        program = (
+            "import os, signal, sys\n"
+            "from modeling_unet.__main__ import main\n"
+            "from modeling_unet.journal import Journal\n"
+            "add = Journal.add\n"
+            "def add_and_die(self, outcome):\n"
+            "    add(self, outcome)\n"
+            "    if len(self.outcomes) == 3:\n"
+            "        os.kill(os.getpid(), signal.SIGKILL)\n"
+            "Journal.add = add_and_die\n"
+            "main(sys.argv[1:])\n"
+        )
+        arguments = ["predict", "in", "--out", "out", "--batch_size", "2", "--model", str(model_dir)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        killed = subprocess.run(
+            [sys.executable, "-c", program, *arguments], cwd=tmp_path, env=environment, timeout=120, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL
+        out = tmp_path / "out"
+        assert not (out / "summary.csv").exists()
+        for name in files_below(out):
+            if name.endswith(".png"):
+                read_png(out / name)
+        with (out / "journal.jsonl").open("a") as journal:
+            journal.write('{"place": "5", "row": {"tumor_')
+        kept = len((out / "journal.jsonl").read_text().splitlines()) - 2
+        assert kept >= 3
+        assert predict("in", "--batch_size", 2) == 0
+        assert sum(segmented) == 6 - kept
+        assert predict("in", "--batch_size", 2, out="fresh") == 0
+        assert contents(out) == contents(tmp_path / "fresh")
+
+
+class TestShards:
+    @pytest.mark.parametrize(("slices", "shards", "batch_size"), [(0, 2, 8), (1, 2, 8), (50, 3, 4), (64, 4, 8)])
+    def test_each_batch_is_in_one_shard(self, slices, shards, batch_size):
+        slices = {str(number): Path(f"{number}.png") for number in range(slices)}
+        parts = [list(Shard(number + 1, shards).take(slices, batch_size)) for number in range(shards)]
+        assert sorted(place for part in parts for place in part) == sorted(slices)
+        places = list(slices)
+        batches = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
+        for number, part in enumerate(parts):
+            assert part == [place for batch in batches[number::shards] for place in batch]
+
+    def test_torchrun_says_which(self, monkeypatch):
+        assert Shard.from_environment() == Shard(1, 1)
+        monkeypatch.setenv("RANK", "2")
+        monkeypatch.setenv("WORLD_SIZE", "4")
+        assert Shard.from_environment() == Shard.parse("3/4")
+
+    def test_each_process_of_torchrun_takes_a_gpu_of_its_own(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert __main__.own_device() == "auto"
+        monkeypatch.setenv("LOCAL_RANK", "3")
+        assert __main__.own_device() == "cuda:1"
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+        assert __main__.own_device() == "auto"
+
+    def test_two_processes_give_the_files_of_one(self, predict, model_dir, tmp_path, segmented):
+        """torchrun starts them, a bad file stops neither, and the run that joins their tables segments nothing."""
+        write_slices(tmp_path / "in", 7)
+        options = ("--batch_size", 2, "--style", "heatmap")
+        module = command("in", "--out", "out", *options, model=model_dir)[1:]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run([*torchrun, *module], cwd=tmp_path, env=environment, timeout=240, check=True)
+        out = tmp_path / "out"
+        tables = [(out / f"summary-{number}-of-2.csv").read_text().splitlines() for number in (1, 2)]
+        assert [len(table) - 1 for table in tables] == [4, 3] and not (out / "summary.csv").exists()
+        assert predict("in", *options) == 1
+        assert not sum(segmented)
+        assert predict("in", *options, out="one") == 1
+        assert contents(out) == contents(tmp_path / "one")
+
+    def test_shards_one_after_another(self, predict, tmp_path, segmented):
+        write_slices(tmp_path / "in", 7)
+        assert predict("in", "--shard", "2/2", "--batch_size", 2) == 1
+        assert segmented == [1, 1] and not (tmp_path / "out" / "summary.csv").exists()
+        assert predict("in", "--batch_size", 2) == 1
+        assert sum(segmented) == 6, "what the missing shard should have done, and no more"
+        assert predict("in", out="one") == 1
+        assert contents(tmp_path / "out") == contents(tmp_path / "one")
+
+
+class TestRay:
+    def test_two_workers_give_the_files_of_one(self, predict, model_dir, tmp_path, segmented):
+        pytest.importorskip("ray", reason="needs Ray, an optional extra")
+        write_slices(tmp_path / "in", 12)
+        run = command("in", "--out", "out", "--batch_size", 1, "--ray", model=model_dir)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 1, done.stderr
+        assert done.stdout == "slices: 12, tumour found: 11, failed: 1; results in out\n"
+        assert predict("in", out="one") == 1
+        assert contents(tmp_path / "out") == contents(tmp_path / "one")
+        segmented.clear()
+        assert predict("in") == 1
+        assert not sum(segmented)
+
+    def test_missing_ray_is_said_in_one_line(self, predict, tmp_path, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "ray", None)
+        monkeypatch.delitem(sys.modules, "modeling_unet.on_ray", raising=False)
+        save_slice(tmp_path / "slice.png")
+        assert predict("slice.png", "--ray") == 2
+        assert (
+            capsys.readouterr().err == 'error: --ray needs the package ray; run: pip install "brain-tumor-unet[ray]"\n'
+        )
+        assert not (tmp_path / "out").exists()
+
+    def test_nothing_of_it_is_needed_unasked(self, predict, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "ray", None)
+        monkeypatch.delitem(sys.modules, "modeling_unet.on_ray", raising=False)
+        save_slice(tmp_path / "slice.png")
+        assert predict("slice.png") == 0
+        assert "modeling_unet.on_ray" not in sys.modules
 
 
 class TestWriting:
@@ -359,4 +667,4 @@ class TestWriting:
         assert predict("in") == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
         assert [bool(row["error"]) for row in summary(tmp_path / "out")] == [True, False]
-        assert files_below(tmp_path / "out") == {"b_mask.png", "b_overlay.png", "summary.csv"}
+        assert results_below(tmp_path / "out") == {"b_mask.png", "b_overlay.png", "summary.csv"}

@@ -34,7 +34,7 @@ def model_dir(tmp_path):
 
 @pytest.fixture
 def segmenter(model_dir) -> TumorSegmenter:
-    return TumorSegmenter.from_pretrained(model_dir, device="cpu")
+    return TumorSegmenter.from_pretrained(model_dir, device="cpu", optimize="none")
 
 
 def noise(*shape: int, seed: int = 0, dtype=np.uint8) -> np.ndarray:
@@ -99,6 +99,12 @@ class TestLesions:
         mask = np.zeros((20, 40), bool)
         mask[5, 3 : 3 + area] = True
         assert len(find_lesions(mask, mask.astype(float))) == count
+
+    def test_another_least_area(self):
+        probability = two_lesions()
+        assert [lesion.area_px for lesion in find_lesions(probability > 0.5, probability, min_area_px=9)] == [20, 12, 9]
+        assert [lesion.area_px for lesion in find_lesions(probability > 0.5, probability, min_area_px=13)] == [20]
+        assert find_lesions(probability > 0.5, probability, min_area_px=21) == []
 
     def test_a_hole_is_not_counted(self):
         mask = np.zeros((20, 20), bool)
@@ -195,6 +201,36 @@ class TestSegmentation:
         assert segmentation.at_threshold(0).area_px == 41
         assert not segmentation.at_threshold(1).tumor_found
 
+    @pytest.mark.parametrize(("min_area_px", "areas"), [(0, [20, 12, 9]), (10, [20, 12]), (20, [20]), (21, [])])
+    def test_another_least_area(self, min_area_px, areas):
+        segmentation = segmentation_of(two_lesions(), min_area_px=min_area_px)
+        assert [lesion.area_px for lesion in segmentation.lesions] == areas
+        assert np.count_nonzero(segmentation.lesion_mask) == sum(areas)
+        assert segmentation.tumor_found is bool(areas)
+        # The mask keeps what is too small for a lesion.
+        assert segmentation.area_px == np.count_nonzero(segmentation.mask) == 41
+
+    def test_lesion_mask_by_hand(self):
+        segmentation = segmentation_of(two_lesions())
+        expected = np.zeros((20, 30), bool)
+        expected[2:5, 6:10] = expected[10:15, 20:24] = True
+        assert segmentation.lesion_mask.dtype == bool
+        np.testing.assert_array_equal(segmentation.lesion_mask, expected)
+        assert not segmentation_of(np.zeros((20, 30))).lesion_mask.any()
+        assert segmentation_of(np.ones((20, 30))).lesion_mask.all()
+
+    def test_cut_changes_what_it_is_told_and_keeps_the_rest(self):
+        segmentation = segmentation_of(two_lesions(), spacing=(0.5, 0.4))
+        cut = segmentation.cut(threshold=0.7, min_area_px=15)
+        assert (cut.threshold, cut.min_area_px, cut.spacing) == (0.7, 15, (0.5, 0.4))
+        assert [lesion.area_px for lesion in cut.lesions] == [20] and cut.area_px == 32
+        assert cut.probability is segmentation.probability and cut.image is segmentation.image
+        assert cut.at_threshold(0.5).min_area_px == 15
+        assert cut.cut(spacing=None).area_mm2 is None
+        assert segmentation.cut() is not segmentation and segmentation.cut().to_dict() == segmentation.to_dict()
+        with pytest.raises(TypeError, match="colour"):
+            segmentation.cut(colour="red")
+
     @pytest.mark.parametrize("style", STYLES)
     def test_overlay_is_that_of_the_mask(self, style):
         image, probability = noise(20, 30, 3), two_lesions()
@@ -207,7 +243,7 @@ class TestSegmentation:
         text = json.dumps(measurements)
         restored = json.loads(text)
         assert restored["height"] == 20 and restored["width"] == 30
-        assert restored["spacing"] == [2, 0.5] and restored["threshold"] == 0.5
+        assert restored["spacing"] == [2, 0.5] and restored["threshold"] == 0.5 and restored["min_area_px"] == 10
         assert restored["tumor_found"] is True and restored["area_px"] == 41 and restored["area_mm2"] == 41
         assert restored["area_percent"] == pytest.approx(100 * 41 / 600)
         assert restored["highest_probability"] == pytest.approx(0.99)
@@ -228,6 +264,11 @@ class TestSegmentation:
     def test_spacing_is_checked(self, spacing):
         with pytest.raises(ValueError, match=r"spacing is .* two positive numbers"):
             segmentation_of(two_lesions(), spacing=spacing)
+
+    @pytest.mark.parametrize("min_area_px", [-1, 10.5, float("nan"), float("inf")])
+    def test_least_area_is_checked(self, min_area_px):
+        with pytest.raises(ValueError, match=f"min_area_px is {min_area_px}; allowed are whole numbers from 0"):
+            segmentation_of(two_lesions()).cut(min_area_px=min_area_px)
 
     def test_sizes_are_checked(self):
         with pytest.raises(ValueError, match=r"\(20, 30, 3\).*\(30, 20\)"):
@@ -421,5 +462,5 @@ def test_dice_by_hand(found, true, dice):
 
 def test_dice_needs_a_truth_of_the_same_size():
     segmentation = Segmentation(np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10), np.float32))
-    with pytest.raises(ValueError, match=r"\(5, 10\).*\(10, 10\)"):
+    with pytest.raises(ValueError, match=r"\(10, 10\).*\(5, 10\)"):
         segmentation.dice(np.zeros((5, 10), bool))

@@ -1,0 +1,98 @@
+"""Prediction on all machines of a Ray cluster: what `segment_files` does here, Ray Data does there.
+
+    slices → tasks of a few batches → Ray's workers, each with a network of its own → outcomes, recorded here
+
+Every machine needs this package, and has to see slices, model and results under the same paths. `ray` is in the extra
+"ray" of this package; only whoever asks for it imports this module.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from .journal import Outcome
+from .prediction import Options, segment_files
+from .segmenter import TumorSegmenter
+
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported, and would phone home
+try:
+    import ray
+    import ray.data
+except ImportError:
+    ray = None
+
+
+# A worker reports a whole task: often enough for the journal, seldom enough to keep its pipeline full.
+BATCHES_PER_TASK = 8
+
+
+def check_ray():
+    """Raise an ImportError that says what to install, where Ray is missing."""
+    if ray is None:
+        raise ImportError('--ray needs the package ray; run: pip install "brain-tumor-unet[ray]"')
+
+
+def segment_files_on_ray(
+    slices: dict[str, Path],
+    record: Callable[[Outcome], None],
+    *,
+    model: str | Path,
+    revision: str | None,
+    out: Path,
+    options: Options,
+    batch_size: int,
+) -> Iterator[Outcome]:
+    """Segment slices on the cluster that `RAY_ADDRESS` names, or on this machine alone; see `segment_files`.
+
+    There is one worker for each GPU of the cluster, or for each CPU where it has no GPU.
+
+    Args:
+        model, revision: as for `TumorSegmenter.from_pretrained`, which every worker calls.
+
+    Returns:
+        An iterator over one outcome per slice, in the order in which they are done.
+    """
+    tasks = _tasks(slices, batch_size * BATCHES_PER_TASK)
+    if not tasks:
+        return
+    # The workers have another current folder.
+    out = out.resolve()
+    model = Path(model).resolve() if Path(model).is_dir() else model
+    ray.init(logging_level=logging.WARNING, log_to_driver=False)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    cluster = ray.cluster_resources()
+    kind = "GPU" if "GPU" in cluster else "CPU"
+
+    class Worker:
+        def __init__(self):
+            segmenter = TumorSegmenter.from_pretrained(model, revision=revision)
+            self.segment = partial(segment_files, segmenter=segmenter, out=out, options=options, batch_size=batch_size)
+
+        def __call__(self, task: dict[str, str]) -> dict[str, list[str]]:
+            slices = {place: Path(file) for place, file in json.loads(task["slices"]).items()}
+            return {"outcomes": [outcome.to_json() for outcome in self.segment(slices, record=lambda outcome: None)]}
+
+    try:
+        done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
+            Worker,
+            compute=ray.data.ActorPoolStrategy(size=min(len(tasks), int(cluster[kind]))),
+            num_cpus=int(kind == "CPU"),
+            num_gpus=int(kind == "GPU"),
+        )
+        for task in done.iter_rows():
+            for outcome in map(Outcome.from_json, task["outcomes"]):
+                record(outcome)
+                yield outcome
+    finally:
+        ray.shutdown()
+
+
+def _tasks(slices: dict[str, Path], size: int) -> list[dict[str, str]]:
+    """Whole batches, as JSON, which any name of a file survives on its way through Arrow."""
+    items = [(place, str(file.resolve())) for place, file in slices.items()]
+    return [{"slices": json.dumps(dict(items[start : start + size]))} for start in range(0, len(items), size)]
