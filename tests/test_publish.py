@@ -77,9 +77,10 @@ VISITOR = """
 import os
 import app
 
-segmenter = app.load_segmenter(os.environ["MODEL_ID"])
-app.build_app(segmenter)
-print(segmenter.model.config.widths, len(app.EXAMPLES), app.__file__)
+network = app.load_network(os.environ["MODEL_ID"])
+network.warm_up()
+app.build_app(network)
+print(network.origin.name, len(app.views.EXAMPLES), app.__file__)
 """
 
 
@@ -394,7 +395,7 @@ def test_the_page_works_and_reads_the_model_from_the_hub(hub, received):
     assert f"datasets:\n- {DATA}\n" in first["README.md"].decode()
     assert not [name for name in space.files() if name.startswith("weights/")]
     said = run(["-c", VISITOR], hub, cwd=Path(received["page"]), env=space.variables).stdout
-    assert said.startswith("[8, 16] 9 ") and received["page"] in said
+    assert said.startswith(f"{MODEL} 9 ") and received["page"] in said
 
 
 # ---------------------------------------------------------------------------------------------------------- fit, cards

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSemanticSegmentation
 
+from docs import write_card
 from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.comparison import Overlap
+from train.files import read_json
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,7 +27,7 @@ TOLERANCE = 2e-3
 
 @pytest.fixture(scope="module")
 def segmenter(shipped_weights) -> TumorSegmenter:
-    return TumorSegmenter.from_pretrained(shipped_weights, device="cpu")
+    return TumorSegmenter.from_pretrained(shipped_weights, device="cpu", optimize="none")
 
 
 def test_the_folder_holds_a_model_and_no_code(shipped_weights):
@@ -35,6 +37,8 @@ def test_the_folder_holds_a_model_and_no_code(shipped_weights):
         "preprocessor_config.json",
         "training.json",
         "evaluation.json",
+        "curves.png",
+        "failures.png",
     }
     assert (shipped_weights / "model.safetensors").stat().st_size < 16 * 2**20
     assert "auto_map" not in json.loads((shipped_weights / "config.json").read_text())
@@ -57,6 +61,14 @@ def test_the_config_names_initialisation_and_labels(shipped_weights):
 def test_nobody_in_the_examples_was_trained_on(shipped_weights):
     record = json.loads((shipped_weights / "training.json").read_text())
     assert record["fold"] == 0 and record["training_persons"] == 142
+
+
+def test_the_card_says_what_the_files_beside_the_weights_say(shipped_weights):
+    """`python docs/write_card.py` would change nothing."""
+    card = (ROOT / "model_card.md").read_text(encoding="utf-8")
+    record, evaluation = (read_json(shipped_weights / name) for name in ("training.json", "evaluation.json"))
+    assert len(write_card.PART.findall(card)) == 4
+    assert write_card.render(card, record, evaluation) == card
 
 
 def test_it_finds_the_tumours_of_the_examples(segmenter):

@@ -43,12 +43,12 @@ class Synthesis:
     canvases: str | None = field(
         default=None, metadata=_help("folder of slices without tumour, onto half of which lesions are pasted")
     )
-    canvas_probability: float = field(default=0.1, metadata=_help("how often one of --canvases takes a slice's place"))
+    canvas_probability: float = field(default=0.0, metadata=_help("how often one of --canvases takes a slice's place"))
     mirror_probability: float = field(
-        default=0.4, metadata=_help("how often a tumour on one side is taken out, or copied to the other side")
+        default=0.0, metadata=_help("how often a tumour on one side is taken out, or copied to the other side")
     )
     paste_probability: float = field(
-        default=0.1, metadata=_help("how often a slice gets another person's lesion, and how often healthy tissue")
+        default=0.0, metadata=_help("how often a slice gets another person's lesion, and how often healthy tissue")
     )
 
     def __post_init__(self):

@@ -1,0 +1,93 @@
+"""What the benchmarks share: contestants take turns, so that whatever else the machine does slows all of them alike."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modeling_unet.files import write_atomically
+
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED_MODEL = ROOT / "weights" / "brain-tumor-unet"
+EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))
+WARM_UP_ROUNDS = 2
+
+
+def take_turns(tasks: dict[str, Callable[[int], object]], rounds: int) -> dict[str, list[float]]:
+    """Run every task once per round, after warm-up, and return the seconds of each run; a task is told the round."""
+    seconds = {name: [] for name in tasks}
+    for number in range(-WARM_UP_ROUNDS, rounds):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task(number)
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summarize(seconds: dict[str, list[float]], slices: int = 1) -> dict[str, dict[str, float]]:
+    """Median and 95th percentile in ms, slices per second, and how many times as long as the first it takes."""
+    first = statistics.median(next(iter(seconds.values())))
+    return {
+        name: {
+            "median_ms": round(1000 * statistics.median(values), 3),
+            "p95_ms": round(1000 * float(np.percentile(values, 95)), 3),
+            "slices_per_s": round(slices / statistics.median(values), 2),
+            "times_the_first": round(statistics.median(values) / first, 2),
+        }
+        for name, values in seconds.items()
+    }
+
+
+def print_table(title: str, rows: dict[str, dict]):
+    """Rows of one set of columns, named on the left."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    left = max(map(len, rows))
+    widths = {column: max(len(column), 9) for column in columns}
+    print(f"\n{title}\n{'':{left}}  " + "  ".join(f"{column:>{widths[column]}}" for column in columns))
+    for name, row in rows.items():
+        print(f"{name:{left}}  " + "  ".join(f"{row.get(column, ''):>{widths[column]}}" for column in columns))
+
+
+def describe_machine() -> dict:
+    """The hardware and software that the figures are of."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": sorted(
+            name for name in ("avx2", "avx512_f", "avx512_bf16", "amx_bf16") if capabilities.get(name)
+        ),
+        "onednn_max_cpu_isa": os.environ.get("ONEDNN_MAX_CPU_ISA"),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load_at_start": round(os.getloadavg()[0], 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def memory_mib(process_id: int, what: str = "VmRSS") -> float:
+    """Memory of a process: "VmRSS", what it holds at present, or "VmHWM", the most that it ever held."""
+    status = Path(f"/proc/{process_id}/status").read_text(encoding="utf-8")
+    (kib,) = (line.split()[1] for line in status.splitlines() if line.startswith(f"{what}:"))
+    return int(kib) / 1024
+
+
+def write_json(path: Path, content: dict):
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,127 @@
+"""Files to take away: pictures, a report and archives of what is on a visitor's page.
+
+They are written into a folder that nobody can guess, below the one that Gradio sweeps.
+"""
+
+import csv
+import io
+import uuid
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from gradio.utils import get_upload_folder
+
+from modeling_unet.comparison import compare
+from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
+from modeling_unet.pictures import encode_png, to_16_bit
+from modeling_unet.report import draw_report
+from modeling_unet.segmenter import Segmentation
+
+from .network import Origin
+from .studies import Settings, Study
+
+
+FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
+TABLE_COLUMNS = ("slice", "tumor_found", "lesions", "area_px", "area_percent", "area_mm2", "longest_diameter_px")
+TABLE_COLUMNS += ("longest_diameter_mm", "mean_probability", "highest_probability", "error")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How overlays are drawn; see `draw_overlay`."""
+
+    style: str = "fill"
+    color: str = DEFAULT_COLOR
+    alpha: float = DEFAULT_ALPHA
+
+    def draw(self, cut: Segmentation) -> np.ndarray:
+        """The slice with the tumour in colour, uint8 [H, W, 3]."""
+        return cut.overlay(self.color, self.alpha, self.style)
+
+
+def save_overlay(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
+    """The slice on the stage with its overlay, as PNG."""
+    cut = settings.cut(study.shown.segmentation)
+    return write(f"{study.shown.name}_overlay.png", encode_png(look.draw(cut)))
+
+
+def save_mask(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
+    """Its mask, 0 and 255, as PNG."""
+    return write(f"{study.shown.name}_mask.png", encode_png(settings.cut(study.shown.segmentation).mask))
+
+
+def save_probability(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
+    """Its probabilities, as 16-bit PNG in which 65535 stands for 1."""
+    return write(f"{study.shown.name}_probability.png", encode_png(to_16_bit(study.shown.segmentation.probability)))
+
+
+def save_report(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
+    """One page about it, as HTML to print."""
+    shown = study.shown
+    cut = settings.cut(shown.segmentation)
+    page = draw_report(
+        cut,
+        title=shown.title,
+        model=origin.name,
+        revision=origin.revision,
+        comparison=None if shown.truth is None else compare(cut.mask, shown.truth, cut.spacing),
+        color=look.color,
+        alpha=look.alpha,
+        style=look.style,
+        warnings=study.warnings,
+    )
+    return write(f"{shown.name}_report.html", page.encode())
+
+
+def save_everything(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
+    """Of several slices all masks, overlays and one table, as ZIP; of a volume its mask, as NIfTI."""
+    if study.volume:
+        masks = np.stack([cut.mask for cut in study.cuts(settings)])
+        return write(f"{study.name}_mask.nii.gz", study.volume.to_nifti(masks))
+    return write(f"{study.name}_results.zip", pack(study, settings, look))
+
+
+SAVERS: dict[str, Callable[[Study, Settings, Look, Origin], str]] = {
+    "Overlay": save_overlay,
+    "Mask": save_mask,
+    "Probability": save_probability,
+    "Report": save_report,
+}
+
+
+def pack(study: Study, settings: Settings, look: Look) -> bytes:
+    """A ZIP with `NAME_mask.png` and `NAME_overlay.png` of every slice, and `summary.csv`."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:  # PNG files do not shrink any more
+        for part, cut in zip(study.slices, study.cuts(settings), strict=True):
+            archive.writestr(f"{part.name}_mask.png", encode_png(cut.mask))
+            archive.writestr(f"{part.name}_overlay.png", encode_png(look.draw(cut)))
+        archive.writestr("summary.csv", _table(study, settings))
+    return content.getvalue()
+
+
+def write(name: str, content: bytes) -> str:
+    """Write a file for one visitor, and return its path."""
+    folder = Path(get_upload_folder()) / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    path = folder / PurePosixPath(name).name
+    path.write_bytes(content)
+    return str(path)
+
+
+def _table(study: Study, settings: Settings) -> str:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, TABLE_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    rows = zip(study.slices, study.summaries(settings), strict=True)
+    writer.writerows({"slice": _as_text(part.title), **row} for part, row in rows)
+    writer.writerows({"error": _as_text(sentence)} for sentence in study.refused)
+    return table.getvalue()
+
+
+def _as_text(text: str) -> str:
+    """What spreadsheets do not take for a formula; a file may have such a name on purpose."""
+    return f"'{text}" if text.startswith(FORMULA_MARKS) else text

@@ -1,0 +1,263 @@
+"""What the page asks for: `Server`, whose methods are the listeners that app.py connects."""
+
+import html
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import NamedTuple
+
+import gradio as gr
+
+from modeling_unet import InvalidImageError, read_mask
+from modeling_unet.segmenter import DEFAULT_THRESHOLD
+
+from . import downloads, views
+from .downloads import Look
+from .network import Network
+from .reading import read_slice, segment_files, uploaded
+from .studies import Settings, Shelf, Study
+
+
+# How much is kept of all visitors together, and for how long.
+MAX_KEPT_BYTES = 1 << 30
+KEPT_SECONDS = 3300
+NOTHING_SHOWN = "There is no slice on the page any more; choose one first."
+
+
+class View(NamedTuple):
+    """What the page shows of a study, as HTML or as updates of controls; what is left out stays as it is."""
+
+    anatomy: str | dict = gr.skip()
+    layers: str | dict = gr.skip()
+    report: str | dict = gr.skip()
+    overview: str | dict = gr.skip()
+    scrubber: dict = gr.skip()
+    everything: dict = gr.skip()
+    spacing: dict = gr.skip()
+
+
+EMPTY_VIEW = View(
+    views.EMPTY_STAGE,
+    "",
+    views.EMPTY_REPORT,
+    "",
+    scrubber=gr.update(visible=False),
+    everything=gr.update(visible=False),
+    spacing=gr.update(label=views.spacing_label(None), interactive=True),
+)
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Tell the person what is wrong with an input in the words of the package; it is no error of the server."""
+    try:
+        yield
+    except ValueError as error:
+        raise _error(html.escape(str(error), quote=False)) from None
+
+
+def _error(sentence: str) -> gr.Error:
+    """One that stays on the page until it is closed."""
+    return gr.Error(sentence, duration=None, print_exception=False)
+
+
+class Server:
+    """The listeners. Nothing about a visitor is kept but on the shelf, where only the visitor's ticket leads to it."""
+
+    def __init__(self, network: Network):
+        self.network = network
+        self.shelf = Shelf(MAX_KEPT_BYTES, KEPT_SECONDS)
+
+    # ------------------------------------------------------------------------------------------------------- to show
+
+    @one_sentence()
+    def show_files(
+        self,
+        ticket: str | None,
+        threshold: float,
+        min_area: int,
+        spacing: float | None,
+        event: gr.EventData,
+        progress=gr.Progress(),  # noqa: B008 - how Gradio knows that a listener reports its progress
+    ) -> tuple:
+        """Segment what was dropped: a slice, several, an archive of them, or a volume."""
+        with self._replacing(ticket):
+            paths = [uploaded(file) for file in event.files]
+            study = segment_files(paths, self.network, lambda done, total: progress((done, total), unit="slices"))
+            return self._show(study, ticket, Settings.given(threshold, min_area, spacing))
+
+    @one_sentence()
+    def show_example(
+        self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, event: gr.EventData
+    ) -> tuple:
+        """Segment an example, and show it with its truth."""
+        with self._replacing(ticket):
+            path = views.EXAMPLES[event.index]
+            study = segment_files([path], self.network)
+            truth = read_mask(path.parents[1] / "masks" / path.name)
+            part = replace(study.shown, title=views.describe(path), truth=truth)
+            study = replace(study, slices=(part,))
+            return self._show(study, ticket, Settings.given(threshold, min_area, spacing))
+
+    @one_sentence()
+    def turn(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, index: float) -> View:
+        """Put another slice of the study on the stage; `index` counts from 1."""
+        study = self.shelf.get(ticket)
+        if study is None:
+            return EMPTY_VIEW
+        study = study.turned_to(index - 1)
+        self.shelf.put(study, ticket)
+        layers, report = self._measure(study, Settings.given(threshold, min_area, spacing))
+        return View(views.draw_slice(study), layers, report)
+
+    def pick(
+        self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, event: gr.EventData
+    ) -> View:
+        """The same for a click on a slice in the overview."""
+        return self.turn(ticket, threshold, min_area, spacing, event.index + 1)
+
+    @one_sentence()
+    def measure(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None) -> View:
+        """The slice on the stage by other settings, at once; the network does not run."""
+        study = self.shelf.get(ticket)
+        if study is None:
+            return EMPTY_VIEW
+        layers, report = self._measure(study, Settings.given(threshold, min_area, spacing))
+        return View(layers=layers, report=report)
+
+    @one_sentence()
+    def survey(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None) -> str:
+        """The overview by other settings, which may take its time."""
+        study = self.shelf.get(ticket)
+        return views.draw_overview(study, Settings.given(threshold, min_area, spacing)) if study else ""
+
+    @one_sentence()
+    def compare(
+        self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, file: dict
+    ) -> tuple[str, str]:
+        """Compare the slice on the stage with a mask drawn by hand."""
+        study = self._study(ticket)
+        path = uploaded(file)
+        truth = read_mask(path)
+        if truth.shape != (size := study.shown.segmentation.mask.shape):
+            raise InvalidImageError(
+                f"{path.name}: the mask has {truth.shape[1]} × {truth.shape[0]} pixels, but the slice has "
+                f"{size[1]} × {size[0]}; they must be of one size."
+            )
+        study = study.with_truth(truth)
+        self.shelf.put(study, ticket)
+        return self._measure(study, Settings.given(threshold, min_area, spacing))
+
+    @contextmanager
+    def _replacing(self, ticket: str | None) -> Iterator[None]:
+        """What cannot be shown must not be taken for the slice that was there before: that one is forgotten."""
+        try:
+            yield
+        except Exception:
+            self.shelf.drop(ticket)
+            raise
+
+    def _show(self, study: Study, ticket: str | None, settings: Settings) -> tuple:
+        layers, report = self._measure(study, settings)
+        count, volume = len(study.slices), study.volume
+        return (
+            self.shelf.put(study, ticket),
+            *View(
+                views.draw_slice(study),
+                layers,
+                report,
+                views.draw_overview(study, settings),
+                scrubber=gr.update(visible=volume is not None, maximum=max(count, 2), value=study.index + 1),
+                everything=gr.update(
+                    visible=count > 1 or volume is not None,
+                    value="Whole mask (NIfTI)" if volume else "All results (ZIP)",
+                ),
+                spacing=gr.update(label=views.spacing_label(volume), interactive=not (volume and volume.spacing)),
+            ),
+        )
+
+    def _measure(self, study: Study, settings: Settings) -> tuple[str, str]:
+        cut = settings.cut(study.shown.segmentation)
+        return views.draw_layers(cut, study.shown.truth), views.draw_report(study, cut, settings, self.network.origin)
+
+    # --------------------------------------------------------------------------------------------------- to take away
+
+    @one_sentence()
+    def save(
+        self,
+        kind: str,
+        ticket: str | None,
+        threshold: float,
+        min_area: int,
+        spacing: float | None,
+        style: str,
+        color: str,
+        opacity: float,
+    ) -> str:
+        """Path of a file for the browser to save; `kind` is one of `downloads.SAVERS`, or "everything"."""
+        study = self._study(ticket)
+        saver = downloads.SAVERS.get(kind, downloads.save_everything)
+        settings = Settings.given(threshold, min_area, spacing)
+        return saver(study, settings, Look(style, color, opacity), self.network.origin)
+
+    def _study(self, ticket: str | None) -> Study:
+        study = self.shelf.get(ticket)
+        if study is None:
+            raise _error(NOTHING_SHOWN)
+        return study
+
+    # ------------------------------------------------------------------------------------------------- the endpoints
+
+    @one_sentence()
+    def segment(
+        self,
+        image: dict,
+        spacing: float | None = 0,
+        threshold: float = DEFAULT_THRESHOLD,
+        min_area_px: int = 0,
+    ) -> tuple:
+        """Find brain tumours in one MRI slice and measure them. Not a medical device: for research and education.
+
+        Args:
+            image: the slice, T1-weighted with contrast; a PNG, JPEG, WebP, TIFF or BMP file of 16 to 4096 px a side.
+            spacing: size of a pixel in mm, 0.01 to 100, for measurements in mm; 0 if it is not known.
+            threshold: pixels above this tumour probability, 0 to 1, make up the mask.
+            min_area_px: pieces of the mask with fewer pixels are hidden; with 0 all of them stay, and those that are
+                large enough for a lesion are listed.
+
+        Returns:
+            The slice with the tumour in colour; the measurements; the mask as 0 and 255. Both pictures are PNG files of
+            the slice's own size.
+        """
+        settings = Settings.given(threshold, min_area_px, spacing)
+        (segmentation,) = self.network([read_slice(uploaded(image))])
+        cut = settings.cut(segmentation)
+        return cut.overlay(), cut.to_dict(), views.to_picture(cut.mask)
+
+    @one_sentence()
+    def segment_batch(
+        self,
+        files: list,
+        spacing: float | None = 0,
+        threshold: float = DEFAULT_THRESHOLD,
+        min_area_px: int = 0,
+    ) -> tuple:
+        """Find brain tumours in many MRI slices. Not a medical device: for research and education.
+
+        Args:
+            files: slices as for /segment, or ZIP archives of them; or a volume as one NIfTI file, DICOM series or ZIP.
+            spacing: as for /segment, the same for all slices; a volume's own counts first.
+            threshold: pixels above this tumour probability, 0 to 1, make up the masks.
+            min_area_px: as for /segment.
+
+        Returns:
+            A ZIP with NAME_mask.png and NAME_overlay.png of every slice and summary.csv, or the mask of a volume as
+            .nii.gz; and the measurements: a list with one entry per slice, in the order of the files, whose "slice" is
+            its name, or which has an "error" where a file could not be used.
+        """
+        settings = Settings.given(threshold, min_area_px, spacing)
+        study = segment_files([uploaded(file) for file in files or [None]], self.network)
+        cuts = zip(study.slices, study.cuts(settings), strict=True)
+        measurements = [{"slice": part.title, **cut.to_dict()} for part, cut in cuts]
+        errors = [{"error": sentence} for sentence in study.refused]
+        return downloads.save_everything(study, settings, Look(), self.network.origin), measurements + errors

@@ -1,0 +1,65 @@
+"""The network, wherever it can run: on the GPU, and on the CPU from its first failure there."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from modeling_unet.segmenter import Segmentation, TumorSegmenter
+
+
+BATCH_SIZE = 16
+WARM_UP_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Whose weights they are.
+
+    Attributes:
+        name: id on the Hub, or name of the folder.
+        revision: commit, or hash of the weights.
+    """
+
+    name: str
+    revision: str | None = None
+
+
+class Network:
+    """Slices in, segmentations out.
+
+    Attributes:
+        origin: whose weights it has.
+        place: where it runs, as the page says it.
+    """
+
+    def __init__(self, segmenter: TumorSegmenter, origin: Origin, on_gpu: Callable[[Callable], Callable] | None = None):
+        """Take a segmenter over; `on_gpu` is the decorator of ZeroGPU, where that is what lends the GPU."""
+        self.origin = origin
+        self.place = segmenter.device.type.upper()
+        self._segmenter = segmenter
+        # On ZeroGPU it runs in a process of its own, so nothing but NumPy arrays goes in and out.
+        self._run = on_gpu(self._segment) if on_gpu else self._segment
+
+    def warm_up(self):
+        """Run once, so that the first visitor does not wait for kernels to be chosen and compiled."""
+        self([np.eye(WARM_UP_SIDE, dtype=np.uint8)])
+
+    def __call__(self, images: list[np.ndarray], spacing: tuple[float, float] | None = None) -> list[Segmentation]:
+        """Segment slices as `read_image` gives them.
+
+        Raises:
+            RuntimeError: it cannot run on the CPU either.
+        """
+        try:
+            return self._run(images, spacing)
+        except RuntimeError:  # torch's own, such as OutOfMemoryError, are kinds of it
+            if self._segmenter.device.type == "cpu":
+                raise
+        self._segmenter = TumorSegmenter(self._segmenter.model.float(), self._segmenter.image_processor, "cpu")
+        self._run = self._segment
+        self.place = f"CPU, as the {self.place} device failed"
+        return self._run(images, spacing)
+
+    def _segment(self, images: list[np.ndarray], spacing: tuple[float, float] | None) -> list[Segmentation]:
+        return list(self._segmenter.batch(images, batch_size=BATCH_SIZE, spacing=spacing))

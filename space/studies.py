@@ -1,0 +1,230 @@
+"""What visitors have opened, as the server keeps it: slices with what the network says about them."""
+
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from threading import Lock
+
+import numpy as np
+
+from modeling_unet.segmenter import (
+    DEFAULT_THRESHOLD,
+    MAX_SPACING_MM,
+    MIN_SPACING_MM,
+    Segmentation,
+    check_min_area,
+    check_threshold,
+)
+from modeling_unet.volumes import Volume
+
+
+class WithoutSpecks(Segmentation):
+    """A segmentation whose mask holds its lesions alone, so that pictures, area and overlap leave the rest out."""
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Bool [H, W], the pieces of at least `min_area_px` pixels above the threshold."""
+        whole = Segmentation(self.image, self.probability, self.threshold, min_area_px=self.min_area_px)
+        return whole.lesion_mask
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How probabilities become a mask and pixels become millimetres.
+
+    Attributes:
+        threshold: pixels above this probability are tumour.
+        min_area_px: smaller pieces of the mask are hidden; with 0 they stay, and the package decides what is a lesion.
+        spacing: side of a pixel in mm, where its file does not know it; 0 if nobody does.
+
+    Raises:
+        ValueError: a threshold outside 0 … 1, no whole number of pixels, or a spacing that no pixel has.
+    """
+
+    threshold: float = DEFAULT_THRESHOLD
+    min_area_px: int = 0
+    spacing: float = 0
+
+    def __post_init__(self):
+        check_threshold(self.threshold)
+        check_min_area(self.min_area_px)
+        if self.spacing and not MIN_SPACING_MM <= self.spacing <= MAX_SPACING_MM:
+            raise ValueError(
+                f"The spacing is {self.spacing:g} mm; a pixel may have {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm, or "
+                "0 where that is not known."
+            )
+
+    @classmethod
+    def given(cls, threshold: float | None, min_area_px: int | None, spacing: float | None) -> "Settings":
+        """What was asked for; an empty box counts as the default."""
+        asked = {"threshold": threshold, "min_area_px": min_area_px, "spacing": spacing}
+        return cls(**{name: value for name, value in asked.items() if value is not None})
+
+    def cut(self, segmentation: Segmentation) -> Segmentation:
+        """The same slice with mask and measurements by these settings; the network does not run."""
+        spacing = segmentation.spacing or ((self.spacing, self.spacing) if self.spacing else None)
+        if not self.min_area_px:
+            return segmentation.cut(threshold=self.threshold, spacing=spacing)
+        return WithoutSpecks(segmentation.image, segmentation.probability, self.threshold, spacing, self.min_area_px)
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """A slice and its segmentation.
+
+    Attributes:
+        title: as the page calls it.
+        name: with which the names of saved files begin; with the folder, if it came in one.
+        segmentation: of that slice, as the network gave it; of a slice of a volume, see `in_half_precision`.
+        truth: the mask drawn by hand, bool [H, W]; None if there is none.
+    """
+
+    title: str
+    name: str
+    segmentation: Segmentation
+    truth: np.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What one visitor has opened: a slice, several slices, or the slices of a volume.
+
+    Attributes:
+        name: with which the names of saved archives begin.
+        slices: at least one.
+        timing: how long they took, and on what.
+        index: of the slice on the stage.
+        refused: one sentence for every file that could not be used.
+        volume: where the slices come from, if they are those of a volume.
+    """
+
+    name: str
+    slices: tuple[Slice, ...]
+    timing: str
+    index: int = 0
+    refused: tuple[str, ...] = ()
+    volume: Volume | None = None
+    _measured: dict[tuple, list] = field(default_factory=dict, repr=False)
+
+    @property
+    def shown(self) -> Slice:
+        """The slice on the stage."""
+        return self.slices[self.index]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know about a volume before believing its measurements."""
+        return self.volume.warnings if self.volume else ()
+
+    def cuts(self, settings: Settings) -> Iterator[Segmentation]:
+        """All slices by these settings, one after another."""
+        return (settings.cut(part.segmentation) for part in self.slices)
+
+    def summaries(self, settings: Settings) -> list[dict]:
+        """`summarize` of all slices."""
+        return self._measure(summarize, settings)
+
+    def extents(self, settings: Settings) -> list[tuple[int, bool]]:
+        """Of all slices the area in px and whether a tumour is found: in a volume that is far faster than summaries."""
+        return self._measure(extent, settings)
+
+    def _measure(self, measure: Callable[[Segmentation], object], settings: Settings) -> list:
+        """Turning to another slice does not measure them again."""
+        measured = self._measured.get((measure, settings))
+        if measured is None:
+            measured = [measure(cut) for cut in self.cuts(settings)]
+            self._measured.clear()
+            self._measured[measure, settings] = measured
+        return measured
+
+    def turned_to(self, index: int) -> "Study":
+        """The same with another slice on the stage; an index beyond the last is that of the last."""
+        return replace(self, index=min(max(int(index), 0), len(self.slices) - 1))
+
+    def with_truth(self, truth: np.ndarray) -> "Study":
+        """The same with a mask drawn by hand for the slice on the stage."""
+        slices = [*self.slices]
+        slices[self.index] = replace(self.shown, truth=truth)
+        return replace(self, slices=tuple(slices))
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Memory that the pictures take, at most."""
+        parts = [part.segmentation for part in self.slices]
+        return sum(part.image.nbytes + part.probability.nbytes for part in parts)
+
+
+def in_half_precision(segmentation: Segmentation) -> Segmentation:
+    """The same in half of the memory. Probabilities are rounded up, so that those above 0.5 stay the same ones."""
+    probability = segmentation.probability
+    half = probability.astype(np.float16)
+    return replace(segmentation, probability=np.where(half < probability, np.nextafter(half, np.float16(1)), half))
+
+
+def extent(cut: Segmentation) -> tuple[int, bool]:
+    """(area in px, whether a tumour is found) without measuring its lesions."""
+    return cut.area_px, cut.area_px >= cut.min_area_px and bool(cut.lesion_mask.any())
+
+
+def summarize(cut: Segmentation) -> dict:
+    """A slice's line in a table; the diameter is the longest, the probability that of its lesions' pixels."""
+    diameters_px = [lesion.longest_diameter_px for lesion in cut.lesions]
+    diameters_mm = [lesion.longest_diameter_mm for lesion in cut.lesions if cut.spacing]
+    return {
+        "tumor_found": cut.tumor_found,
+        "lesions": len(cut.lesions),
+        "area_px": cut.area_px,
+        "area_percent": round(cut.area_percent, 3),
+        "area_mm2": None if cut.area_mm2 is None else round(cut.area_mm2, 2),
+        "longest_diameter_px": round(max(diameters_px), 2) if diameters_px else None,
+        "longest_diameter_mm": round(max(diameters_mm), 2) if diameters_mm else None,
+        "mean_probability": round(float(cut.probability[cut.mask].mean()), 4) if cut.area_px else None,
+        "highest_probability": round(cut.highest_probability, 4),
+    }
+
+
+class Shelf:
+    """The studies of all visitors, each known to its visitor alone by a ticket that nobody can guess.
+
+    Where they grow too large together, those that were opened or changed longest ago make room.
+    """
+
+    def __init__(self, max_bytes: int, max_seconds: float):
+        self.max_bytes = max_bytes
+        self.max_seconds = max_seconds
+        self._kept: OrderedDict[str, tuple[float, Study]] = OrderedDict()  # oldest first
+        self._lock = Lock()
+
+    def put(self, study: Study, ticket: str | None = None) -> str:
+        """Keep a study, in the place of the visitor's earlier one, and return the ticket."""
+        ticket = ticket or secrets.token_urlsafe()
+        with self._lock:
+            self._kept.pop(ticket, None)
+            self._kept[ticket] = (time.monotonic(), study)
+            self._make_room()
+        return ticket
+
+    def get(self, ticket: str | None) -> Study | None:
+        """The study of a ticket; None if there is none (any more)."""
+        with self._lock:
+            self._make_room()
+            _, study = self._kept.get(ticket, (0, None))
+        return study
+
+    def drop(self, ticket: str | None):
+        """Forget a study."""
+        with self._lock:
+            self._kept.pop(ticket, None)
+
+    def _make_room(self):
+        def is_full() -> bool:
+            return len(self._kept) > 1 and sum(study.nbytes for _, study in self._kept.values()) > self.max_bytes
+
+        def is_stale() -> bool:
+            return bool(self._kept) and time.monotonic() - next(iter(self._kept.values()))[0] > self.max_seconds
+
+        while is_full() or is_stale():
+            self._kept.popitem(last=False)

@@ -1,0 +1,318 @@
+"""Pieces of the page, as HTML: what lies on the stage, what was measured, what else was opened."""
+
+import base64
+import html
+import io
+from itertools import groupby
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from modeling_unet.comparison import compare
+from modeling_unet.overlay import draw_layer, draw_overlay
+from modeling_unet.pictures import encode_png
+from modeling_unet.segmenter import Lesion, Segmentation
+from modeling_unet.volumes import Volume
+
+from .network import Origin
+from .studies import Settings, Slice, Study
+
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples" / "images").glob("*.png"))  # TYPE-PLANE-NUMBER.png
+
+THUMBNAIL_SIDE = 128
+MAX_LESIONS_LISTED = 20
+MAX_REFUSED_LISTED = 8
+
+HEADER = "<h1>Brain Tumor U-Net</h1><p>Drop an MRI slice and see where a small neural network finds a tumour.</p>"
+EMPTY_STAGE = "<p class='invitation'>Drop an MRI slice, or choose an example.</p>"
+EMPTY_REPORT = "<p class='verdict'>No slice yet</p><p class='detail'>Its measurements will appear here.</p>"
+SPACING_LABEL = "Pixel size in mm (0: unknown)"
+DROP_BOX = """
+<label>
+    <input type="file" multiple aria-describedby="drop-hint">
+    <span>Drop MRI slices or a volume, or <u>choose files</u></span>
+    <small id="drop-hint" role="status">PNG, JPEG, TIFF, … · several or a ZIP · NIfTI · DICOM</small>
+</label>
+"""
+TOOLS = """
+<div class="bar"><span>0</span><i style="background-image: url({bar})"></i><span>1 probability</span></div>
+<button type="button" id="hide" aria-pressed="false" title="Or hold the key H">Hold to hide <kbd>H</kbd></button>
+<button type="button" id="compare-button" aria-pressed="false">Before / after</button>
+"""
+FOOTER = """
+<p><strong>Not a medical device. For research and education.</strong> Made for T1-weighted slices with contrast. Every
+slice the network learned from showed a tumour: in healthy slices, and in other kinds of images, it often reports one
+that is not there. What you drop is kept for your page alone, for an hour at most.</p>
+<p>Examples, of people the network has never seen: Jun Cheng,
+<a href="https://doi.org/10.6084/m9.figshare.1512427">brain tumor dataset</a>, figshare, CC BY 4.0.</p>
+"""
+
+
+# ------------------------------------------------------------------------------------------------------------ the stage
+
+
+def draw_slice(study: Study) -> str:
+    """The slice on the stage, and its heat map, which no threshold changes."""
+    part = study.shown
+    segmentation = part.segmentation
+    heatmap = draw_layer(segmentation.mask, style="heatmap", probability=segmentation.probability)
+    height, width = segmentation.mask.shape
+    title = html.escape(_title(study))
+    return f"""
+    <div class="slice" style="--width: {width}; --height: {height}">
+        <img src="{data_uri(segmentation.image)}" alt="MRI slice: {title}">
+        <img class="tumor heatmap" src="{data_uri(heatmap)}" alt="">
+    </div>
+    <p class="caption"><span>{title}</span><span>{width} × {height} px</span></p>"""
+
+
+def draw_layers(cut: Segmentation, truth: np.ndarray | None) -> str:
+    """What lies over the slice: shapes whose colour and opacity are left to CSS."""
+    shapes = {"tumor fill": draw_layer(cut.mask), "tumor contour": draw_layer(cut.mask, style="contour")}
+    if truth is not None:
+        shapes["truth"] = draw_layer(truth, style="contour")
+    height, width = cut.mask.shape
+    layers = "".join(
+        f'<div class="{name}" style="mask-image: url({data_uri(shape)})"></div>' for name, shape in shapes.items()
+    )
+    return f'<div class="slice" style="--width: {width}; --height: {height}">{layers}</div>'
+
+
+def draw_tools() -> str:
+    """The buttons below the stage, and the colours of the heat map as it draws them on black."""
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    black = np.zeros((*ramp.shape, 3), np.uint8)
+    return TOOLS.format(bar=data_uri(draw_overlay(black, ramp > 0, alpha=1, style="heatmap", probability=ramp)))
+
+
+def spacing_label(volume: Volume | None) -> str:
+    """Of the box for the pixel size; a volume's own cannot be typed over."""
+    if not (volume and volume.spacing):
+        return SPACING_LABEL
+    return "Pixel size, from the file: {:.4g} × {:.4g} mm".format(*volume.spacing)
+
+
+def _title(study: Study) -> str:
+    if study.volume is None:
+        return study.shown.title
+    plane = "" if study.volume.plane == "unknown" else f"{study.volume.plane} "
+    return f"{plane}slice {study.index + 1} of {len(study.slices)}".capitalize()
+
+
+# ----------------------------------------------------------------------------------------------------------- the report
+
+
+def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Origin) -> str:
+    """Found or not, and the measurements of the slice on the stage; mm come first where they are known."""
+    if study.volume:
+        found, figures = _volume_figures(study, cut, settings)
+    else:
+        found, figures = cut.tumor_found, _slice_figures(cut)
+    if study.shown.truth is not None:
+        figures |= _agreement(cut, study.shown.truth)
+    kind, verdict = ("found", "Tumour found") if found else ("clear", "No tumour found")
+    probability = study.shown.segmentation.highest_probability
+    revision = f", revision {html.escape(origin.revision)}" if origin.revision else ""
+    return f"""
+    <p class="verdict {kind}">{verdict}</p>
+    <p class="detail">Highest probability {100 * probability:.0f} %{" in this slice" if len(study.slices) > 1 else ""}
+    · {study.timing}</p>
+    <p class="detail">Model {html.escape(origin.name)}{revision}</p>
+    {_sentences(study.warnings)}
+    {_definitions(figures)}
+    {_lesion_table(cut)}"""
+
+
+def _slice_figures(cut: Segmentation) -> dict[str, list[str]]:
+    areas = [f"{cut.area_px:,} px", f"{cut.area_percent:.2f} % of the image"]
+    diameters = [f"{max((lesion.longest_diameter_px for lesion in cut.lesions), default=0):.1f} px"]
+    if cut.spacing:
+        areas.insert(0, f"{cut.area_mm2:,.0f} mm²")
+        diameters.insert(0, f"{max((lesion.longest_diameter_mm for lesion in cut.lesions), default=0):.1f} mm")
+    return {"Area": areas, "Longest diameter": diameters}
+
+
+def _volume_figures(study: Study, cut: Segmentation, settings: Settings) -> tuple[bool, dict[str, list[str]]]:
+    """Whether any slice has a lesion, and the figures of the volume before those of its slice."""
+    areas, found = np.transpose(study.extents(settings))
+    voxels, with_tumor = int(areas.sum()), int(found.sum())
+    size = [f"{voxels:,} voxels"]
+    if study.volume.voxel_ml is not None:
+        size.insert(0, f"{voxels * study.volume.voxel_ml:,.1f} mL")
+    figures = {"Volume": size, "Slices with tumour": [f"{with_tumor}", f"of {len(areas)}"]}
+    in_slice = {f"{name}, this slice": values for name, values in _slice_figures(cut).items()}
+    return with_tumor > 0, figures | in_slice
+
+
+def _agreement(cut: Segmentation, truth: np.ndarray) -> dict[str, list[str]]:
+    """With the outline drawn by hand."""
+    agreement = compare(cut.mask, truth, cut.spacing)
+    distances = [f"{agreement.hd95_px:.1f} px" if agreement.hd95_px is not None else "undefined"]
+    if agreement.hd95_mm is not None:
+        distances.insert(0, f"{agreement.hd95_mm:.1f} mm")
+    return {
+        "Dice": [f"{agreement.dice:.2f}", f"IoU {agreement.iou:.2f}"],
+        "HD95": [*distances, "to the outline drawn by hand"],
+    }
+
+
+def _definitions(figures: dict[str, list[str]]) -> str:
+    cells = "".join(
+        f"<div><dt>{name}</dt><dd>{value}<small>{' · '.join(notes)}</small></dd></div>"
+        for name, (value, *notes) in figures.items()
+    )
+    return f"<dl>{cells}</dl>"
+
+
+def _lesion_table(cut: Segmentation) -> str:
+    """Every lesion, largest first."""
+    if not cut.lesions:
+        return ""
+    area, diameter = ("Area, mm²", "Longest, mm") if cut.spacing else ("Area, px", "Longest, px")
+    columns = ["Lesion", area, "%", diameter, "Mean prob."]
+    rows = [
+        [str(number), *_lesion_row(lesion, cut)] for number, lesion in enumerate(cut.lesions[:MAX_LESIONS_LISTED], 1)
+    ]
+    more = len(cut.lesions) - len(rows)
+    note = f"<p class='detail'>and {more} smaller ones</p>" if more else ""
+    return f'<div class="scroll" tabindex="0">{_table("Lesions of this slice", columns, rows)}{note}</div>'
+
+
+def _lesion_row(lesion: Lesion, cut: Segmentation) -> list[str]:
+    area, diameter = f"{lesion.area_px:,}", f"{lesion.longest_diameter_px:.1f}"
+    if cut.spacing:
+        area, diameter = f"{lesion.area_mm2:,.0f}", f"{lesion.longest_diameter_mm:.1f}"
+    return [area, f"{100 * lesion.area_px / cut.mask.size:.2f}", diameter, f"{lesion.mean_probability:.2f}"]
+
+
+def _table(caption: str, columns: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f'<th scope="col">{column}</th>' for column in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _sentences(sentences: tuple[str, ...], limit: int = MAX_REFUSED_LISTED) -> str:
+    if not sentences:
+        return ""
+    shown = [html.escape(sentence) for sentence in sentences[:limit]]
+    if len(sentences) > limit:
+        shown.append(f"… and {len(sentences) - limit} more.")
+    return f"<ul class='warnings'>{''.join(f'<li>{sentence}</li>' for sentence in shown)}</ul>"
+
+
+# --------------------------------------------------------------------------------------------------------- the overview
+
+
+def draw_overview(study: Study, settings: Settings) -> str:
+    """What else was opened: of a volume, where along it the tumour lies; of several slices, all of them and a table."""
+    if study.volume:
+        return _profile([area for area, _ in study.extents(settings)])
+    if len(study.slices) == 1 and not study.refused:
+        return ""
+    found = sum(row["tumor_found"] for row in study.summaries(settings))
+    refused = f" · {len(study.refused)} could not be read" if study.refused else ""
+    choices = "".join(
+        _choice(index, part, cut, chosen=index == study.index)
+        for index, (part, cut) in enumerate(zip(study.slices, study.cuts(settings), strict=True))
+    )
+    return f"""
+    <h2>{len(study.slices)} slices, tumour found in {found}{refused}</h2>
+    {_sentences(study.refused)}
+    <div class="gallery">{choices}</div>
+    <details open>
+        <summary>Table</summary>
+        <div class="scroll" tabindex="0">{_slices_table(study, settings)}</div>
+    </details>"""
+
+
+def _profile(areas: list[int]) -> str:
+    """A bar per slice, as high as its share of the largest area."""
+    heights = [100 * area / max(*areas, 1) for area in areas]
+    bars = "".join(
+        f'<rect x="{index}" y="{100 - height:.1f}" width="1" height="{height:.1f}"/>'
+        for index, height in enumerate(heights)
+    )
+    return f"""<svg class="profile" viewBox="0 0 {len(areas)} 100" preserveAspectRatio="none" role="img"
+    aria-label="Tumour area, slice by slice">{bars}</svg>"""
+
+
+def _choice(index: int, part: Slice, cut: Segmentation, chosen: bool) -> str:
+    """A slice of the gallery, with its tumour outlined."""
+    kind, verdict = ("found", "tumour found") if cut.tumor_found else ("clear", "no tumour found")
+    label = html.escape(f"{part.title}: {verdict}")
+    return f"""<button type="button" class="{kind}" data-index="{index}" aria-pressed="{str(chosen).lower()}"
+    title="{label}" aria-label="{label}"><img src="{_thumbnail(cut)}" alt=""></button>"""
+
+
+def _slices_table(study: Study, settings: Settings) -> str:
+    in_mm = bool(settings.spacing)
+    area, diameter = ("area_mm2", "longest_diameter_mm") if in_mm else ("area_px", "longest_diameter_px")
+    columns = ["Slice", "Lesions", *(("Area, mm²", "%", "Longest, mm") if in_mm else ("Area, px", "%", "Longest, px"))]
+    rows = []
+    for index, (part, row) in enumerate(zip(study.slices, study.summaries(settings), strict=True)):
+        title = f'<button type="button" data-index="{index}">{html.escape(part.title)}</button>'
+        figures = [f"{row[area]:,.0f}", f"{row['area_percent']:.2f}", _or_dash(row[diameter], 1)]
+        rows.append([title, str(row["lesions"]), *figures, _or_dash(row["mean_probability"], 2)])
+    return _table("All slices", [*columns, "Mean prob."], rows)
+
+
+def _or_dash(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _thumbnail(cut: Segmentation) -> str:
+    """The slice with its tumour, small."""
+    height, width = cut.mask.shape
+    scale = THUMBNAIL_SIDE / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(np.ascontiguousarray(cut.image), size, interpolation=cv2.INTER_AREA)
+    mask = cv2.resize(cut.mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
+    return data_uri(draw_overlay(small, mask, alpha=0.6), "WEBP")
+
+
+# --------------------------------------------------------------------------------------------------------- the examples
+
+
+def draw_examples() -> str:
+    """A button with a small picture for every example, grouped by tumour type."""
+    groups = []
+    for tumor_type, members in groupby(enumerate(EXAMPLES), lambda member: member[1].stem.split("-")[0]):
+        buttons = "".join(
+            f"""<button type="button" data-index="{index}" aria-pressed="false" title="{describe(path)}"
+            aria-label="{describe(path)}"><img src="{_example_thumbnail(path)}" alt=""></button>"""
+            for index, path in members
+        )
+        groups.append(f"<div><p>{tumor_type.capitalize()}</p>{buttons}</div>")
+    return f'<div class="strip">{"".join(groups)}</div>'
+
+
+def describe(example: Path) -> str:
+    """What an example is called, such as "Glioma axial, slice 726"."""
+    tumor_type, plane, number = example.stem.split("-")
+    return f"{tumor_type} {plane}, slice {number}".capitalize()
+
+
+def _example_thumbnail(path: Path) -> str:
+    with Image.open(path) as image:
+        return data_uri(np.asarray(image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE))))
+
+
+def to_picture(mask: np.ndarray) -> np.ndarray:
+    """Bool [H, W] → uint8 of 0 and 255."""
+    return mask.astype(np.uint8) * 255
+
+
+def data_uri(picture: np.ndarray, file_format: str = "PNG") -> str:
+    """A picture, uint8 [H, W], [H, W, 3] or [H, W, 4], as a file that stands in the page itself."""
+    if picture.ndim == 3 and picture.shape[2] == 3 and (picture == picture[..., :1]).all():
+        picture = picture[..., 0]
+    if file_format == "PNG":
+        content = encode_png(picture)
+    else:
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, format=file_format)
+        content = file.getvalue()
+    return f"data:image/{file_format.lower()};base64,{base64.b64encode(content).decode()}"

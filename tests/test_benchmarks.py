@@ -1,0 +1,152 @@
+"""The benchmarks run on a tiny model, and their figures are of what they say."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from slices import write_data_set, write_persons
+from tiny import TINY, tiny_config
+
+from benchmarks import compare, contestants, load, measuring, profile
+from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    UNetForSemanticSegmentation(tiny_config()).save_pretrained(folder)
+    UNetImageProcessor(size={"longest_edge": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """The benchmarks set their own number for the whole process."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def out(tmp_path) -> Path:
+    return tmp_path / "new" / "figures.json"
+
+
+class TestMeasuring:
+    def test_tasks_take_turns_and_warm_up_is_not_counted(self):
+        turns = []
+        tasks = {name: lambda number, name=name: turns.append((name, number)) for name in ("a", "b")}
+        seconds = measuring.take_turns(tasks, rounds=3)
+        assert turns == [(name, number) for number in range(-measuring.WARM_UP_ROUNDS, 3) for name in ("a", "b")]
+        assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3}
+
+    def test_summary_by_hand(self):
+        summary = measuring.summarize({"a": [0.1, 0.2, 0.3], "b": [0.8, 0.8, 0.8]}, slices=4)
+        assert summary["a"] == {"median_ms": 200, "p95_ms": 290, "slices_per_s": 20, "times_the_first": 1}
+        assert summary["b"] == {"median_ms": 800, "p95_ms": 800, "slices_per_s": 5, "times_the_first": 4}
+
+    def test_the_machine_is_described(self, monkeypatch):
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+        machine = json.loads(json.dumps(measuring.describe_machine()))
+        assert machine["cores"] >= 1 and machine["threads"] == torch.get_num_threads()
+        assert machine["onednn_max_cpu_isa"] == "AVX2" and machine["torch"] == torch.__version__
+
+
+class TestCompare:
+    def test_slices(self, model_dir, out, capsys):
+        report = compare.main(
+            [f"--model={model_dir}", "--rounds=1", "--batch_size=2", "--threads=1", "--only_slices", f"--out={out}"]
+        )
+        assert report == json.loads(out.read_text())
+        assert report.keys() == {"machine", "one slice", "2 slices"}
+        for title in ("one slice", "2 slices"):
+            assert report[title].keys() == contestants.MAKERS.keys()
+            assert all(0 < row["median_ms"] <= row["p95_ms"] for row in report[title].values())
+            assert title in capsys.readouterr().out or title == "2 slices"
+
+    @pytest.mark.parametrize("name", contestants.MAKERS)
+    def test_contestants_answer_at_the_size_of_the_slice(self, name, model_dir):
+        rival = contestants.MAKERS[name](model_dir, "cpu")
+        (probability,) = rival.from_arrays([np.eye(70, 50, dtype=np.uint8)])
+        assert probability.shape == (70, 50) and 0 <= probability.min() <= probability.max() <= 1
+        assert rival.from_file(measuring.EXAMPLES[0].read_bytes()).shape == (512, 512)
+
+    def test_size_and_memory(self, model_dir):
+        table = compare.compare_sizes({"ours": contestants.Ours(model_dir)}, rounds=1, sizes=[32, 64])
+        assert table["ours"].keys() == {"32 px", "64 px"} and min(table["ours"].values()) > 0
+        assert 50 < compare.peak_memory_mib("ours", model_dir) < 4000
+
+    def test_avx2_is_measured_in_a_process_that_is_limited_to_it(self, model_dir):
+        options = compare.parse([f"--model={model_dir}", "--rounds=1", "--batch_size=1", "--threads=1"])
+        report = compare.compare_on_avx2(options)
+        assert report["machine"]["onednn_max_cpu_isa"] == "AVX2"
+        assert report["one slice"].keys() == contestants.MAKERS.keys()
+
+
+class TestProfile:
+    def test_a_slice(self, model_dir, out, capsys):
+        report = profile.main([f"--model={model_dir}", "--rounds=2", "--device=cpu", f"--out={out}"])
+        assert report == json.loads(out.read_text())
+        stages = report["one slice"]
+        assert sum(stage["percent"] for stage in stages.values()) == pytest.approx(100, abs=0.5)
+        outside = report["percent_outside_the_network"]
+        assert outside == pytest.approx(100 - stages["network"]["percent"], abs=0.1)
+        assert f"outside the network: {outside} %" in capsys.readouterr().out
+
+    def test_the_stages_are_those_of_the_segmenter(self, model_dir):
+        segmenter = TumorSegmenter.from_pretrained(model_dir, device="cpu")
+        content = measuring.EXAMPLES[0].read_bytes()
+        staged = profile.segment_in_stages(segmenter, content, profile.Stopwatch(segmenter.device))
+        expected = segmenter(io.BytesIO(content))
+        np.testing.assert_array_equal(staged.probability, expected.probability)
+        np.testing.assert_array_equal(staged.image, expected.image)
+
+    def test_training(self, tmp_path, out):
+        folder = write_data_set(tmp_path / "slices")
+        persons = write_persons(tmp_path / "persons.csv", [f"p{number // 2}" for number in range(12)])
+        report = profile.main(
+            [
+                *(f"--data_dir={folder}", "--steps=2", f"--out={out}", "--threads=1", "--persons", str(persons)),
+                *("--architecture", "resnet34", "--encoder_weights", "random", "--config", json.dumps(TINY)),
+                *("--image_size", "32", "--per_device_train_batch_size", "4", "--dataloader_num_workers", "0"),
+            ]
+        )
+        stages = report["training step"]
+        assert stages.keys() == {"waiting for data", "computing"}
+        assert stages["computing"]["median_ms"] > 0
+        assert sum(stage["percent"] for stage in stages.values()) == pytest.approx(100, abs=0.5)
+
+    def test_an_option_of_training_needs_a_data_set(self, capsys):
+        with pytest.raises(SystemExit):
+            profile.main(["--learning_rate", "1"])
+        assert "--learning_rate is no option of the profile of a slice" in capsys.readouterr().err
+
+
+class TestLoad:
+    def test_every_user_gets_the_own_answers(self, model_dir, out):
+        report = load.main([f"--model={model_dir}", "--users", "1", "3", "--minutes=0.05", f"--out={out}"])
+        assert report == json.loads(out.read_text())
+        assert report["load"].keys() == {"1 users", "3 users"}
+        for row in report["load"].values():
+            assert row["answers"] > 0 and row["wrong"] == row["refused"] == 0
+            assert row["p50_s"] <= row["p95_s"] and 50 < row["mib_before"] <= row["mib_peak"]
+
+    @pytest.mark.parametrize(
+        ("size", "flipped", "is_right"),
+        [((40, 30), 0, True), ((40, 30), 6, True), ((40, 30), 7, False), ((30, 40), 0, False)],
+    )
+    def test_an_answer_to_another_slice_is_wrong(self, size, flipped, is_right):
+        expected, mask = np.zeros((40, 30), bool), np.zeros(size, bool)
+        mask.flat[:flipped] = True
+        measurements = {"height": size[0], "width": size[1]}
+        assert load.Question(Path("slice.png"), expected).is_answered_by(measurements, mask) == is_right
+
+    def test_no_two_slices_have_the_same_size(self, model_dir, tmp_path):
+        segmenter = TumorSegmenter.from_pretrained(model_dir, device="cpu")
+        questions = [question for own in load.make_questions(segmenter, 3, tmp_path) for question in own]
+        assert len({question.mask.shape for question in questions}) == len(questions) == 3 * load.SLICES_PER_USER

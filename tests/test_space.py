@@ -1,0 +1,298 @@
+"""What the page keeps and reads: the shelf, settings, files that visitors send."""
+
+import csv
+import io
+import re
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pytest
+from pages import encoded, load, save_model, saved, slice_of, zipped
+
+from modeling_unet.report import draw_report
+from modeling_unet.segmenter import Segmentation
+from space import downloads, reading, views
+from space.downloads import Look
+from space.events import EMPTY_VIEW, Server
+from space.network import Origin
+from space.reading import segment_files
+from space.studies import Settings, Shelf, Slice, Study, extent, in_half_precision
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return load(save_model(tmp_path_factory.mktemp("model")))
+
+
+def study_of(side: int, name: str = "slice") -> Study:
+    segmentation = Segmentation(np.zeros((side, side, 3), np.uint8), np.zeros((side, side), np.float32))
+    return Study(name, (Slice(name, name, segmentation),), "1 ms on CPU")
+
+
+# -------------------------------------------------------------------------------------------------------------- shelf
+
+
+def test_a_ticket_leads_to_its_study_alone():
+    shelf = Shelf(max_bytes=10**9, max_seconds=60)
+    one, other = study_of(20), study_of(20)
+    tickets = [shelf.put(one), shelf.put(other)]
+    assert [shelf.get(ticket) for ticket in tickets] == [one, other]
+    assert shelf.get(None) is None
+    assert shelf.get("guessed") is None
+    shelf.drop(tickets[0])
+    assert [shelf.get(ticket) for ticket in tickets] == [None, other]
+
+
+def test_a_visitor_has_one_study():
+    shelf = Shelf(max_bytes=10**9, max_seconds=60)
+    ticket = shelf.put(study_of(20))
+    later = study_of(20)
+    assert shelf.put(later, ticket) == ticket
+    assert shelf.get(ticket) is later
+
+
+def test_the_oldest_make_room():
+    shelf = Shelf(max_bytes=2 * study_of(20).nbytes, max_seconds=60)
+    first, second = shelf.put(study_of(20)), shelf.put(study_of(20))
+    shelf.put(shelf.get(first), first)
+    third = shelf.put(study_of(20))
+    assert [shelf.get(ticket) is None for ticket in (first, second, third)] == [False, True, False]
+    # One that is too large alone is kept, but nothing beside it.
+    large = shelf.put(study_of(200))
+    assert [shelf.get(ticket) is None for ticket in (first, third, large)] == [True, True, False]
+
+
+def test_nothing_is_kept_for_long():
+    shelf = Shelf(max_bytes=10**9, max_seconds=-1)
+    assert shelf.get(shelf.put(study_of(20))) is None
+
+
+# ----------------------------------------------------------------------------------------------------------- settings
+
+
+@pytest.fixture
+def speckled() -> Segmentation:
+    """A lesion of 100 px, and a surer speck of 4 px."""
+    probability = np.zeros((40, 40), np.float32)
+    probability[5:15, 5:15] = 0.9
+    probability[30:32, 30:32] = 0.99
+    return Segmentation(np.zeros((40, 40, 3), np.uint8), probability)
+
+
+def test_by_default_everything_is_as_in_the_package(speckled):
+    cut = Settings().cut(speckled)
+    np.testing.assert_array_equal(cut.mask, speckled.mask)
+    assert cut.to_dict() == speckled.to_dict()
+    assert (cut.area_px, len(cut.lesions)) == (104, 1)
+
+
+def test_pieces_that_are_hidden_are_in_no_figure_and_no_picture(speckled):
+    cut = Settings(min_area_px=5).cut(speckled)
+    assert (cut.area_px, len(cut.lesions), int(cut.mask.sum())) == (100, 1, 100)
+    assert (cut.overlay()[30:32, 30:32] == 0).all()
+    assert cut.highest_probability == speckled.highest_probability == pytest.approx(0.99)
+    assert (Settings(min_area_px=3).cut(speckled).area_px, len(Settings(min_area_px=3).cut(speckled).lesions)) == (
+        104,
+        2,
+    )
+    assert not Settings(min_area_px=200).cut(speckled).tumor_found
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(min_area_px=5), Settings(min_area_px=200), Settings(0.95)])
+def test_extents_are_those_of_the_cuts(speckled, settings):
+    cut = settings.cut(speckled)
+    assert extent(cut) == (cut.area_px, cut.tumor_found)
+
+
+def test_the_spacing_of_a_file_counts_before_one_that_is_typed():
+    known = Segmentation(np.zeros((20, 20, 3), np.uint8), np.ones((20, 20), np.float32), spacing=(2, 3))
+    assert Settings().cut(known).area_mm2 == Settings(spacing=0.5).cut(known).area_mm2 == 2400
+    unknown = known.cut(spacing=None)
+    assert Settings(spacing=0.5).cut(unknown).area_mm2 == 100
+    assert Settings().cut(unknown).area_mm2 is None
+
+
+@pytest.mark.parametrize("spacing", [1e200, 5e-324, 0.0099, 101, -1, float("nan"), float("inf")])
+def test_an_impossible_spacing_is_refused(spacing):
+    with pytest.raises(ValueError, match=r"The spacing is .* mm; a pixel may have 0\.01 to 100 mm, or 0"):
+        Settings(spacing=spacing)
+
+
+@pytest.mark.parametrize("spacing", [0.01, 100])
+def test_reports_can_be_drawn_with_every_spacing_that_is_allowed(speckled, spacing):
+    cut = Settings(spacing=spacing).cut(speckled)
+    assert "inf" not in re.sub(
+        "<[^>]*>", "", draw_report(cut, title="s.png", model="m", revision=None).partition("<body>")[2]
+    )
+    with pytest.raises(ValueError, match=r"from 0\.01 to 100"):
+        speckled.cut(spacing=(5e-324, 5e-324))
+
+
+def test_an_empty_box_counts_as_the_default():
+    assert Settings.given(None, None, None) == Settings()
+    study = replace(study_of(20), slices=(*study_of(20).slices, *study_of(20).slices))
+    assert "Area, px" in views.draw_overview(study, Settings.given(0.5, 0, None))
+
+
+def test_half_precision_keeps_the_mask_to_the_pixel():
+    around = np.nextafter(np.float32(0.5), np.float32([0, 1, 0.5]))
+    probability = np.concatenate([around, np.random.default_rng(0).random(400 - 3, np.float32)]).reshape(20, 20)
+    whole = Segmentation(np.zeros((20, 20, 3), np.uint8), probability)
+    half = in_half_precision(whole)
+    assert half.probability.nbytes == probability.nbytes / 2
+    np.testing.assert_array_equal(half.mask, whole.mask)
+    np.testing.assert_allclose(half.probability, probability, atol=1e-3)
+    assert half.probability.max() <= 1
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(network, tmp_path):
+    good, bad = saved(tmp_path / "good.png", slice_of(30, 20)), tmp_path / "bad.png"
+    bad.write_bytes(b"no image")
+    done = []
+    study = segment_files([bad, good], network, lambda *progress: done.append(progress))
+    assert [part.title for part in study.slices] == ["good.png"]
+    assert [sentence.partition(":")[0] for sentence in study.refused] == ["bad.png"]
+    assert done == [(0, 2)]
+
+
+def test_large_slices_are_decoded_one_by_one(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_BATCH_PIXELS", 1000)
+    sizes = [(20, 20), (20, 20), (20, 20), (40, 40), (20, 20)]
+    paths = [saved(tmp_path / f"{number}.png", slice_of(*size)) for number, size in enumerate(sizes)]
+    network.runs.clear()
+    done = []
+    study = segment_files(paths, network, lambda *progress: done.append(progress))
+    assert network.runs == [2, 1, 1, 1]
+    assert done == [(0, 5), (2, 5), (3, 5), (4, 5)]
+    assert [part.segmentation.mask.shape for part in study.slices] == sizes
+
+
+def test_giants_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "read_image", lambda file: pytest.fail("it was decoded"))
+    with pytest.raises(ValueError, match=r"long\.png: the image is 20 × 4097 pixels; the page takes up to 4096 × 4096"):
+        reading.read_slice(saved(tmp_path / "long.png", slice_of(4097, 20)))
+
+
+def test_a_giant_in_an_archive_is_refused_before_it_is_unpacked(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "MAX_MEMBER_BYTES", 1000)
+    with pytest.raises(ValueError, match=r"large\.png: the file takes .* MiB; the page takes up to"):
+        segment_files([zipped(tmp_path / "s.zip", {"large.png": encoded(slice_of(50, 50))})], network)
+
+
+@pytest.mark.parametrize("name", ["broken.nii", "broken.NII.gz", "broken.dcm"])
+def test_a_broken_scan_is_no_broken_image(network, tmp_path, name):
+    (tmp_path / name).write_bytes(b"neither this nor that")
+    with pytest.raises(ValueError, match=f"{name}: the file is not a NIfTI or DICOM file that can be read"):
+        segment_files([tmp_path / name], network)
+
+
+def test_equal_names_do_not_overwrite_each_other(network, tmp_path):
+    content = encoded(slice_of(20, 20))
+    names = ["1.png", "1.jpg", "1-2.png", "A/1.png", "a/1.bmp"]
+    study = segment_files([zipped(tmp_path / "s.zip", dict.fromkeys(names, content))], network)
+    assert [part.name for part in study.slices] == ["1", "1-2", "1-2-2", "A/1", "a/1-2"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [("MAX_FILES", 1, "up to 1 at a time"), ("MAX_PIXELS", 500, "800 pixels together; .* up to 500")],
+)
+def test_what_visitors_can_cost_is_known_before_anything_is_decoded(
+    network, tmp_path, monkeypatch, limit, value, message
+):
+    monkeypatch.setattr(reading, limit, value)
+    monkeypatch.setattr(reading, "read_image", lambda file: pytest.fail("it was decoded"))
+    paths = [saved(tmp_path / f"{name}.png", slice_of(20, 20)) for name in "ab"]
+    with pytest.raises(ValueError, match=message):
+        segment_files(paths, network)
+
+
+def test_a_grey_slice_is_kept_once_and_not_three_times(network, tmp_path):
+    grey, colored = (
+        saved(tmp_path / "g.png", slice_of(20, 30)),
+        np.stack([slice_of(20, 30, seed=n) for n in range(3)], -1),
+    )
+    study = segment_files([grey, saved(tmp_path / "c.png", colored)], network)
+    strides = [part.segmentation.image.strides[2] for part in study.slices]
+    assert strides == [0, 1]
+    np.testing.assert_array_equal(study.slices[0].segmentation.image, network.segmenter(grey).image)
+
+
+def test_a_dicom_series_is_a_volume_without_names(network, tmp_path):
+    phantoms = pytest.importorskip("phantoms")
+    names = [f"kowalska_{number}" for number in range(3)]
+    for number, name in enumerate(names, 1):
+        (tmp_path / name).write_bytes(phantoms.dicom(phantoms.noise(32, 24, seed=number), number))
+    study = segment_files([tmp_path / name for name in names], network)
+    assert len(study.slices) == 3 and study.volume.plane == "axial"
+    assert "kowalska" not in f"{study.name} {[part.name for part in study.slices]} {study.warnings}".lower()
+    areas = [part.segmentation.area_px for part in study.slices]
+    assert study.index == int(np.argmax(areas))
+    masks = np.stack([part.segmentation.mask for part in study.slices])
+    assert study.volume.to_nifti(masks)
+
+
+# ------------------------------------------------------------------------------------------------------- files to save
+
+
+@pytest.mark.parametrize("letter", ["n", "ę", "\N{BRAIN}"])
+def test_long_names_can_be_saved(network, tmp_path, letter):
+    names = [f"{letter * 245}{number}.png" for number in range(2)]
+    content = encoded(slice_of(20, 20))
+    study = segment_files([zipped(tmp_path / "s.zip", dict.fromkeys(names, content))], network)
+    for save in downloads.SAVERS.values():
+        assert Path(save(study, Settings(), Look(), Origin("m"))).stat().st_size
+    with zipfile.ZipFile(io.BytesIO(downloads.pack(study, Settings(), Look()))) as archive:
+        assert len(set(archive.namelist())) == 5
+        assert max(len(name.encode()) for name in archive.namelist()) < 255
+        archive.extractall(tmp_path / "unpacked")
+
+
+def test_names_in_the_table_are_no_formulas(network, tmp_path):
+    content = encoded(slice_of(20, 20))
+    names = ["=1+2.png", "+1.png", "-1.png", "@sum.png", "1.png"]
+    study = segment_files([zipped(tmp_path / "s.zip", {**dict.fromkeys(names, content), "=bad.png": b"x"})], network)
+    with zipfile.ZipFile(io.BytesIO(downloads.pack(study, Settings(), Look()))) as archive:
+        rows = list(csv.DictReader(io.StringIO(archive.read("summary.csv").decode())))
+    assert [row["slice"] for row in rows] == ["'=1+2.png", "'+1.png", "'-1.png", "'@sum.png", "1.png", ""]
+    assert rows[-1]["error"].startswith("'=bad.png: ")
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+
+
+def test_errors_stay_until_they_are_closed(network):
+    with pytest.raises(gr.Error, match="There is no slice on the page") as error:
+        Server(network).save("Mask", "gone", 0.5, 0, 0, "fill", "#e69f00", 0.5)
+    assert error.value.duration is None
+    with pytest.raises(gr.Error, match="no file was given") as error:
+        Server(network).segment(None)
+    assert error.value.duration is None
+
+
+def test_when_a_study_is_gone_all_of_it_leaves_the_page(network):
+    server = Server(network)
+    assert server.turn("gone", 0.5, 0, 0, 1) == server.measure("gone", 0.5, 0, 0) == EMPTY_VIEW
+    assert server.survey("gone", 0.5, 0, 0) == ""
+    assert EMPTY_VIEW.anatomy == views.EMPTY_STAGE
+    assert EMPTY_VIEW.scrubber["visible"] is EMPTY_VIEW.everything["visible"] is False
+
+
+def test_a_volume_is_kept_in_half_of_the_memory_and_measured_without_its_lesions(network, tmp_path, monkeypatch):
+    phantoms = pytest.importorskip("phantoms")
+    (tmp_path / "head.nii.gz").write_bytes(phantoms.nifti(phantoms.noise(32, 24, 5)))
+    study = segment_files([tmp_path / "head.nii.gz"], network)
+    assert {part.segmentation.probability.dtype for part in study.slices} == {np.dtype(np.float16)}
+    areas = [cut.area_px for cut in study.cuts(Settings())]
+    monkeypatch.setattr("modeling_unet.segmenter.find_lesions", lambda *arguments: pytest.fail("lesions were measured"))
+    assert [area for area, _ in study.extents(Settings())] == areas
+    assert views.draw_overview(study, Settings()).count("<rect") == 5
+    assert downloads.save_everything(study, Settings(), Look(), Origin("m")).endswith("head_mask.nii.gz")
+    assert "0.5 × 0.5 mm" in views.spacing_label(study.volume)
+    assert views.spacing_label(None) == views.spacing_label(replace(study.volume, spacing=None)) == views.SPACING_LABEL
