@@ -20,13 +20,13 @@ from train.tables import describe_detection, detail_table, false_alarm_table, ma
 ROOT = Path(__file__).resolve().parents[1]
 CARD = ROOT / "model_card.md"
 WEIGHTS = ROOT / "weights" / "brain-tumor-unet"
-PART = re.compile(r"(<!-- (\w+): .*? -->\n).*?(\n<!-- end -->)", re.DOTALL)
+PART = re.compile(r"(<!-- (\w+): .*? -->)\n.*?(<!-- end -->)", re.DOTALL)
 
 
 def render(card: str, record: dict, evaluation: dict) -> str:
     """The card with every part written anew; raises KeyError if it marks a part that nobody writes."""
     sections = sections_of(record, evaluation)
-    return PART.sub(lambda match: f"{match[1]}{sections[match[2]]}{match[3]}", card)
+    return PART.sub(lambda match: f"{match[1]}\n{sections[match[2]]}\n{match[3]}", card)
 
 
 def sections_of(record: dict, evaluation: dict) -> dict[str, str]:
