@@ -173,26 +173,21 @@ def build_app(network: Network) -> gr.Blocks:
         network_options = {"concurrency_id": "network", "concurrency_limit": 1}
         # Of settings the last ones are enough. Choices are made one by one: what Gradio repeats as "always_last" is the
         # first choice again, and after an error nothing.
-        choice = {"api_visibility": "private", "trigger_mode": "multiple"}
+        choice = {"api_visibility": "private", "trigger_mode": "multiple", "show_progress": "hidden"}
         setting = {"api_visibility": "private", "trigger_mode": "always_last", "show_progress": "hidden"}
-        opening = {**network_options, **choice, "show_progress_on": anatomy}
+        opening = {**network_options, **choice, "show_progress": "full", "show_progress_on": anatomy}
         for opened in (
             upload.upload(server.show_files, [ticket, *cut], [ticket, *view], **opening),
             examples.select(server.show_example, [ticket, *cut], [ticket, *view], **opening),
         ):
             opened.failure(None, None, view, js=f"() => {json.dumps(EMPTY_VIEW)}")
         scrubber.input(server.turn, [ticket, *cut, scrubber], view, **setting)
-        overview.select(server.pick, [ticket, *cut], view, **choice, show_progress="hidden")
+        overview.select(server.pick, [ticket, *cut], view, **choice)
         recut = [threshold.input, min_area.input, spacing.input]
         measured = gr.on(recut, server.measure, [ticket, *cut], view, **setting)
         measured.success(server.survey, [ticket, *cut], overview, **setting)
         # Left to itself (preprocess=True), Gradio opens the file first, and fails with words of its own.
-        mask.upload(
-            *(server.compare, [ticket, *cut, mask], [layers, report]),
-            preprocess=False,
-            **choice,
-            show_progress="hidden",
-        )
+        mask.upload(server.compare, [ticket, *cut, mask], [layers, report], preprocess=False, **choice)
         for kind, button in {**savers, "everything": everything}.items():
             saving = button.click(partial(server.save, kind), [ticket, *cut, style, color, opacity], file, **setting)
             saving.success(None, file, js="page.save")

@@ -92,7 +92,7 @@ def spacing_label(volume: Volume | None) -> str:
     """Of the box for the pixel size; a volume's own cannot be typed over."""
     if not (volume and volume.spacing):
         return SPACING_LABEL
-    return "Pixel size, from the file: {:.4g} × {:.4g} mm".format(*volume.spacing)
+    return "Pixel size: {:.3g} × {:.3g} mm (file)".format(*volume.spacing)
 
 
 def _title(study: Study) -> str:

@@ -84,7 +84,9 @@ def choose_example(page: Page, index: int = 0):
 
 
 def drop(page: Page, *paths: Path):
-    page.set_input_files("#upload input[type=file]", paths)
+    """Returns when the files are sent, and the page asks for what is in them."""
+    with page.expect_request("**/queue/join*"):
+        page.set_input_files("#upload input[type=file]", paths)
 
 
 def choose_mask(page: Page, path: Path):
@@ -292,7 +294,6 @@ def test_of_two_choices_both_are_segmented_and_the_second_is_shown(page, network
     first.click()
     wait_for_runs(page, network, 1)
     last.click()
-    page.wait_for_timeout(200)
     network.gate.set()
     expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[4]))
     expect(last).to_have_attribute("aria-pressed", "true")
@@ -302,7 +303,6 @@ def test_of_two_choices_both_are_segmented_and_the_second_is_shown(page, network
     drop(page, saved(tmp_path / "a.png", slice_of(40, 30)))
     wait_for_runs(page, network, 3)
     drop(page, saved(tmp_path / "b.png", slice_of(30, 40)))
-    page.wait_for_timeout(1000)
     network.gate.set()
     expect(page.locator("#stage .caption")).to_contain_text("b.png")
     expect(last).to_have_attribute("aria-pressed", "false")
@@ -316,7 +316,6 @@ def test_a_choice_after_one_that_fails_is_not_lost(page, network, tmp_path):
     drop(page, saved(tmp_path / "a.png", slice_of(40, 30)))
     wait_for_runs(page, network, 1)
     drop(page, tmp_path / "text.png")
-    page.wait_for_timeout(1000)
     page.locator("#examples button").nth(4).click()
     network.gate.set()
     expect(page.get_by_test_id("toast-body")).to_contain_text("text.png")
@@ -410,7 +409,7 @@ def test_a_volume_is_scrubbed_measured_and_saved(page, network, tmp_path):
     expect(page.locator("#overview .profile rect")).to_have_count(5)
     expect(page.locator("#report .warnings")).to_contain_text("NIfTI")
     spacing = page.locator("#spacing")
-    expect(spacing).to_contain_text("from the file: 0.5 × 0.5 mm")
+    expect(spacing).to_contain_text("Pixel size: 0.5 × 0.5 mm (file)")
     expect(spacing.locator("input")).to_be_disabled()
     runs = list(network.runs)
     scrubber = page.locator("#scrubber input[type=range]")

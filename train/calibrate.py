@@ -79,7 +79,7 @@ def calibrate(arguments: CalibrateArguments) -> dict:
         raise ValueError(
             f"--model {model_dir} was trained on persons of fold {arguments.fold}; give the fold it left out."
         )
-    segmenter = TumorSegmenter.from_pretrained(model_dir, device=arguments.device)
+    segmenter = TumorSegmenter.from_pretrained(model_dir, device=arguments.device, optimize="none")
     counts = count_logits(segment_fold(segmenter, slices, arguments.batch_size), slices)
     platt = fit_platt(counts.values())
     logger.info("Calibration: logit × %.3f %+.3f.", platt.scale, platt.shift)
@@ -93,7 +93,7 @@ def calibrate(arguments: CalibrateArguments) -> dict:
     fold_into_head(platt, model_dir, output_dir)
     write_json(output_dir / RECORD_FILE, {**record, KEY: asdict(platt)})
     per_negative = score_negatives(
-        TumorSegmenter.from_pretrained(output_dir, device=arguments.device),
+        TumorSegmenter.from_pretrained(output_dir, device=arguments.device, optimize="none"),
         negatives,
         re.compile(arguments.negatives_person_pattern),
         arguments.batch_size,

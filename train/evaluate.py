@@ -3,7 +3,8 @@
     slice ─ TumorSegmenter ─→ segmentation ┐
     true mask ─────────────────────────────┴─ score_slice ─→ one row per slice ─ figures_of ─→ tables, FILE.json
 
-Every slice goes from file to mask and is compared with the true mask at native resolution. Pictures of the result, and
+Every slice goes from file to mask and is compared with the true mask at native resolution. The network computes in
+float32 as it was saved, not by the faster copy of `optimize="auto"`, so that figures do not depend on the machine. Pictures of the result, and
 comparisons of several, are drawn from FILE.json by `python -m train report`.
 """
 
@@ -92,7 +93,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
     _, scored = split_fold(load_slices(arguments), arguments.fold)
     seen_in_training = is_seen_in_training(arguments.model, scored)
-    segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device)
+    segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device, optimize="none")
     # The fold's slices have been read by now and these have not: what is wrong with them is better said first.
     per_negative = score_negatives(
         segmenter, negatives, re.compile(arguments.negatives_person_pattern), arguments.batch_size

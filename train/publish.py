@@ -130,7 +130,7 @@ def stage_model(folder: Path, staged: Path, repo_id: str, revision: str, dataset
     """
     if not (folder / "config.json").is_file():
         raise OSError(f"{folder} holds no model: there is no config.json in it; name a folder that fit wrote.")
-    segmenter = TumorSegmenter.from_pretrained(folder, device="cpu")
+    segmenter = TumorSegmenter.from_pretrained(folder, device="cpu", optimize="none")
     model, processor = segmenter.model, segmenter.image_processor
     save_model(model, processor, staged)
     record = read_json(folder / RECORD_FILE) if (folder / RECORD_FILE).is_file() else None
