@@ -121,7 +121,8 @@ def test_the_saved_network_gives_calibrated_probabilities(calibrated, model, fol
     platt = read_calibration(calibrated)
     assert platt.scale < 0.5
     (image, *_) = sorted((folder / "images").iterdir())
-    before, after = (TumorSegmenter.from_pretrained(place, optimize="none")(image).probability for place in (model, calibrated))
+    segmenters = (TumorSegmenter.from_pretrained(place, optimize="none") for place in (model, calibrated))
+    before, after = (segmenter(image).probability for segmenter in segmenters)
     known = np.abs(logit(before)) < 10  # beyond, a float32 probability has few digits left
     assert known.mean() > 0.3
     np.testing.assert_allclose(platt.of_probability(before)[known], after[known], atol=5e-3)

@@ -81,8 +81,8 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("trained")
-    schedule = ("--recipe", "fast-cpu", "--num_train_epochs", "24", "--learning_rate", "1e-2", "--ema_decay", "0.9", "--seed", "1")
-    assert fit(folder, run, *schedule, "--save_strategy", "steps", "--save_steps", "90") == 0
+    schedule = ("--num_train_epochs", "24", "--learning_rate", "1e-2", "--ema_decay", "0.9", "--seed", "1")
+    assert fit(folder, run, "--recipe", "fast-cpu", *schedule, "--save_strategy", "steps", "--save_steps", "90") == 0
     return run
 
 

@@ -4,8 +4,8 @@
     true mask ─────────────────────────────┴─ score_slice ─→ one row per slice ─ figures_of ─→ tables, FILE.json
 
 Every slice goes from file to mask and is compared with the true mask at native resolution. The network computes in
-float32 as it was saved, not by the faster copy of `optimize="auto"`, so that figures do not depend on the machine. Pictures of the result, and
-comparisons of several, are drawn from FILE.json by `python -m train report`.
+float32 as it was saved, not by the faster copy of `optimize="auto"`, so that figures do not depend on the machine.
+Pictures of the result, and comparisons of several, are drawn from FILE.json by `python -m train report`.
 """
 
 import json
