@@ -359,7 +359,8 @@ def received(hub, ended, picture, tmp_path_factory) -> dict:
 
 
 def test_with_the_package_the_mask_is_the_same(received, trained, picture):
-    assert (received["mask"] == TumorSegmenter.from_pretrained(trained, device="cpu", optimize="none")(picture).mask).all()
+    segmenter = TumorSegmenter.from_pretrained(trained, device="cpu", optimize="none")
+    assert (received["mask"] == segmenter(picture).mask).all()
 
 
 def test_a_data_set_comes_back_with_splits_types_and_persons(received):
