@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import nibabel as nib
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -319,7 +320,6 @@ def test_segment_batch_refuses_what_holds_no_slice(client, runs, tmp_path):
 
 
 def test_segment_batch_takes_a_volume(client, tmp_path):
-    nib = pytest.importorskip("nibabel")
     voxels = np.random.default_rng(0).integers(0, 255, (32, 24, 3), dtype=np.int16)
     nib.save(nib.Nifti1Image(voxels, np.diag([-0.5, 0.5, 4, 1])), tmp_path / "head.nii.gz")
     path, measurements = client.predict([handle_file(tmp_path / "head.nii.gz")], api_name="/segment_batch")

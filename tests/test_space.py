@@ -9,6 +9,7 @@ from pathlib import Path
 
 import gradio as gr
 import numpy as np
+import phantoms
 import pytest
 from pages import encoded, load, save_model, saved, slice_of, zipped
 
@@ -225,7 +226,6 @@ def test_a_grey_slice_is_kept_once_and_not_three_times(network, tmp_path):
 
 
 def test_a_dicom_series_is_a_volume_without_names(network, tmp_path):
-    phantoms = pytest.importorskip("phantoms")
     names = [f"kowalska_{number}" for number in range(3)]
     for number, name in enumerate(names, 1):
         (tmp_path / name).write_bytes(phantoms.dicom(phantoms.noise(32, 24, seed=number), number))
@@ -285,7 +285,6 @@ def test_when_a_study_is_gone_all_of_it_leaves_the_page(network):
 
 
 def test_a_volume_is_kept_in_half_of_the_memory_and_measured_without_its_lesions(network, tmp_path, monkeypatch):
-    phantoms = pytest.importorskip("phantoms")
     (tmp_path / "head.nii.gz").write_bytes(phantoms.nifti(phantoms.noise(32, 24, 5)))
     study = segment_files([tmp_path / "head.nii.gz"], network)
     assert {part.segmentation.probability.dtype for part in study.slices} == {np.dtype(np.float16)}

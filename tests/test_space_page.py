@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -402,7 +403,6 @@ def test_many_slices_have_a_gallery_a_table_and_an_archive(page, network, tmp_pa
 
 
 def test_a_volume_is_scrubbed_measured_and_saved(page, network, tmp_path):
-    nib = pytest.importorskip("nibabel")
     voxels = np.random.default_rng(0).integers(0, 255, (32, 24, 5), dtype=np.int16)
     nib.save(nib.Nifti1Image(voxels, np.diag([-0.5, 0.5, 4, 1])), tmp_path / "head.nii.gz")
     drop(page, tmp_path / "head.nii.gz")

@@ -149,8 +149,8 @@ def test_half_of_the_canvases_get_a_lesion_and_the_others_the_same_seam():
 
 def test_tumors_are_taken_out_as_often_as_copied():
     made = synthesizer(mirror_probability=1.0)
-    area = made.slices[0]["labels"].sum()
-    samples = [labels.sum() for _, labels in drawn(made)]
+    area = int(made.slices[0]["labels"].sum())
+    samples = [int(labels.sum()) for _, labels in drawn(made)]
     copied = sum(abs(value - 2 * area) < 0.05 * area for value in samples)
     assert 0.4 < copied / len(samples) < 0.6
     # Into half of the others a lesion is pasted.

@@ -5,13 +5,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from modeling_unet.inference import cpu_has_bfloat16
+
 
 def has_fast_bfloat16() -> bool:
     """Whether the machine computes in bfloat16 natively: a GPU that does, or a CPU with AMX or AVX-512 BF16."""
     if torch.accelerator.is_available():
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch we accept
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return cpu_has_bfloat16()
 
 
 def keep_depthwise_in_float32(model: nn.Module) -> None:
