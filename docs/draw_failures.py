@@ -28,7 +28,9 @@ def main(data_dir: str, evaluation: str, output: str) -> None:
     slices = load_slices(DataArguments(data_dir=data_dir))
     number_of = {name: number for number, name in enumerate(slices["slice"])}
     rows = [slices[number_of[name]] for name in names]
-    found = TumorSegmenter.from_pretrained(report["model"]).batch([as_file(row["image"]) for row in rows])
+    found = TumorSegmenter.from_pretrained(report["model"], optimize="none").batch(
+        [as_file(row["image"]) for row in rows]
+    )
     predictions = [
         Prediction(row["slice"], row["tumor_type"], one.image, read_mask(as_file(row["mask"])), one.mask)
         for row, one in zip(rows, found, strict=True)

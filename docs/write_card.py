@@ -75,7 +75,7 @@ def _training(record: dict) -> str:
             f"{recipe['num_train_epochs']:g} epochs, {record['steps']:,} steps of "
             f"{recipe['per_device_train_batch_size']} slices"
         ],
-        "time": [f"{record['seconds_since_last_start'] / 3600:.1f} h on {record['machine']}"],
+        "time": [f"{record['seconds_since_last_start'] / 3600:.1f} h since the last start, on {record['machine']}"],
         "seed": [str(recipe["seed"])],
         "slices' SHA-256": [f"`{record['training_slices_sha256'][:16]}…`"],
         "versions": [f"torch {record['torch']}, transformers {record['transformers']}"],

@@ -56,7 +56,7 @@ class Network:
         except RuntimeError:  # torch's own, such as OutOfMemoryError, are kinds of it
             if self._segmenter.device.type == "cpu":
                 raise
-        self._segmenter = TumorSegmenter(self._segmenter.model.float(), self._segmenter.image_processor, "cpu")
+        self._segmenter = TumorSegmenter(self._segmenter.model.float(), self._segmenter.image_processor, "cpu", "auto")
         self._run = self._segment
         self.place = f"CPU, as the {self.place} device failed"
         return self._run(images, spacing)
