@@ -147,14 +147,26 @@ def test_half_of_the_canvases_get_a_lesion_and_the_others_the_same_seam():
         assert np.mean([np.array_equal(image[0], made.canvases[0]) for image in of_kind]) < 0.2
 
 
-def test_tumors_are_taken_out_as_often_as_copied():
+def test_tumors_are_taken_out_as_often_as_copied(monkeypatch):
     made = synthesizer(mirror_probability=1.0)
+    monkeypatch.setattr(made, "_paste", lambda image, labels, *_, **__: (image, labels))
     area = int(made.slices[0]["labels"].sum())
     samples = [int(labels.sum()) for _, labels in drawn(made)]
-    copied = sum(abs(value - 2 * area) < 0.05 * area for value in samples)
-    assert 0.4 < copied / len(samples) < 0.6
-    # Into half of the others a lesion is pasted.
-    assert 0.15 < sum(value == 0 for value in samples) / len(samples) < 0.4
+    assert 0.4 < sum(value == 0 for value in samples) / len(samples) < 0.6
+    assert all(value == 0 or value == pytest.approx(2 * area, rel=0.05) for value in samples)
+
+
+@pytest.mark.parametrize("kind", ["canvas_probability", "mirror_probability"])
+def test_everything_made_is_pasted_onto_whether_it_has_a_tumor_or_not(kind, monkeypatch):
+    """Else the number of seams would tell a slice whose tumour was taken out from one whose tumour was copied."""
+    made, pasted = synthesizer(**{kind: 1.0}), []
+    monkeypatch.setattr(
+        made, "_paste", lambda image, labels, *_, healthy: pasted.append((labels.any(), healthy)) or (image, labels)
+    )
+    samples = drawn(made)
+    assert len(pasted) == len(samples)
+    for tumor in {tumor for tumor, _ in pasted}:
+        assert 0.35 < np.mean([healthy for has_tumor, healthy in pasted if has_tumor == tumor]) < 0.65
 
 
 def test_a_sample_follows_from_its_random_numbers():

@@ -4,8 +4,9 @@
 
 Every slice of the data set shows a tumour, and a network that sees nothing else learns that there always is one. What
 is made here has to give no other hint than the tumour itself: canvases of another scanner come with and without a
-lesion, mirrored regions take a tumour out or add one, and healthy tissue is pasted as often as a lesion, with the same
-seam. Pasting lesions is an idea of TumorCP (Yang et al. 2021) and CarveMix (Zhang et al. 2021); the rest is ours.
+lesion, mirrored regions take a tumour out or add one, and both are then pasted onto: healthy tissue as often as a
+lesion, with the same seam. Pasting lesions is an idea of TumorCP (Yang et al. 2021) and CarveMix (Zhang et al. 2021);
+the rest is ours.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ RIM = 5.0  # px around a lesion that go with it, and whose brightness says how b
 DEPTH = 10.0  # px below the surface of the head: there a pasted lesion has its centre
 MIN_PASTED_AREA = 30.0  # px²; a lesion that lands mostly outside the head is not pasted
 MIN_SYMMETRY = 0.75  # correlation of a slice with its mirror image from which on one half may stand for the other
-LESION_ON_EMPTY = 0.5  # how often a slice without a tumour gets one; the others get healthy tissue, and the same seam
+LESION_ON_MADE = 0.5  # how often a canvas or a mirrored slice gets a lesion; the others get healthy tissue
 TRIES = 10  # to find a place without tumour
 SEARCH_SIDE = 64
 
@@ -105,14 +106,14 @@ class Synthesizer:
         self.canvases = canvases
 
     def __call__(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        scanned, labels = self._read(index)
+        image = scanned
         if self.canvases and rng.random() < self.options.canvas_probability:
             image = self.canvases[rng.integers(len(self.canvases))]
             labels = np.zeros(image.shape, np.uint8)
-        else:
-            image, labels = self._read(index)
-            if rng.random() < self.options.mirror_probability:
-                image, labels = mirror_region(image, labels, self.axes[index], take_out=rng.random() < 0.5)
-        often = self.options.paste_probability if (labels == 1).any() else LESION_ON_EMPTY
+        elif rng.random() < self.options.mirror_probability:
+            image, labels = mirror_region(image, labels, self.axes[index], take_out=rng.random() < 0.5)
+        often = self.options.paste_probability if image is scanned else LESION_ON_MADE
         draw = rng.random()
         if draw < 2 * often:
             image, labels = self._paste(image, labels, index, rng, healthy=draw >= often)
