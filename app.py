@@ -28,7 +28,7 @@ from modeling_unet.segmenter import DEFAULT_THRESHOLD, TumorSegmenter
 from space import views
 from space.downloads import SAVERS
 from space.events import EMPTY_VIEW, KEPT_SECONDS, Server
-from space.network import Network, Origin
+from space.network import BATCH_SIZE, Network, Origin
 
 
 HERE = Path(__file__).resolve().parent
@@ -37,6 +37,10 @@ SHIPPED_MODEL = HERE / "weights" / "brain-tumor-unet"
 SWEEP_SECONDS = 300  # with KEPT_SECONDS an hour, as the page promises
 MAX_VISITORS = 256
 MAX_WAITING = 32
+# Of requests that are read, segmented and drawn: on a CPU the second one keeps a large archive from holding up all
+# others, and more would not be faster; on a GPU those that wait fill the next batch.
+MAX_AT_ONCE = 2
+MAX_AT_ONCE_ON_GPU = BATCH_SIZE
 MAX_MIN_AREA_PX = 500
 
 STYLES = [("Fill", "fill"), ("Outline", "contour"), ("Heat map", "heatmap")]
@@ -170,7 +174,8 @@ def build_app(network: Network) -> gr.Blocks:
 
         cut = [threshold, min_area, spacing]
         view = [anatomy, layers, report, overview, scrubber, everything, spacing]
-        network_options = {"concurrency_id": "network", "concurrency_limit": 1}
+        at_once = MAX_AT_ONCE if network.place == "CPU" else MAX_AT_ONCE_ON_GPU
+        network_options = {"concurrency_id": "network", "concurrency_limit": at_once}
         # Of settings the last ones are enough. Choices are made one by one: what Gradio repeats as "always_last" is the
         # first choice again, and after an error nothing.
         choice = {"api_visibility": "private", "trigger_mode": "multiple", "show_progress": "hidden"}

@@ -1,7 +1,13 @@
-"""The network, wherever it can run: on the GPU, and on the CPU from its first failure there."""
+"""The network, wherever it can run: on the GPU, and on the CPU from its first failure there.
 
+visitors ─ Network() ─→ those who wait ─ together, up to BATCH_SIZE slices ─→ TumorSegmenter ─→ each their own
+"""
+
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
@@ -26,7 +32,7 @@ class Origin:
 
 
 class Network:
-    """Slices in, segmentations out.
+    """Slices in, segmentations out, for several threads at a time: those that wait for it share the next batch.
 
     Attributes:
         origin: whose weights it has.
@@ -40,6 +46,8 @@ class Network:
         self._segmenter = segmenter
         # On ZeroGPU it runs in a process of its own, so nothing but NumPy arrays goes in and out.
         self._run = on_gpu(self._segment) if on_gpu else self._segment
+        self._waiting: deque[tuple[list[np.ndarray], Future]] = deque()
+        self._turn = Lock()
 
     def warm_up(self):
         """Run once, so that the first visitor does not wait for kernels to be chosen and compiled."""
@@ -51,15 +59,40 @@ class Network:
         Raises:
             RuntimeError: it cannot run on the CPU either.
         """
+        answer = Future()
+        self._waiting.append((images, answer))
+        with self._turn:
+            # Another thread may have had it answered together with its own.
+            while not answer.done():
+                self._answer_those_who_wait()
+        return [segmentation.cut(spacing=spacing) for segmentation in answer.result()]
+
+    def _answer_those_who_wait(self):
+        """Run the oldest requests, as many as fit into a batch; a larger one runs alone."""
+        requests = [self._waiting.popleft()]
+        room = BATCH_SIZE - len(requests[0][0])
+        while self._waiting and len(self._waiting[0][0]) <= room:
+            requests.append(self._waiting.popleft())
+            room -= len(requests[-1][0])
         try:
-            return self._run(images, spacing)
+            segmentations = iter(self._run_anywhere([image for images, _ in requests for image in images]))
+        except Exception as error:
+            for _, answer in requests:
+                answer.set_exception(error)
+        else:
+            for images, answer in requests:
+                answer.set_result([next(segmentations) for _ in images])
+
+    def _run_anywhere(self, images: list[np.ndarray]) -> list[Segmentation]:
+        try:
+            return self._run(images)
         except RuntimeError:  # torch's own, such as OutOfMemoryError, are kinds of it
             if self._segmenter.device.type == "cpu":
                 raise
         self._segmenter = TumorSegmenter(self._segmenter.model.float(), self._segmenter.image_processor, "cpu", "auto")
         self._run = self._segment
         self.place = f"CPU, as the {self.place} device failed"
-        return self._run(images, spacing)
+        return self._run(images)
 
-    def _segment(self, images: list[np.ndarray], spacing: tuple[float, float] | None) -> list[Segmentation]:
-        return list(self._segmenter.batch(images, batch_size=BATCH_SIZE, spacing=spacing))
+    def _segment(self, images: list[np.ndarray]) -> list[Segmentation]:
+        return list(self._segmenter.batch(images, batch_size=BATCH_SIZE))

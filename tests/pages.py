@@ -3,6 +3,7 @@
 import io
 import struct
 import threading
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,9 @@ from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImage
 from space.network import Network, Origin
 
 
+PATIENCE_S = 60
+
+
 class CountedNetwork(Network):
     """One entry in `runs` for every time that the network is asked: the number of slices. It waits for its `gate`."""
 
@@ -31,10 +35,10 @@ class CountedNetwork(Network):
         super().__init__(segmenter, Origin("tiny-unet", "v1"), on_gpu=self._counted)
 
     def _counted(self, run: Callable) -> Callable:
-        def count(images: list, spacing):
+        def count(images: list):
             self.runs.append(len(images))
             assert self.gate.wait(timeout=120)
-            return run(images, spacing)
+            return run(images)
 
         return count
 
@@ -60,6 +64,13 @@ def served(page: gr.Blocks) -> Iterator[str]:
         yield url
     finally:
         page.close(verbose=False)
+
+
+def until(condition: Callable[[], object]):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 # ---------------------------------------------------------------------------------------------------------------- files

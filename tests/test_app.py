@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from pages import BAD_FILES, CountedNetwork, encoded, load, save_model, saved, served, slice_of, zipped
+from pages import BAD_FILES, CountedNetwork, encoded, load, save_model, saved, served, slice_of, until, zipped
 from PIL import Image
 
 import app
@@ -96,7 +96,7 @@ def test_on_zero_gpu_only_arrays_pass(model_dir, monkeypatch):
     monkeypatch.setattr(app, "spaces", Spaces)
     app.load_network(str(model_dir))
     (run,) = decorated
-    (segmentation,) = run([slice_of(24, 20)], None)
+    (segmentation,) = run([slice_of(24, 20)])
     assert isinstance(segmentation, Segmentation)
     assert {type(segmentation.image), type(segmentation.probability)} == {np.ndarray}
 
@@ -328,6 +328,15 @@ def test_segment_batch_takes_a_volume(client, tmp_path):
     assert mask.shape == (32, 24, 3)
     assert [row["area_px"] for row in measurements] == np.asarray(mask.dataobj).sum(axis=(0, 1)).tolist()
     assert measurements[0]["spacing"] == [0.5, 0.5]
+
+
+def test_the_next_request_is_read_while_the_network_runs(client, network, runs, tmp_path):
+    slices = [handle_file(saved(tmp_path / f"{side}.png", slice_of(side, side))) for side in (20, 24)]
+    network.gate.clear()
+    jobs = [client.submit(image, api_name="/segment") for image in slices]
+    until(lambda: runs and network._waiting)
+    network.gate.set()
+    assert [job.result(timeout=60)[1]["height"] for job in jobs] == [20, 24]
 
 
 def test_a_full_queue_is_said_clearly(network, tmp_path):

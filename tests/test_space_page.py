@@ -483,3 +483,13 @@ def test_a_phone_needs_no_horizontal_scrolling(browser, url, tmp_path):
         assert page.evaluate("document.documentElement.scrollWidth") == 390
     finally:
         page.close()
+
+
+def test_who_finds_the_queue_full_is_told_to_come_back(browser, network):
+    crowded = app.build_app(network)
+    crowded.queue(max_size=0)
+    with served(crowded) as url:
+        page = opened(browser, url)
+        page.locator("#examples button").first.click()
+        expect(page.get_by_test_id("toast-body")).to_contain_text("currently busy. Please try again")
+        page.close()
