@@ -40,11 +40,10 @@ USED_BY_DEV_UNIMPORTED = {
     "accelerate",  # transformers.Trainer stands on it
     "ipykernel",  # what a notebook runs in
     "onnxscript",  # torch.onnx.export stands on it
+    "ray",  # an extra of modeling_unet
     "ruff",  # a command
     "scipy",  # monai.metrics stands on it
 }
-# 80 MB and a cluster of its own: whoever wants it installs it, and its test is skipped where it is missing.
-UNPINNED = {"ray"}
 
 # These modules travel to the Hub alone, so they may import nothing that transformers does not bring.
 TRAVELLING = ("configuration_unet", "modeling_unet", "image_processing_unet")
@@ -200,8 +199,6 @@ def test_development_adds_to_the_app_requirements():
 def test_pins_satisfy_the_ranges():
     pinned = pins("requirements.txt") | pins("requirements-dev.txt")
     for requirement in ranges():
-        if requirement.name in UNPINNED:
-            continue
         version = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} excludes the pin {version}"
 

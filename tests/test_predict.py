@@ -609,7 +609,6 @@ class TestShards:
 
 class TestRay:
     def test_two_workers_give_the_files_of_one(self, predict, model_dir, tmp_path, segmented):
-        pytest.importorskip("ray", reason="needs Ray, an optional extra")
         write_slices(tmp_path / "in", 12)
         run = command("in", "--out", "out", "--batch_size", 1, "--ray", model=model_dir)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
