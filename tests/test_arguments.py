@@ -106,7 +106,8 @@ def test_a_recipe_with_a_mistake_is_refused_by_name(tmp_path, content, message):
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_are_there():
-    with pytest.raises(ValueError, match="There is no recipe slow; give a file or one of default, fast-cpu, notebook"):
+    names = "default, fast-cpu, fewer-alarms, notebook"
+    with pytest.raises(ValueError, match=f"There is no recipe slow; give a file or one of {names}"):
         parse_fit([*REQUIRED, "--recipe", "slow"])
 
 

@@ -441,6 +441,19 @@ def test_the_card_of_the_shipped_model_names_where_it_is_published():
     assert "YOU/" not in card and "model-index" not in card
 
 
+def test_figures_of_a_fold_stand_for_weights_trained_on_everybody(trained, tmp_path):
+    from train.publish import stage_model
+
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    stands_for = {"weights_sha256": "of the fold's model", "stands_for": evaluation["weights_sha256"]}
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation | stands_for | {"seen_in_training": False}))
+    stage_model(tmp_path, tmp_path / "staged", "you/name", "main")
+    card = (tmp_path / "staged" / "README.md").read_text()
+    assert "the model itself was trained on everybody" in card and "model-index" in card
+
+
 @pytest.mark.parametrize(
     ("seen", "sentence"),
     [(True, "The model was trained on these persons"), (None, "trained on these persons is not known")],

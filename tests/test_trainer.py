@@ -24,8 +24,8 @@ from train import trainer
 from train.__main__ import main
 from train.arguments import FitArguments, parse_fit
 from train.ema import ExponentialMovingAverage
-from train.files import save_model, write_json
-from train.trainer import SegmentationTrainer
+from train.files import save_model, weights_hash, write_json
+from train.trainer import SegmentationTrainer, _warn_of_another_recipe
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,7 +104,7 @@ def test_the_record_says_what_the_run_was(trained):
     assert "slices" not in json.dumps(record["recipe"])  # the folder's name is nobody's business
 
 
-@pytest.mark.parametrize("recipe", ["default", "notebook", "fast-cpu"])
+@pytest.mark.parametrize("recipe", ["default", "notebook", "fast-cpu", "fewer-alarms"])
 def test_the_record_repeats_the_run(recipe, folder, tmp_path):
     own = ("--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--weight_decay", "0", "--seed", "7")
     options = parse_fit([*fit_options(folder, tmp_path / "first")[1:], "--recipe", recipe, *own])
@@ -174,6 +174,7 @@ def on_all(folder, trained, tmp_path_factory) -> Path:
     """Trained on every fold, with the calibration of a fold's model."""
     donor, run = tmp_path_factory.mktemp("donor"), tmp_path_factory.mktemp("on_all")
     write_json(donor / "training.json", {"calibration": {"scale": 0.5, "shift": 0.25}})
+    write_json(donor / "evaluation.json", {"weights_sha256": "of the fold's model"})
     options = fit_options(folder, run, "--num_train_epochs", "2", "--calibration", str(donor))
     fold = options.index("--fold")
     assert main([*options[:fold], "--all_persons", "true", *options[fold + 2 :]]) == 0
@@ -194,6 +195,20 @@ def test_the_calibration_of_a_fold_is_in_the_weights(on_all):
     torch.testing.assert_close(saved["head.weight"].float(), average["head.weight"] / 2, rtol=2e-3, atol=1e-4)
     torch.testing.assert_close(saved["head.bias"].float(), average["head.bias"] / 2 + 0.25, rtol=2e-3, atol=1e-4)
     assert json.loads((on_all / "training.json").read_text())["calibration"] == {"scale": 0.5, "shift": 0.25}
+
+
+def test_the_evaluation_of_a_fold_stands_for_the_weights(on_all):
+    evaluation = json.loads((on_all / "evaluation.json").read_text())
+    assert evaluation == {"weights_sha256": "of the fold's model", "stands_for": weights_hash(on_all)}
+
+
+def test_a_calibration_of_another_recipe_is_said(folder, trained, tmp_path, caplog):
+    record = json.loads((trained / "training.json").read_text())
+    changed = {**record["recipe"], "learning_rate": 0.5}
+    write_json(tmp_path / "training.json", {"calibration": {"scale": 1, "shift": 0}, "recipe": changed})
+    _warn_of_another_recipe(str(tmp_path), record["recipe"])
+    learning_rate = record["recipe"]["learning_rate"]
+    assert f"is of another recipe: learning_rate 0.5, not {learning_rate}." in caplog.text
 
 
 # Resuming
@@ -316,6 +331,15 @@ def test_training_starts_from_given_weights(trained, folder, tmp_path):
     ours, theirs = weights_of(tmp_path), weights_of(trained)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.endswith("conv1.0.weight"))
     assert json.loads((tmp_path / "training.json").read_text())["recipe"]["init_from"] == trained.name
+
+
+def test_what_the_given_weights_were_trained_on_is_not_forgotten(trained, folder, tmp_path):
+    """Else the persons of fold 0, on whom the first training was not scored but the second is, would seem new."""
+    options = ("--init_from", str(trained), "--fold", "1", "--max_steps", "1")
+    assert fine_tune(folder, tmp_path, *options) == 0
+    first, both = (json.loads((run / "training.json").read_text()) for run in (trained, tmp_path))
+    assert set(first["trained_on"].split()) < set(both["trained_on"].split())
+    assert both["started_from"]["recipe"] == first["recipe"]
 
 
 def test_a_frozen_encoder_keeps_weights_and_statistics(trained, folder, tmp_path):
@@ -441,6 +465,16 @@ def test_average_follows_the_formula():
     with average.applied_to(model):
         assert model.weight.item() == pytest.approx(expected)
     assert model.weight.item() == 29
+
+
+def test_without_warm_up_the_start_stays_in_the_average():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 1)
+    average = ExponentialMovingAverage(model, decay=0.9, warm_up=False)
+    torch.nn.init.zeros_(model.weight)
+    for _ in range(5):
+        average.update(model)
+    assert average.shadow["weight"].item() == pytest.approx(0.9**5)
 
 
 def test_average_comes_back_from_its_file(tmp_path):

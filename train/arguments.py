@@ -52,7 +52,7 @@ class RunArguments:
     )
     recipe: str = field(
         default=DEFAULT_RECIPE,
-        metadata={"help": "default, fast-cpu, notebook, a YAML file, or the training.json of a run to repeat."},
+        metadata={"help": "A name (default, fast-cpu, fewer-alarms, notebook), YAML file, or training.json to repeat."},
     )
     architecture: str | None = field(
         default=None, metadata={"help": "Encoder of the U-Net.", "choices": list(ARCHITECTURES)}
@@ -91,6 +91,10 @@ class FitArguments(TrainingArguments):
 
     ema_decay: float = field(
         default=0.998, metadata={"help": "Per step, of the averaged weights that are evaluated and saved; 0 for none."}
+    )
+    ema_warm_up: bool = field(
+        default=True,
+        metadata={"help": "Soon forget the start in that average; with false, trained weights stay a part of it."},
     )
     freeze_encoder: bool = field(
         default=False, metadata={"help": "Train the decoder alone; the encoder keeps its weights and statistics."}

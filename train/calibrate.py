@@ -32,9 +32,9 @@ from .evaluate import (
     segment_fold,
     write_evaluation,
 )
-from .files import EVALUATION_FILE, RECORD_FILE, check_writable, read_json, weights_hash, write_json
+from .files import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, check_writable, read_json, weights_hash, write_json
 from .folds import split_fold
-from .platt import KEY, LogitCounts, Platt, fit_platt, fold_into_head
+from .platt import KEY, LogitCounts, Platt, fit_platt, fold_into_head, read_calibration
 from .sources import as_file
 from .tables import format_table
 
@@ -131,3 +131,15 @@ def cross_fit(counts: dict[str, LogitCounts]) -> dict[str, Platt]:
         for group in set(group_of.values())
     }
     return {person: fits[group] for person, group in group_of.items()}
+
+
+def take_over(calibrated_dir: str | Path, output_dir: Path) -> None:
+    """Give a model that was trained on everybody what is known of the same recipe from a fold.
+
+    The calibration goes into its head. The evaluation comes to lie beside it, and names the weights that it stands for:
+    nobody is left on whom these could be scored themselves.
+    """
+    fold_into_head(read_calibration(calibrated_dir), output_dir, output_dir)
+    path = Path(calibrated_dir) / EVALUATION_FILE
+    if path.is_file():
+        write_evaluation(output_dir / EVALUATION_FILE, {**read_json(path), STANDS_FOR: weights_hash(output_dir)})

@@ -12,6 +12,7 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, R
 
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
+from .files import STANDS_FOR
 from .tables import describe_detection, detail_table, false_alarm_table, overlap_table
 
 
@@ -224,6 +225,8 @@ def describe_scored(evaluation: dict) -> str:
         return f"{scored} **The model was trained on these persons: the figures say nothing about new people.**"
     if seen is None:
         return f"{scored} **Whether the model was trained on these persons is not known.**"
+    if STANDS_FOR in evaluation:
+        return f"{scored} The same recipe, trained without these persons; the model itself was trained on everybody."
     return f"{scored} The model was not trained on these persons."
 
 

@@ -14,14 +14,20 @@ from .files import write_whole
 class ExponentialMovingAverage:
     """Shadow of a model's floating-point state, ϑ' ← d·ϑ' + (1 - d)·ϑ after each step (Polyak and Juditsky 1992).
 
-    The decay starts lower, as min(d, (1 + n) / (10 + n)) at step n, so that the random start is soon forgotten. With
-    d = 0 the shadow is the model itself.
+    With d = 0 the shadow is the model itself.
+
+    Args:
+        decay: d, in [0, 1).
+        warm_up: the decay starts lower, as min(d, (1 + n) / (10 + n)) at step n, so that the start, often random, is
+            soon forgotten. Without, it stays in the average with dⁿ: fine-tuned weights keep more of what the trained
+            ones knew (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3).
     """
 
-    def __init__(self, model: nn.Module, decay: float):
+    def __init__(self, model: nn.Module, decay: float, warm_up: bool = True):
         if not 0 <= decay < 1:
             raise ValueError(f"ema_decay is {decay}; it must be in [0, 1).")
         self.decay = decay
+        self.warm_up = warm_up
         self.steps = 0
         self.shadow = {name: tensor.clone() for name, tensor in self._floats(model).items()}
 
@@ -31,7 +37,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps)) if self.warm_up else self.decay
         self.steps += 1
         torch._foreach_lerp_(list(self.shadow.values()), list(self._floats(model).values()), 1 - decay)
 

@@ -15,6 +15,7 @@ from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 # In a folder of trained weights.
 RECORD_FILE = "training.json"  # what the run was, by `fit`
 EVALUATION_FILE = "evaluation.json"  # how it scored, by `evaluate` or `cv`
+STANDS_FOR = "stands_for"  # in an evaluation: hash of other weights, trained on everybody by the same recipe
 
 
 def write_whole(path: Path, content: bytes) -> None:

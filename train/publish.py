@@ -33,7 +33,7 @@ from modeling_unet import TumorSegmenter
 from . import stranger
 from .cards import complete_model_card, write_data_card, write_model_card, write_space_card
 from .evaluate import write_evaluation
-from .files import EVALUATION_FILE, RECORD_FILE, read_json, save_model, weights_hash
+from .files import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, read_json, save_model, weights_hash
 from .hub import MAIN, check_repo_id, find_token, list_files, upload
 from .report import read_evaluation
 from .sources import DataError, open_source
@@ -152,12 +152,12 @@ def stage_model(folder: Path, staged: Path, repo_id: str, revision: str, dataset
 
 
 def _read_evaluation(folder: Path) -> dict | None:
-    """The evaluation of these weights, if there is one."""
+    """The evaluation of these weights, or the one that stands for them, if there is one."""
     path = folder / EVALUATION_FILE
     if not path.is_file():
         return None
     evaluation = read_evaluation(path)
-    if evaluation.get("weights_sha256") != weights_hash(folder):
+    if weights_hash(folder) not in (evaluation.get("weights_sha256"), evaluation.get(STANDS_FOR)):
         logger.warning("%s is of other weights and is left out; run evaluate --output again.", path)
         return None
     return evaluation

@@ -36,6 +36,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.utils import cached_file
 
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
 from modeling_unet.comparison import Overlap
@@ -43,6 +44,7 @@ from modeling_unet.image_processing_unet import IGNORE_INDEX, MIN_SIDE
 
 from .arguments import ARCHITECTURES, DEFAULT_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
 from .augmentation import Augmentation
+from .calibrate import take_over
 from .checkpoints import find_newest_intact, keep_newest, seal
 from .curves import Prediction, pick_examples, write_curves, write_predictions
 from .data import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
@@ -51,7 +53,7 @@ from .files import RECORD_FILE, check_writable, read_json, save_model, write_jso
 from .folds import all_indices, fold_indices
 from .hub import check_token, find_token
 from .platt import KEY as CALIBRATION_KEY
-from .platt import fold_into_head, read_calibration
+from .platt import read_calibration
 from .precision import keep_depthwise_in_float32
 from .pretrained import load_imagenet_encoder
 from .publish import publish_model
@@ -75,7 +77,7 @@ NOT_IN_A_RECIPE |= {"hub_always_push"}
 STARTED = ("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256")
 STARTED += ("canvases_sha256",)
 FIXED_OPTIONS = {field.name for group in (RunArguments, Synthesis, Augmentation) for field in fields(group)}
-FIXED_OPTIONS |= {"ema_decay", "freeze_encoder", "seed"}
+FIXED_OPTIONS |= {"ema_decay", "ema_warm_up", "freeze_encoder", "seed"}
 FIXED_OPTIONS -= NOT_IN_A_RECIPE
 WATCHED = ("eval_dice_at_network_size", "eval_iou_at_network_size", "eval_zero_dice_rate")
 
@@ -92,7 +94,7 @@ class SegmentationTrainer(Trainer):
         super().__init__(*args, compute_metrics=self._watch, preprocess_logits_for_metrics=predicted_labels, **kwargs)
         if self.args.freeze_encoder:
             self.model.unet.encoder.requires_grad_(False)
-        self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay)
+        self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay, self.args.ema_warm_up)
         self.epoch_means = EpochMeans(self.args.device)
         self.validation_dice: list[float] = []
         self.add_callback(_EachStep(self))
@@ -276,6 +278,7 @@ def fit(options: FitOptions) -> dict:
         started["canvases_sha256"] = hashlib.sha256(np.concatenate(canvases)).hexdigest()
     if calibration is not None:
         started[CALIBRATION_KEY] = asdict(calibration)
+        _warn_of_another_recipe(options.run.calibration, started["recipe"])
     if options.run.all_persons:
         options.trainer.eval_strategy = IntervalStrategy.NO
     if record := _finished_before(output_dir, started):
@@ -304,7 +307,7 @@ def fit(options: FitOptions) -> dict:
     record = {**started, **_finished(trainer)}
     if trainer.is_world_process_zero():
         if calibration is not None:
-            fold_into_head(calibration, output_dir, output_dir)
+            take_over(options.run.calibration, output_dir)
         write_json(output_dir / RECORD_FILE, record)
         write_curves(trainer.state.log_history, output_dir)
         if len(validation):
@@ -436,7 +439,9 @@ def _memory_advice(arguments: TrainingArguments, processor: UNetImageProcessor) 
 
 def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict:
     """What is known of a run before its first step; with the recipe, what it takes to repeat it."""
-    masks = (digest for digest, area in zip(training["mask_sha256"], training["mask_area"], strict=True) if area)
+    masks = zip(training["mask_sha256"], training["mask_area"], strict=True)
+    trained_on = {digest[:MASK_DIGITS] for digest, area in masks if area}
+    base = _record_of(options.run.init_from) if options.run.init_from else {}
     return {
         "fold": options.run.fold,
         "num_folds": options.data.num_folds,
@@ -445,10 +450,20 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
         "training_slices": len(training),
         "training_slices_sha256": content_hash(training),
         # By which `evaluate` tells whether a slice was trained on: the beginnings of the hashes of masks with a tumour.
-        "trained_on": " ".join(sorted(digest[:MASK_DIGITS] for digest in masks)),
+        "trained_on": " ".join(sorted(trained_on.union(base.pop("trained_on", "").split()))),
         "encoder_initialization": config.encoder_initialization,
         "recipe": _recipe(options),
+        "started_from": base,
     }
+
+
+def _record_of(init_from: str) -> dict:
+    """What lies beside the weights to start from about how they were made, without the course of it."""
+    try:
+        record = read_json(Path(cached_file(init_from, RECORD_FILE)))
+    except OSError:  # not all weights come with one
+        return {}
+    return {name: value for name, value in record.items() if name != "validation"}
 
 
 def _recipe(options: FitOptions) -> dict:
@@ -470,6 +485,15 @@ def _recipe(options: FitOptions) -> dict:
     return {
         name: value for name, value in values.items() if name not in NOT_IN_A_RECIPE and isinstance(value, writable)
     }
+
+
+def _warn_of_another_recipe(calibrated_dir: str, recipe: dict) -> None:
+    """The calibration and the figures of a fold hold for everybody's model as far as the recipe is the same."""
+    other = read_json(Path(calibrated_dir) / RECORD_FILE).get("recipe", {})
+    names = {field.name for field in fields(RunArguments)} | read_recipe(DEFAULT_RECIPE).keys()
+    if changed := sorted(name for name in names if other.get(name) != recipe.get(name)):
+        differences = (f"{name} {other.get(name)}, not {recipe.get(name)}" for name in changed)
+        logger.warning("--calibration %s is of another recipe: %s.", calibrated_dir, "; ".join(differences))
 
 
 def _finished_before(output_dir: Path, started: dict) -> dict | None:
