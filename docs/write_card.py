@@ -67,16 +67,19 @@ def _calibration(record: dict, evaluation: dict) -> str:
 
 
 def _training(record: dict) -> str:
-    recipe = record["recipe"]
+    trainings = [training for training in (record.get("started_from"), record) if training]
+    schedules = (
+        f"{training['recipe']['num_train_epochs']:g} epochs, {training['steps']:,} steps of "
+        f"{training['recipe']['per_device_train_batch_size']} slices"
+        for training in trainings
+    )
+    seconds = sum(training["seconds_since_last_start"] for training in trainings)
     rows = {
         "slices, persons": [f"{record['training_slices']:,} of {record['training_persons']}"],
         "held out": ["nobody" if record["fold"] is None else f"fold {record['fold']}"],
-        "schedule": [
-            f"{recipe['num_train_epochs']:g} epochs, {record['steps']:,} steps of "
-            f"{recipe['per_device_train_batch_size']} slices"
-        ],
-        "time": [f"{record['seconds_since_last_start'] / 3600:.1f} h since the last start, on {record['machine']}"],
-        "seed": [str(recipe["seed"])],
+        "schedule": ["; then ".join(schedules)],
+        "time": [f"{seconds / 3600:.1f} h since the last start, on {record['machine']}"],
+        "seed": [", ".join(str(training["recipe"]["seed"]) for training in trainings)],
         "slices' SHA-256": [f"`{record['training_slices_sha256'][:16]}…`"],
         "versions": [f"torch {record['torch']}, transformers {record['transformers']}"],
     }
