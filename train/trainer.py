@@ -442,6 +442,7 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
     masks = zip(training["mask_sha256"], training["mask_area"], strict=True)
     trained_on = {digest[:MASK_DIGITS] for digest, area in masks if area}
     base = _record_of(options.run.init_from) if options.run.init_from else {}
+    trained_on.update(base.pop("trained_on", "").split())
     return {
         "fold": options.run.fold,
         "num_folds": options.data.num_folds,
@@ -450,7 +451,7 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
         "training_slices": len(training),
         "training_slices_sha256": content_hash(training),
         # By which `evaluate` tells whether a slice was trained on: the beginnings of the hashes of masks with a tumour.
-        "trained_on": " ".join(sorted(trained_on.union(base.pop("trained_on", "").split()))),
+        "trained_on": " ".join(sorted(trained_on)),
         "encoder_initialization": config.encoder_initialization,
         "recipe": _recipe(options),
         "started_from": base,
