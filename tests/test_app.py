@@ -12,6 +12,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import nibabel as nib
@@ -82,6 +83,15 @@ def test_a_missing_model_is_one_sentence(model_id, tmp_path, monkeypatch):
     assert str(stop.value).startswith("error: ")
     assert str(tmp_path) in str(stop.value)
     assert "\n" not in str(stop.value)
+
+
+@pytest.mark.parametrize(("libc", "told"), [("glibc", [(-8, 2)]), ("", [])])
+def test_only_glibc_is_told_to_share_memory_between_threads(libc, told, monkeypatch):
+    calls = []
+    monkeypatch.setattr(app.platform, "libc_ver", lambda: (libc, "2.36"))
+    monkeypatch.setattr(app.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *option: calls.append(option)))
+    app.share_memory_between_threads()
+    assert calls == told
 
 
 def test_on_zero_gpu_only_arrays_pass(model_dir, monkeypatch):
