@@ -101,7 +101,7 @@ def main():
 
 
 def share_memory_between_threads():
-    """Keep glibc from giving every thread a heap of its own, in which what a slice took is lost to the other threads."""
+    """Keep glibc from giving every thread a heap of its own, where what a slice took is lost to all others."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, MAX_ARENAS)
 
