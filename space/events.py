@@ -1,7 +1,7 @@
 """What the page asks for: `Server`, whose methods are the listeners that app.py connects."""
 
 import html
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -22,6 +22,8 @@ from .studies import Settings, Shelf, Study
 MAX_KEPT_BYTES = 1 << 30
 KEPT_SECONDS = 3300
 NOTHING_SHOWN = "There is no slice on the page any more; choose one first."
+# Of (ticket, *View), where a later choice is what the page shows.
+NOTHING_NEW = (gr.skip(),) * 8
 
 
 class View(NamedTuple):
@@ -67,6 +69,7 @@ class Server:
     def __init__(self, network: Network):
         self.network = network
         self.shelf = Shelf(MAX_KEPT_BYTES, KEPT_SECONDS)
+        self._last_choices: dict[str, object] = {}  # of the pages that wait for one
 
     # ------------------------------------------------------------------------------------------------------- to show
 
@@ -78,26 +81,36 @@ class Server:
         min_area: int,
         spacing: float | None,
         event: gr.EventData,
+        page: gr.Request,
         progress=gr.Progress(),  # noqa: B008 - how Gradio knows that a listener reports its progress
     ) -> tuple:
         """Segment what was dropped: a slice, several, an archive of them, or a volume."""
-        with self._replacing(ticket):
+
+        def read() -> Study:
             paths = [uploaded(file) for file in event.files]
-            study = segment_files(paths, self.network, lambda done, total: progress((done, total), unit="slices"))
-            return self._show(study, ticket, Settings.given(threshold, min_area, spacing))
+            return segment_files(paths, self.network, lambda done, total: progress((done, total), unit="slices"))
+
+        return self._show(read, ticket, Settings.given(threshold, min_area, spacing), page.session_hash)
 
     @one_sentence()
     def show_example(
-        self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, event: gr.EventData
+        self,
+        ticket: str | None,
+        threshold: float,
+        min_area: int,
+        spacing: float | None,
+        event: gr.EventData,
+        page: gr.Request,
     ) -> tuple:
         """Segment an example, and show it with its truth."""
-        with self._replacing(ticket):
+
+        def read() -> Study:
             path = views.EXAMPLES[event.index]
             study = segment_files([path], self.network)
             truth = read_mask(path.parents[1] / "masks" / path.name)
-            part = replace(study.shown, title=views.describe(path), truth=truth)
-            study = replace(study, slices=(part,))
-            return self._show(study, ticket, Settings.given(threshold, min_area, spacing))
+            return replace(study, slices=(replace(study.shown, title=views.describe(path), truth=truth),))
+
+        return self._show(read, ticket, Settings.given(threshold, min_area, spacing), page.session_hash)
 
     @one_sentence()
     def turn(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, index: float) -> View:
@@ -148,32 +161,40 @@ class Server:
         self.shelf.put(study, ticket)
         return self._measure(study, Settings.given(threshold, min_area, spacing))
 
-    @contextmanager
-    def _replacing(self, ticket: str | None) -> Iterator[None]:
-        """What cannot be shown must not be taken for the slice that was there before: that one is forgotten."""
+    def _show(self, read: Callable[[], Study], ticket: str | None, settings: Settings, page: str) -> tuple:
+        """Ticket and view of what was chosen on a page: of several choices the last, whichever is ready first."""
+        choice = self._last_choices[page] = object()
+
+        def is_last() -> bool:
+            return self._last_choices.get(page) is choice
+
         try:
-            yield
-        except Exception:
+            study = read()
+            view = self._draw(study, settings)
+            return (self.shelf.put(study, ticket), *view) if is_last() else NOTHING_NEW
+        except Exception as error:
+            if isinstance(error, ValueError) and not is_last():
+                return NOTHING_NEW
+            # What cannot be shown must not be taken for the slice that was there before.
             self.shelf.drop(ticket)
             raise
+        finally:
+            if is_last():
+                del self._last_choices[page]
 
-    def _show(self, study: Study, ticket: str | None, settings: Settings) -> tuple:
+    def _draw(self, study: Study, settings: Settings) -> View:
         layers, report = self._measure(study, settings)
         count, volume = len(study.slices), study.volume
-        return (
-            self.shelf.put(study, ticket),
-            *View(
-                views.draw_slice(study),
-                layers,
-                report,
-                views.draw_overview(study, settings),
-                scrubber=gr.update(visible=volume is not None, maximum=max(count, 2), value=study.index + 1),
-                everything=gr.update(
-                    visible=count > 1 or volume is not None,
-                    value="Whole mask (NIfTI)" if volume else "All results (ZIP)",
-                ),
-                spacing=gr.update(label=views.spacing_label(volume), interactive=not (volume and volume.spacing)),
+        return View(
+            views.draw_slice(study),
+            layers,
+            report,
+            views.draw_overview(study, settings),
+            scrubber=gr.update(visible=volume is not None, maximum=max(count, 2), value=study.index + 1),
+            everything=gr.update(
+                visible=count > 1 or volume is not None, value="Whole mask (NIfTI)" if volume else "All results (ZIP)"
             ),
+            spacing=gr.update(label=views.spacing_label(volume), interactive=not (volume and volume.spacing)),
         )
 
     def _measure(self, study: Study, settings: Settings) -> tuple[str, str]:

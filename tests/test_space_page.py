@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 import app
-from modeling_unet import read_mask
+from modeling_unet import InvalidImageError, read_mask
 from modeling_unet.comparison import compare
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
-from space.studies import Shelf
-from space.views import EXAMPLES, describe
+from space import views
+from space.studies import Shelf, Study
+from space.views import EXAMPLES, describe, draw_slice
 
 
 # Two cores and a cold browser: nothing here asserts how long something takes.
@@ -309,6 +311,32 @@ def test_of_two_choices_both_are_segmented_and_the_second_is_shown(page, network
     expect(last).to_have_attribute("aria-pressed", "false")
     page.wait_for_timeout(500)
     assert network.runs == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("ends", ["shown", "refused"])
+def test_a_choice_that_is_ready_after_a_later_one_changes_nothing(page, network, monkeypatch, tmp_path, ends):
+    started, late = threading.Event(), threading.Event()
+
+    def slow(study: Study) -> str:
+        if study.shown.title == "late.png":
+            started.set()
+            assert late.wait(PATIENCE_MS / 1000)
+            if ends == "refused":
+                raise InvalidImageError("late.png cannot be shown.")
+        return draw_slice(study)
+
+    monkeypatch.setattr(views, "draw_slice", slow)
+    drop(page, saved(tmp_path / "late.png", slice_of(40, 30)))
+    assert started.wait(PATIENCE_MS / 1000)
+    choose_example(page, 4)
+    late.set()
+    page.wait_for_timeout(1000)
+    expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[4]))
+    expect(page.get_by_test_id("toast-body")).to_have_count(0)
+    threshold = page.locator("#threshold input[type=range]")
+    threshold.press("ArrowRight")
+    expect(page.locator("#report .verdict")).to_have_class(re.compile("found|clear"))
+    assert measured(page, "Dice")
 
 
 def test_a_choice_after_one_that_fails_is_not_lost(page, network, tmp_path):
