@@ -52,6 +52,7 @@ from .ema import ExponentialMovingAverage
 from .files import RECORD_FILE, check_writable, read_json, save_model, write_json, write_whole
 from .folds import all_indices, fold_indices
 from .hub import check_token, find_token
+from .memory import keep_freed_memory
 from .platt import KEY as CALIBRATION_KEY
 from .platt import read_calibration
 from .precision import keep_depthwise_in_float32
@@ -286,8 +287,10 @@ def fit(options: FitOptions) -> dict:
         if publishes:
             _publish(options.trainer)
         return record
-    if options.trainer.use_cpu and options.trainer.bf16:
-        keep_depthwise_in_float32(model)
+    if options.trainer.use_cpu:
+        keep_freed_memory()
+        if options.trainer.bf16:
+            keep_depthwise_in_float32(model)
     trainer = SegmentationTrainer(
         model=nn.SyncBatchNorm.convert_sync_batchnorm(model) if options.trainer.sync_batch_norm else model,
         args=options.trainer,
