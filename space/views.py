@@ -44,8 +44,8 @@ TOOLS = """
 """
 FOOTER = """
 <p><strong>Not a medical device. For research and education.</strong> Made for T1-weighted slices with contrast. Every
-slice of its data set shows a tumour: in a healthy slice, and more often in other kinds of images, it may report one that
-is not there. What you drop is kept for your page alone, for an hour at most.</p>
+slice of its data set shows a tumour: in a healthy slice, and more often in other kinds of images, it may report one
+that is not there. What you drop is kept for your page alone, for an hour at most.</p>
 <p>Examples, of people the network has never seen: Jun Cheng,
 <a href="https://doi.org/10.6084/m9.figshare.1512427">brain tumor dataset</a>, figshare, CC BY 4.0.</p>
 """
