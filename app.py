@@ -7,11 +7,9 @@ Layout and wiring only: `space` holds what the page asks for (events.py), what i
 the browser does by itself (page.js).
 """
 
-import ctypes
 import hashlib
 import json
 import os
-import platform
 import sys
 from functools import partial
 from pathlib import Path
@@ -30,6 +28,7 @@ from modeling_unet.segmenter import DEFAULT_THRESHOLD, TumorSegmenter
 from space import views
 from space.downloads import SAVERS
 from space.events import EMPTY_VIEW, KEPT_SECONDS, Server
+from space.memory import hold_memory_down
 from space.network import BATCH_SIZE, Network, Origin
 
 
@@ -43,8 +42,6 @@ MAX_WAITING = 32
 # others, and more would not be faster; on a GPU those that wait fill the next batch.
 MAX_AT_ONCE = 2
 MAX_AT_ONCE_ON_GPU = BATCH_SIZE
-M_ARENA_MAX = -8  # of glibc's malloc.h
-MAX_ARENAS = 2
 MAX_MIN_AREA_PX = 500
 
 STYLES = [("Fill", "fill"), ("Outline", "contour"), ("Heat map", "heatmap")]
@@ -91,19 +88,13 @@ LAUNCH_OPTIONS = {
 
 def main():
     """Load the model and serve the page."""
-    share_memory_between_threads()
+    hold_memory_down()
     try:
         network = load_network(os.environ.get("MODEL_ID"), os.environ.get("MODEL_REVISION"))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     network.warm_up()
     build_app(network).launch(**LAUNCH_OPTIONS)
-
-
-def share_memory_between_threads():
-    """Keep glibc from giving every thread a heap of its own, where what a slice took is lost to all others."""
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, MAX_ARENAS)
 
 
 def load_network(model_id: str | None = None, revision: str | None = None) -> Network:

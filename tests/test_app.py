@@ -26,6 +26,7 @@ from PIL import Image
 import app
 from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.segmenter import Segmentation
+from space import memory
 from space.network import Network, Origin
 from space.views import EXAMPLES
 from train.data import mask_hash
@@ -85,13 +86,31 @@ def test_a_missing_model_is_one_sentence(model_id, tmp_path, monkeypatch):
     assert "\n" not in str(stop.value)
 
 
-@pytest.mark.parametrize(("libc", "told"), [("glibc", [(-8, 2)]), ("", [])])
-def test_only_glibc_is_told_to_share_memory_between_threads(libc, told, monkeypatch):
-    calls = []
-    monkeypatch.setattr(app.platform, "libc_ver", lambda: (libc, "2.36"))
-    monkeypatch.setattr(app.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=lambda *option: calls.append(option)))
-    app.share_memory_between_threads()
-    assert calls == told
+class TestMemory:
+    @pytest.fixture
+    def calls(self, monkeypatch) -> list[tuple]:
+        """What the C library is told, until it has been told to trim."""
+        calls = []
+
+        def malloc_trim(kept: int):
+            calls.append(("malloc_trim", kept))
+            sys.exit()  # of the thread
+
+        library = SimpleNamespace(mallopt=lambda *option: calls.append(("mallopt", *option)), malloc_trim=malloc_trim)
+        monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: library)
+        monkeypatch.setattr(memory, "TRIM_SECONDS", 0)
+        return calls
+
+    def test_glibc_shares_heaps_between_threads_and_gives_back_what_is_free(self, calls, monkeypatch):
+        monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
+        memory.hold_memory_down()
+        until(lambda: len(calls) == 2)
+        assert calls == [("mallopt", -8, 2), ("malloc_trim", 0)]
+
+    def test_others_are_left_alone(self, calls, monkeypatch):
+        monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("", ""))
+        memory.hold_memory_down()
+        assert calls == []
 
 
 def test_on_zero_gpu_only_arrays_pass(model_dir, monkeypatch):

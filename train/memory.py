@@ -14,7 +14,7 @@ def keep_freed_memory() -> None:
     """Let the process keep what a step has freed for the next one, where the C library is glibc.
 
     By default every large tensor is a mapping of its own, given back to the system when it is freed, and the system
-    clears its pages again at the next step: a quarter of the time of a step of the default network.
+    clears its pages again at the next step: a sixth of the time of a step of the default network, on two cores.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
