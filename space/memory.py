@@ -1,4 +1,4 @@
-"""Memory of the C library: why the page takes no more of it after a million requests than after a thousand."""
+"""Memory of the C library, which many small requests leave in pieces."""
 
 import ctypes
 import platform
