@@ -22,8 +22,6 @@ from .studies import Settings, Shelf, Study
 MAX_KEPT_BYTES = 1 << 30
 KEPT_SECONDS = 3300
 NOTHING_SHOWN = "There is no slice on the page any more; choose one first."
-# Of (ticket, *View), where a later choice is what the page shows.
-NOTHING_NEW = (gr.skip(),) * 8
 
 
 class View(NamedTuple):
@@ -38,6 +36,8 @@ class View(NamedTuple):
     spacing: dict = gr.skip()
 
 
+# Ticket and view where a later choice is what the page shows.
+NOTHING_NEW = (gr.skip(), *View())
 EMPTY_VIEW = View(
     views.EMPTY_STAGE,
     "",
