@@ -168,9 +168,9 @@ def build_app(network: Network) -> gr.Blocks:
             file, segment, segment_batch = gr.File(), gr.Button(), gr.Button()
             one_image, many_files = gr.Image(label="MRI slice"), gr.File(label="MRI slices", file_count="multiple")
             results = [
-                gr.Image(label="Overlay", format="png"),
+                gr.Image(label="Overlay"),
                 gr.JSON(label="Measurements"),
-                gr.Image(label="Mask", format="png"),
+                gr.Image(label="Mask"),
             ]
             batch_results = [gr.File(label="Masks, overlays and table"), gr.JSON(label="Measurements")]
 

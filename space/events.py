@@ -9,6 +9,7 @@ from typing import NamedTuple
 import gradio as gr
 
 from modeling_unet import InvalidImageError, read_mask
+from modeling_unet.pictures import encode_png
 from modeling_unet.segmenter import DEFAULT_THRESHOLD
 
 from . import downloads, views
@@ -253,7 +254,9 @@ class Server:
         settings = Settings.given(threshold, min_area_px, spacing)
         (segmentation,) = self.network([read_slice(uploaded(image))])
         cut = settings.cut(segmentation)
-        return cut.overlay(), cut.to_dict(), views.to_picture(cut.mask)
+        # As files of their own: Gradio gives equal pictures one file, and writes it again while somebody else reads it.
+        overlay = downloads.write("overlay.png", encode_png(cut.overlay()))
+        return overlay, cut.to_dict(), downloads.write("mask.png", encode_png(cut.mask))
 
     @one_sentence()
     def segment_batch(

@@ -300,11 +300,6 @@ def _example_thumbnail(path: Path) -> str:
         return data_uri(np.asarray(image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE))))
 
 
-def to_picture(mask: np.ndarray) -> np.ndarray:
-    """Bool [H, W] → uint8 of 0 and 255."""
-    return mask.astype(np.uint8) * 255
-
-
 def data_uri(picture: np.ndarray, file_format: str = "PNG") -> str:
     """A picture, uint8 [H, W], [H, W, 3] or [H, W, 4], as a file that stands in the page itself."""
     if picture.ndim == 3 and picture.shape[2] == 3 and (picture == picture[..., :1]).all():

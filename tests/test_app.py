@@ -101,6 +101,12 @@ class TestMemory:
         monkeypatch.setattr(memory, "TRIM_SECONDS", 0)
         return calls
 
+    @pytest.fixture(autouse=True)
+    def environment(self, monkeypatch) -> dict[str, str]:
+        environment = {}
+        monkeypatch.setattr(memory, "os", SimpleNamespace(environ=environment))
+        return environment
+
     def test_glibc_shares_heaps_between_threads_and_gives_back_what_is_free(self, calls, monkeypatch):
         monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
         memory.hold_memory_down()
@@ -111,6 +117,17 @@ class TestMemory:
         monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("", ""))
         memory.hold_memory_down()
         assert calls == []
+
+    def test_gradio_remembers_few_of_its_events(self, calls, environment, network, monkeypatch):
+        memory.hold_memory_down()
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        assert app.build_app(network)._queue.ANALYTICS_MAX_EVENTS == memory.MAX_RECORDED_EVENTS
+
+    def test_who_runs_the_page_may_say_otherwise(self, calls, environment):
+        environment["GRADIO_ANALYTICS_MAX_EVENTS"] = "7"
+        memory.hold_memory_down()
+        assert environment == {"GRADIO_ANALYTICS_MAX_EVENTS": "7"}
 
 
 def test_on_zero_gpu_only_arrays_pass(model_dir, monkeypatch):
@@ -205,6 +222,14 @@ def test_segment_answers_as_the_package_does(client, network, tmp_path, height, 
         np.testing.assert_array_equal(picture, expected.mask * np.uint8(255))
     with Image.open(overlay) as picture:
         np.testing.assert_array_equal(picture.convert("RGB"), expected.overlay())
+
+
+def test_answers_to_the_same_slice_are_files_of_their_own(client, tmp_path):
+    image = handle_file(saved(tmp_path / "slice.png", slice_of(40, 50)))
+    raw = Client(client.src, verbose=False, download_files=False)
+    first, second = (raw.predict(image, api_name="/segment") for _ in range(2))
+    for one, other in ((first[0], second[0]), (first[2], second[2])):
+        assert one["path"] != other["path"]
 
 
 def test_segment_hides_small_pieces_where_it_is_asked_to(client, network, tmp_path):
