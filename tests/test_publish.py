@@ -451,7 +451,7 @@ def test_figures_of_a_fold_stand_for_weights_trained_on_everybody(trained, tmp_p
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation | stands_for | {"seen_in_training": False}))
     stage_model(tmp_path, tmp_path / "staged", "you/name", "main")
     card = (tmp_path / "staged" / "README.md").read_text()
-    assert "the model itself was trained on everybody" in card and "model-index" in card
+    assert "the model itself was trained on all folds" in card and "model-index" in card
 
 
 @pytest.mark.parametrize(

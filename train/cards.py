@@ -226,7 +226,7 @@ def describe_scored(evaluation: dict) -> str:
     if seen is None:
         return f"{scored} **Whether the model was trained on these persons is not known.**"
     if STANDS_FOR in evaluation:
-        return f"{scored} The same recipe, trained without these persons; the model itself was trained on everybody."
+        return f"{scored} The same recipe, trained without these persons; the model itself was trained on all folds."
     return f"{scored} The model was not trained on these persons."
 
 
