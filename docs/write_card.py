@@ -73,6 +73,7 @@ def _training(record: dict) -> str:
         f"{training['recipe']['per_device_train_batch_size']} slices"
         for training in trainings
     )
+    commits = (training.get("commit") for training in trainings)
     seconds = sum(training["seconds_since_last_start"] for training in trainings)
     rows = {
         "slices, persons": [f"{record['training_slices']:,} of {record['training_persons']}"],
@@ -81,6 +82,7 @@ def _training(record: dict) -> str:
         "time": [f"{seconds / 3600:.1f} h since the last start, on {record['machine']}"],
         "seed": [", ".join(str(training["recipe"]["seed"]) for training in trainings)],
         "slices' SHA-256": [f"`{record['training_slices_sha256'][:16]}…`"],
+        "commit": ["; then ".join(f"`{commit[:12]}`" if commit else "not recorded" for commit in commits)],
         "versions": [f"torch {record['torch']}, transformers {record['transformers']}"],
     }
     return markdown_table([""], rows)

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,6 @@ from slices import write_data_set, write_persons
 from tiny import TINY
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-from docs import average_weights
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
 from modeling_unet.comparison import Overlap
 from train import trainer
@@ -103,6 +103,15 @@ def test_the_record_says_what_the_run_was(trained):
     assert record["recipe"]["learning_rate"] == 1e-2 and record["recipe"]["rotation"] == 20
     assert len(record["validation"]) == 24
     assert "slices" not in json.dumps(record["recipe"])  # the folder's name is nobody's business
+    assert record["commit"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", record["commit"])
+
+
+def test_the_commit_is_that_of_the_code_wherever_one_stands(tmp_path, monkeypatch):
+    expected = trainer._commit()
+    monkeypatch.chdir(tmp_path)
+    assert trainer._commit() == expected
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git
+    assert trainer._commit() is None
 
 
 @pytest.mark.parametrize("recipe", ["default", "notebook", "fast-cpu", "fewer-alarms"])
@@ -165,28 +174,6 @@ def test_saved_weights_are_the_average(trained):
     name = "unet.encoder.stem.0.weight"
     torch.testing.assert_close(saved[name], average[name].half())
     assert not torch.equal(saved[name], raw[name].half())
-
-
-def test_the_mean_of_averaged_and_last_weights_comes_with_the_record(on_all, tmp_path):
-    average_weights.main(str(on_all), str(tmp_path / "plain"))
-    average_weights.main(str(on_all), str(tmp_path / "calibrated"), str(on_all))
-    newest = max(on_all.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
-    average, last = load_file(newest / "ema.safetensors"), load_file(newest / "model.safetensors")
-    plain, calibrated = weights_of(tmp_path / "plain"), weights_of(tmp_path / "calibrated")
-    for name, tensor in average.items():
-        torch.testing.assert_close(plain[name], ((tensor + last[name]) / 2).half())
-    torch.testing.assert_close(calibrated["head.weight"], (plain["head.weight"].float() / 2).half())
-    records = [json.loads((tmp_path / name / "training.json").read_text()) for name in ("plain", "calibrated")]
-    assert "calibration" not in records[0] and records[1]["calibration"] == {"scale": 0.5, "shift": 0.25}
-    assert all(record["weights"] == "mean of the averaged and the last ones" for record in records)
-    assert json.loads((tmp_path / "calibrated" / "evaluation.json").read_text())["stands_for"] == weights_hash(
-        tmp_path / "calibrated"
-    )
-
-
-def test_without_a_checkpoint_there_is_no_mean(tmp_path):
-    with pytest.raises(SystemExit, match="holds no checkpoint"):
-        average_weights.main(str(tmp_path), str(tmp_path / "mean"))
 
 
 # All persons

@@ -12,6 +12,7 @@ import json
 import logging
 import platform
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -545,6 +546,7 @@ def _finished(trainer: SegmentationTrainer) -> dict:
             next(entry["train_runtime"] for entry in log[::-1] if "train_runtime" in entry)
         ),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {_accelerator()}",
+        "commit": _commit(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "validation": [
@@ -566,6 +568,16 @@ def _public_name(init_from: str | None) -> str | None:
 
 def _accelerator() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+def _commit() -> str | None:
+    """The commit of the code that runs, with "-dirty" behind it if files were changed since; None outside a clone."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    here = Path(__file__).parent
+    try:
+        return subprocess.run(describe, cwd=here, capture_output=True, check=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git on this machine, or no clone
+        return None
 
 
 def _write_sheet(trainer: SegmentationTrainer, validation: Dataset, path: Path) -> None:
