@@ -104,6 +104,18 @@ def test_labels_of_padding_and_of_other_tumors_survive(rng):
         assert (pasted[:4] == 255).all() and (pasted[labels == 1] == 1).all()
 
 
+def test_what_healthy_tissue_covers_is_no_tumor_any_more(rng):
+    image, tumor = head_with_tumor()
+    canvas = np.where(image == TUMOR, np.float32(TISSUE), image)
+    covered = 0
+    for _ in range(50):
+        made, labels = paste(image, tumor, canvas, tumor, rng, label=0)
+        gone = (tumor == 1) & (labels == 0)
+        assert not (labels[tumor == 0]).any() and made[gone].max(initial=0) < (TISSUE + TUMOR) / 2
+        covered += gone.sum()
+    assert covered > 0
+
+
 def test_nothing_is_pasted_into_an_empty_slice(rng):
     image, lesion = head_with_tumor()
     black = np.zeros_like(image)

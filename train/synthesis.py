@@ -137,7 +137,7 @@ class Synthesizer:
             source, tumor = self._read(self._of_another_person(index, rng))
             tissue = moved_into_head(lesion, source, rng)
             if tissue.any() and not (tissue.astype(bool) & (tumor == 1)).any():
-                return paste(image, labels, source, tissue, rng)[0], labels
+                return paste(image, labels, source, tissue, rng, label=0)
         return image, labels
 
     def _of_another_person(self, index: int, rng: np.random.Generator) -> int:
@@ -220,25 +220,31 @@ def mirror_region(image: np.ndarray, labels: np.ndarray, axis: Axis, take_out: b
 
 
 def paste(
-    image: np.ndarray, labels: np.ndarray, source: np.ndarray, lesion: np.ndarray, rng: np.random.Generator
+    image: np.ndarray,
+    labels: np.ndarray,
+    source: np.ndarray,
+    region: np.ndarray,
+    rng: np.random.Generator,
+    label: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paste a region of another slice somewhere into the head: turned, scaled, and as bright as its new surroundings.
 
     Args:
         image, source: float32 [S, S].
         labels: uint8 [S, S].
-        lesion: uint8 [S, S], 1 in the region of `source`, which must not be empty.
+        region: uint8 [S, S], 1 where `source` is copied from, which must not be empty.
+        label: what the region shows, 1 for tumour and 0 for healthy tissue.
 
     Returns:
-        image and labels with the region labelled as tumour; as they were if it would lie outside the head.
+        image and labels with the region labelled so; as they were if it would lie outside the head.
     """
     unit = len(image) / REFERENCE_SIDE
     inside = head(image)
     place = _random_place(inside, DEPTH * unit, rng)
     if place is None:
         return image, labels
-    matrix = _random_move(_centroid(lesion), place, rng)
-    moved = _warp(lesion, matrix, 0, cv2.INTER_NEAREST)
+    matrix = _random_move(_centroid(region), place, rng)
+    moved = _warp(region, matrix, 0, cv2.INTER_NEAREST)
     moved[~inside] = 0
     if moved.sum() < MIN_PASTED_AREA * unit**2:
         return image, labels
@@ -252,7 +258,7 @@ def paste(
     matched = (moved_source - np.median(moved_source[there])) * gain + np.median(image[here])
     matched = np.maximum(matched, image.min()).astype(np.float32)
     blended = _blend(image, matched, _faded(moved, unit) * inside)
-    return blended, np.where((moved == 1) & (labels != 255), 1, labels).astype(np.uint8)
+    return blended, np.where((moved == 1) & (labels != 255), label, labels).astype(np.uint8)
 
 
 def moved_into_head(lesion: np.ndarray, source: np.ndarray, rng: np.random.Generator) -> np.ndarray:
