@@ -33,7 +33,7 @@ def test_the_last_recipe_on_the_command_line_counts(written):
 
 @pytest.mark.parametrize("name", [path.stem for path in RECIPES.glob("*.yaml")])
 def test_every_recipe_can_be_read(name):
-    options = parse_fit([*REQUIRED, "--recipe", name])
+    options = parse_fit([*REQUIRED, "--recipe", name, "--init_from", "RUN"])
     for option, value in read_recipe(name).items():
         found = [getattr(group, option) for group in options if hasattr(group, option)]
         assert len(found) == 1
@@ -125,6 +125,18 @@ def test_an_unknown_recipe_is_refused_with_those_that_are_there():
 def test_config_with_a_mistake_is_refused(config, message):
     with pytest.raises(ValueError, match=message):
         build_model(parse_fit([*REQUIRED, "--config", config]).run)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--fold 0 --recipe fewer-alarms", "give --init_from RUN"),
+        ("--all_persons true --early_stopping_patience 3", "with --all_persons there is none"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused_at_once(options, message):
+    with pytest.raises(ValueError, match=message):
+        parse_fit([*REQUIRED[:4], *options.split()])
 
 
 def test_a_logger_that_is_not_installed_is_named(monkeypatch):

@@ -18,6 +18,7 @@ from train.__main__ import main
 from train.data import DataArguments, content_hash, load_slices
 from train.files import save_model, write_json
 from train.folds import split_fold
+from train.sources import DataError
 
 
 SLICES = 12
@@ -93,6 +94,14 @@ def stub(monkeypatch) -> Stub:
 
 
 # What is run
+
+
+def test_folds_of_another_recipe_are_not_averaged(data, stub, tmp_path):
+    cv.cross_validate(data, tmp_path, [])
+    path = tmp_path / "fold-1" / "training.json"
+    write_json(path, {**json.loads(path.read_text()), "recipe": {"learning_rate": 0.5}})
+    with pytest.raises(DataError, match="fold-1 was trained by another recipe"):
+        cv.cross_validate(data, tmp_path, [])
 
 
 def test_every_slice_is_scored_once_by_the_network_that_left_it_out(data, stub, tmp_path):

@@ -20,6 +20,7 @@ from train.evaluate import EvaluateArguments, evaluate, score_slice
 from train.figures import figures_of
 from train.files import save_model, write_json
 from train.metrics import LesionCounts
+from train.tables import describe_detection, false_alarm_table, overlap_table
 
 
 class BrightPixels:
@@ -161,6 +162,7 @@ def test_figures_by_hand():
     assert figures["calibration"][-1]["tumor_share"] == pytest.approx(3 / 4)
     assert (figures["detection"]["slices_with_tumor"], figures["detection"]["slices_without_tumor"]) == (3, 0)
     assert figures["detection"]["sensitivity"] == pytest.approx(2 / 3)
+    assert figures["detection"]["found_elsewhere"] == 0
     assert figures["detection"]["specificity"] is None
     assert figures["false_alarms"] == []
 
@@ -186,6 +188,22 @@ def test_negatives_count_as_alarms_and_for_specificity_but_in_no_average():
     assert (small["min_area_px"], small["slice_rate"], small["person_rate"]) == (10, 0.5, 0.5)
     assert (large["min_area_px"], large["slice_rate"], large["person_rate"]) == (50, 0.25, 0.25)
     assert (large["slices"], large["persons"]) == (4, 2)
+    assert (large["lowest_person_rate"], large["highest_person_rate"]) == (0, 0.5)
+
+
+def test_a_lesion_beside_the_tumor_is_found_elsewhere():
+    beside = {"true": 1, "hit": 0, "predicted": 1, "false": 1, "largest_predicted": 50}
+    figures = figures_of([row("1", "a", (0, 50, 100), lesions=beside), row("2", "a", (100, 100, 100))])
+    assert (figures["detection"]["sensitivity"], figures["detection"]["found_elsewhere"]) == (1, 1)
+    assert "on 1 of them all that is found lies elsewhere" in describe_detection(figures["detection"])
+
+
+def test_five_persons_are_too_few_for_an_interval():
+    rows = [row(str(number), f"person {number}", (100, 100, 100)) for number in range(6)]
+    assert "1.000–1.000" in overlap_table({"all": figures_of(rows)["all"]})
+    assert "1.000–1.000" not in overlap_table({"all": figures_of(rows[:5])["all"]})
+    alarms = [negative(f"n{number}", f"person {number}", 60 * (number % 2)) for number in range(5)]
+    assert "| 40.0 % | – | 40.0 % | – | 0.0–100.0 % |" in false_alarm_table(figures_of(rows, alarms)["false_alarms"])
 
 
 def test_rows_of_two_folds_together_give_the_figures_of_both():
@@ -232,7 +250,8 @@ def test_the_tables_and_the_file_tell_the_same(folder, negatives, tmp_path, caps
     assert printed.startswith("|  | slices | persons | slice_dice | 95 % interval | person_dice | pooled_dice |")
     assert f"| all | 4 | 2 | {written['all']['slice_dice']:.4f} |" in printed
     assert f"| all | {written['all']['nsd']:.4f} |" in printed
-    assert "Sensitivity 100.0 % on 4 slices with one, specificity 33.3 % on 3 without." in printed
+    assert "Sensitivity 100.0 % on 4 slices with one (on 0 of them all that is found lies elsewhere)" in printed
+    assert "specificity 33.3 % on 3 without." in printed
     assert "| a lesion of 50 px or more | 3 | 2 | 33.3 % |" in printed
     assert figures_of(written["per_slice"], written["per_negative"]) == {
         name: written[name] for name in figures_of(written["per_slice"])

@@ -24,7 +24,9 @@ from modeling_unet.comparison import Overlap
 from train import trainer
 from train.__main__ import main
 from train.arguments import FitArguments, parse_fit
+from train.data import DataArguments, load_slices
 from train.ema import ExponentialMovingAverage
+from train.evaluate import is_seen_in_training
 from train.files import save_model, weights_hash, write_json
 from train.trainer import SegmentationTrainer, _warn_of_another_recipe
 
@@ -114,10 +116,14 @@ def test_the_commit_is_that_of_the_code_wherever_one_stands(tmp_path, monkeypatc
     assert trainer._commit() is None
 
 
-@pytest.mark.parametrize("recipe", ["default", "notebook", "fast-cpu", "fewer-alarms"])
-def test_the_record_repeats_the_run(recipe, folder, tmp_path):
-    own = ("--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--weight_decay", "0", "--seed", "7")
-    options = parse_fit([*fit_options(folder, tmp_path / "first")[1:], "--recipe", recipe, *own])
+@pytest.mark.parametrize(
+    ("recipe", "start"),
+    [("default", ()), ("notebook", ()), ("fast-cpu", ()), ("fewer-alarms", ("--init_from", "me/weights"))],
+    ids=["default", "notebook", "fast-cpu", "fewer-alarms"],
+)
+def test_the_record_repeats_the_run(recipe, start, folder, tmp_path):
+    own = "--num_train_epochs 3 --per_device_train_batch_size 8 --weight_decay 0 --seed 7".split()
+    options = parse_fit([*fit_options(folder, tmp_path / "first")[1:], "--recipe", recipe, *start, *own])
     write_json(tmp_path / "training.json", {"recipe": trainer._recipe(options)})
     data = fit_options(folder, tmp_path / "again")[1:9]
     again = parse_fit([*data, "--disable_tqdm", "true", "--recipe", str(tmp_path / "training.json")])
@@ -214,11 +220,17 @@ def test_the_evaluation_of_a_fold_stands_for_the_weights(on_all):
 
 def test_a_calibration_of_another_recipe_is_said(folder, trained, tmp_path, caplog):
     record = json.loads((trained / "training.json").read_text())
-    changed = {**record["recipe"], "learning_rate": 0.5}
-    write_json(tmp_path / "training.json", {"calibration": {"scale": 1, "shift": 0}, "recipe": changed})
-    _warn_of_another_recipe(str(tmp_path), record["recipe"])
-    learning_rate = record["recipe"]["learning_rate"]
-    assert f"is of another recipe: learning_rate 0.5, not {learning_rate}." in caplog.text
+    first = record["recipe"]
+    second = {**first, "init_from": "RUN", "ema_warm_up": False}
+    started = {"recipe": second, "started_from": {"recipe": first}}
+    same = {**started, "recipe": {**second, "init_from": "ALL"}}
+    write_json(tmp_path / "training.json", same)
+    _warn_of_another_recipe(str(tmp_path), started)
+    assert not caplog.text
+    changed = {"recipe": {**second, "ema_warm_up": True}, "started_from": {"recipe": first, "canvases_sha256": "ab"}}
+    write_json(tmp_path / "training.json", changed)
+    _warn_of_another_recipe(str(tmp_path), started)
+    assert "is of another recipe: ema_warm_up True, not False; canvases_sha256 ab, not None." in caplog.text
 
 
 # Resuming
@@ -252,6 +264,17 @@ def test_a_finished_run_is_left_as_it_is(straight, folder, caplog):
         fit(folder, straight, "--num_train_epochs", "3", *EVERY_STEP, "--save_strategy", "steps", "--save_steps", "3")
     assert "finished: nothing is left to do" in caplog.text
     assert {path: path.read_bytes() for path in straight.iterdir() if path.is_file()} == before
+
+
+def test_what_was_left_out_makes_it_another_run(folder, straight, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    record = json.loads((run / "training.json").read_text())
+    write_json(run / "training.json", {**record, "canvases_sha256": "of slices that are not given now"})
+    options = ("--num_train_epochs", "3", *EVERY_STEP, "--save_strategy", "steps", "--save_steps", "3")
+    assert fit(folder, run, *options) == 1
+    write_json(run / "training.json", {**record, "calibration": {"scale": 2, "shift": 0}})
+    assert trainer._finished_before(run, {name: record[name] for name in ("fold", "recipe")}) is None
 
 
 def test_early_stopping_remembers_how_long_it_has_waited(folder, tmp_path):
@@ -350,6 +373,17 @@ def test_what_the_given_weights_were_trained_on_is_not_forgotten(trained, folder
     first, both = (json.loads((run / "training.json").read_text()) for run in (trained, tmp_path))
     assert set(first["trained_on"].split()) < set(both["trained_on"].split())
     assert both["started_from"]["recipe"] == first["recipe"]
+
+
+def test_of_weights_without_a_record_nobody_knows_what_they_have_seen(trained, folder, tmp_path, caplog):
+    weights = shutil.copytree(trained / "best", tmp_path / "weights")
+    assert is_seen_in_training(str(weights), load_slices(DataArguments(str(folder)))) is True
+    options = ("--init_from", str(weights), "--fold", "1", "--max_steps", "1")
+    assert fine_tune(folder, tmp_path / "warned", *options) == 0
+    assert "THIS MODEL WAS TRAINED ON" in caplog.text
+    (weights / "training.json").unlink()
+    assert fine_tune(folder, tmp_path / "run", *options) == 0
+    assert is_seen_in_training(str(tmp_path / "run"), load_slices(DataArguments(str(folder)))) is None
 
 
 def test_a_frozen_encoder_keeps_weights_and_statistics(trained, folder, tmp_path):

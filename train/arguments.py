@@ -183,14 +183,26 @@ def parse_fit(options: list[str]) -> FitOptions:
     """Options as on the command line → what `fit` takes, with the recipe's values where an option is not given.
 
     Raises:
-        ValueError: there is no such recipe, or it names an option that does not exist.
+        ValueError: there is no such recipe, it names an option that does not exist, or options exclude each other.
         SystemExit: an option does not exist or has an impossible value, as argparse does it.
     """
     parser = HfArgumentParser(_GROUPS, prog="python -m train fit", usage=USAGE, allow_abbrev=False)
     name = _value_of("--recipe", options) or DEFAULT_RECIPE
     layers = [DEFAULT_RECIPE] if name == DEFAULT_RECIPE else [DEFAULT_RECIPE, name]
     from_recipes = [option for layer in layers for option in as_options(read_recipe(layer))]
-    return FitOptions(*parser.parse_args_into_dataclasses([*from_recipes, *options]))
+    parsed = FitOptions(*parser.parse_args_into_dataclasses([*from_recipes, *options]))
+    _check_together(parsed.run, parsed.trainer)
+    return parsed
+
+
+def _check_together(run: RunArguments, trainer: FitArguments) -> None:
+    if run.all_persons and trainer.early_stopping_patience is not None:
+        raise ValueError("--early_stopping_patience needs a fold that validates; with --all_persons there is none.")
+    if trainer.ema_decay and not trainer.ema_warm_up and run.init_from is None:
+        raise ValueError(
+            "--ema_warm_up false keeps a part of the first weights in the average, which without --init_from are "
+            "random; give --init_from RUN (the recipe fewer-alarms is a second training), or --ema_warm_up true."
+        )
 
 
 def read_recipe(name: str) -> dict[str, Any]:

@@ -22,12 +22,11 @@ from datasets import Dataset
 
 from modeling_unet.segmenter import MIN_LESION_AREA_PX
 
+from .folds import UNKNOWN
 from .sources import SHOWN, DataError, listed
 
 
 logger = logging.getLogger(__name__)
-
-UNKNOWN = "unknown"
 
 MAX_MASK_SHARE = 0.5  # of the slice; a mask above it is more likely one of the background
 MAX_PERSON_SHARE = 1 / 3  # of the slices; above it the scores are mostly one person's

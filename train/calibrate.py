@@ -32,7 +32,16 @@ from .evaluate import (
     segment_fold,
     write_evaluation,
 )
-from .files import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, check_writable, read_json, weights_hash, write_json
+from .files import (
+    EVALUATION_FILE,
+    RECORD_FILE,
+    STANDS_FOR,
+    check_writable,
+    read_json,
+    read_record,
+    weights_hash,
+    write_json,
+)
 from .folds import split_fold
 from .platt import KEY, LogitCounts, Platt, fit_platt, fold_into_head, read_calibration
 from .sources import as_file
@@ -67,19 +76,19 @@ def calibrate(arguments: CalibrateArguments) -> dict:
         ValueError: the model was trained on these persons, is calibrated already, or cannot be calibrated.
         OSError: the model or a slice cannot be read.
     """
-    model_dir, output_dir = Path(arguments.model), Path(arguments.output_dir)
+    output_dir = Path(arguments.output_dir)
     check_writable(output_dir / RECORD_FILE, "--output_dir")
-    record = read_json(model_dir / RECORD_FILE) if (model_dir / RECORD_FILE).is_file() else {}
+    record = read_record(arguments.model)
     if KEY in record:
-        raise ValueError(f"--model {model_dir} is calibrated already.")
+        raise ValueError(f"--model {arguments.model} is calibrated already.")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
     _, slices = split_fold(load_slices(arguments), arguments.fold)
     seen_in_training = is_seen_in_training(arguments.model, slices)
     if seen_in_training:
         raise ValueError(
-            f"--model {model_dir} was trained on persons of fold {arguments.fold}; give the fold it left out."
+            f"--model {arguments.model} was trained on persons of fold {arguments.fold}; give the fold it left out."
         )
-    segmenter = TumorSegmenter.from_pretrained(model_dir, device=arguments.device, optimize="none")
+    segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device, optimize="none")
     counts = count_logits(segment_fold(segmenter, slices, arguments.batch_size), slices)
     platt = fit_platt(counts.values())
     logger.info("Calibration: logit × %.3f %+.3f.", platt.scale, platt.shift)
@@ -90,7 +99,7 @@ def calibrate(arguments: CalibrateArguments) -> dict:
         for segmentation, person in pairs
     )
     per_slice = score_fold(calibrated, slices)
-    fold_into_head(platt, model_dir, output_dir)
+    fold_into_head(platt, arguments.model, output_dir)
     write_json(output_dir / RECORD_FILE, {**record, KEY: asdict(platt)})
     per_negative = score_negatives(
         TumorSegmenter.from_pretrained(output_dir, device=arguments.device, optimize="none"),

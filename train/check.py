@@ -25,7 +25,6 @@ from modeling_unet import InvalidImageError, read_image, read_mask
 from modeling_unet.overlay import draw_overlay, to_display
 
 from .audit import (
-    UNKNOWN,
     Finding,
     errors_first,
     fast_findings,
@@ -36,7 +35,7 @@ from .audit import (
 )
 from .data import scan_slices
 from .files import check_writable, write_whole
-from .folds import assign_persons
+from .folds import UNKNOWN, assign_persons
 from .sources import SHOWN, DataError, as_file
 from .style import LOOKS, TRUTH_COLOR, write_figure
 

@@ -20,6 +20,7 @@ from modeling_unet.comparison import Overlap
 from modeling_unet.overlay import draw_overlay
 
 from .files import write_whole
+from .folds import UNKNOWN
 from .style import BLUE, PREDICTION_COLOR, TRUTH_COLOR, VERMILION, write_figure
 
 
@@ -196,7 +197,7 @@ def _draw_prediction(axes: Axes, prediction: Prediction) -> None:
     axes.imshow(draw_overlay(picture, predicted, PREDICTION_COLOR, alpha=1, style="contour"))
     name, tumor_type = prediction.slice, prediction.tumor_type
     name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-    facts = ([] if tumor_type == "unknown" else [tumor_type]) + [f"Dice {prediction.dice:.2f}"]
+    facts = ([] if tumor_type == UNKNOWN else [tumor_type]) + [f"Dice {prediction.dice:.2f}"]
     # A name may hold the sign that opens a formula.
     axes.set_title(f"{name}\n{', '.join(facts)}", fontsize=8, fontweight="normal", parse_math=False)
 

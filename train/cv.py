@@ -24,7 +24,7 @@ from .arguments import as_options, parse_fit
 from .data import content_hash, load_slices
 from .evaluate import write_evaluation
 from .figures import figures_of
-from .files import EVALUATION_FILE, RECORD_FILE, read_json, write_json
+from .files import CANVASES, EVALUATION_FILE, RECORD_FILE, read_json, write_json
 from .folds import available_folds, split_fold
 from .sources import DataError
 from .tables import format_table, markdown_table
@@ -97,14 +97,18 @@ class FoldRun:
         Raises:
             DataError: images, masks or folds have changed since.
         """
-        evaluation, record = (read_json(self.folder / name) for name in (EVALUATION_FILE, RECORD_FILE))
-        found = record.get("training_slices_sha256"), evaluation.get("slices_sha256")
+        evaluation = read_json(self.folder / EVALUATION_FILE)
+        found = self.record().get("training_slices_sha256"), evaluation.get("slices_sha256")
         if found != (self.training_sha256, self.scored_sha256):
             raise DataError(
                 f"{self.folder} was trained or scored on other slices than fold {self.fold} has now; name another "
                 "--output_dir, or delete it to train the fold anew."
             )
         return evaluation
+
+    def record(self) -> dict:
+        """What `fit` wrote of the training."""
+        return read_json(self.folder / RECORD_FILE)
 
 
 def cross_validate(options: list[str], output_dir: Path, gpus: list[str]) -> dict:
@@ -125,9 +129,11 @@ def cross_validate(options: list[str], output_dir: Path, gpus: list[str]) -> dic
     """
     runs = _plan(options, output_dir)
     _remember(options, output_dir / OPTIONS_FILE)
-    for finished in (fold_run for fold_run in runs if fold_run.finished):
-        finished.evaluation()
-        logger.info("Fold %d is scored already and kept.", finished.fold)
+    finished = [fold_run for fold_run in runs if fold_run.finished]
+    for fold_run in finished:
+        fold_run.evaluation()
+        logger.info("Fold %d is scored already and kept.", fold_run.fold)
+    _check_alike(finished)
     waiting = [fold_run for fold_run in runs if not fold_run.finished]
     failed = asyncio.run(_run_all(waiting, gpus or [None]))
     if failed:
@@ -135,6 +141,7 @@ def cross_validate(options: list[str], output_dir: Path, gpus: list[str]) -> dic
             f"{len(failed)} of {len(runs)} folds were given up ({', '.join(map(str, failed))}); the same command tries "
             "them again."
         )
+    _check_alike(runs)
     report = _put_together({fold_run.fold: fold_run.evaluation() for fold_run in runs}, output_dir)
     write_evaluation(output_dir / EVALUATION_FILE, report)
     return report
@@ -160,13 +167,24 @@ def _plan(options: list[str], output_dir: Path) -> list[FoldRun]:
 
 
 def _remember(options: list[str], path: Path) -> None:
-    """Folds that were trained in different ways must not be averaged."""
+    """Folds that were trained with different options must not be averaged."""
     if path.is_file() and (before := read_json(path).get("options", [])) != options:
         raise ValueError(
             f"{path.parent} holds a cross-validation with other options ({' '.join(before)}); name another "
             f"--output_dir, or delete {path.name} there if the difference does not matter."
         )
     write_json(path, {"options": options})
+
+
+def _check_alike(runs: list[FoldRun]) -> None:
+    """Nor those with equal options whose recipe or canvases have changed in between."""
+    for fold_run in runs[1:]:
+        first, other = runs[0].record(), fold_run.record()
+        if any(first.get(name) != other.get(name) for name in ("recipe", CANVASES)):
+            raise DataError(
+                f"{fold_run.folder} was trained by another recipe, or on other canvases, than {runs[0].folder}; delete "
+                "one of them to train that fold anew."
+            )
 
 
 async def _run_all(runs: list[FoldRun], slots: list[str | None]) -> list[int]:

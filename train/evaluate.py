@@ -28,10 +28,10 @@ from modeling_unet.surface import hd95, nsd, surface_distances
 from .calibration import Calibration, threshold_dice
 from .data import DataArguments, content_hash, load_slices
 from .figures import figures_of
-from .files import RECORD_FILE, check_writable, read_json, weights_hash, write_whole
+from .files import check_writable, read_record, weights_hash, write_whole
 from .folds import split_fold
 from .metrics import LesionCounts
-from .sources import as_file
+from .sources import as_file, image_files
 from .tables import format_table
 
 
@@ -179,7 +179,7 @@ def find_negatives(folder: Path) -> list[Path]:
     """The images in a folder and its sub-folders, in order of their paths; raises ValueError if there are none."""
     if not folder.is_dir():
         raise ValueError(f"--negatives {folder} is not there, or no folder.")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    paths = image_files(folder, "**/*")
     if not paths:
         raise ValueError(f"--negatives {folder} holds no images; accepted are {', '.join(IMAGE_SUFFIXES)}.")
     return paths
@@ -230,9 +230,8 @@ def _indented(value) -> str:
 
 
 def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
-    """Whether any of the slices was trained on, by the record beside the weights; None without one."""
-    path = Path(model) / RECORD_FILE
-    trained_on = read_json(path).get("trained_on") if path.is_file() else None
+    """Whether any of the slices was trained on, by the record beside the weights; None if it does not say."""
+    trained_on = read_record(model).get("trained_on")
     if trained_on is None:
         return None
     hashes = trained_on.split()

@@ -21,6 +21,7 @@ from .metrics import (
     detection_rates,
     person_interval,
     person_mean,
+    person_means,
     summarize,
     summarize_hd95,
 )
@@ -112,13 +113,16 @@ def _threshold_curve(rows: Iterable[dict]) -> list[dict[str, float]]:
     ]
 
 
-def _detection(rows: Iterable[dict], negatives: Iterable[dict]) -> dict[str, float | int | None]:
+def _detection(rows: Sequence[dict], negatives: Iterable[dict]) -> dict[str, float | int | None]:
     everything = [*rows, *negatives]
     present = [row["true"] > 0 for row in everything]
     sensitivity, specificity = detection_rates([row["lesions"]["predicted"] > 0 for row in everything], present)
     return {
         "slices_with_tumor": sum(present),
         "sensitivity": sensitivity,
+        "found_elsewhere": sum(
+            row["true"] > 0 and row["intersection"] == 0 and row["lesions"]["predicted"] > 0 for row in rows
+        ),
         "slices_without_tumor": len(present) - sum(present),
         "specificity": specificity,
     }
@@ -128,6 +132,7 @@ def _false_alarms(negatives: Sequence[dict], min_area: int) -> dict[str, float |
     """How often a lesion of at least `min_area` px, of the slice itself, is reported where there is none."""
     alarms = [row["lesions"]["largest_predicted"] >= min_area for row in negatives]
     persons = [row["person_id"] for row in negatives]
+    rates = person_means(alarms, persons).values()
     return {
         "min_area_px": min_area,
         "slices": len(negatives),
@@ -136,4 +141,6 @@ def _false_alarms(negatives: Sequence[dict], min_area: int) -> dict[str, float |
         "slice_rate_interval": list(bootstrap_interval(alarms, persons)),
         "person_rate": person_mean(alarms, persons),
         "person_rate_interval": list(person_interval(alarms, persons)),
+        "lowest_person_rate": min(rates),
+        "highest_person_rate": max(rates),
     }

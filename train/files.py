@@ -8,12 +8,14 @@ import tempfile
 from pathlib import Path
 
 import torch
+from transformers.utils import cached_file
 
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
 
 # In a folder of trained weights.
 RECORD_FILE = "training.json"  # what the run was, by `fit`
+CANVASES = "canvases_sha256"  # in it: hash of the slices without tumour that were trained on
 EVALUATION_FILE = "evaluation.json"  # how it scored, by `evaluate` or `cv`
 STANDS_FOR = "stands_for"  # in an evaluation: hash of other weights, trained on everybody by the same recipe
 
@@ -41,6 +43,14 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no mapping, as it should.")
     return content
+
+
+def read_record(model: str) -> dict:
+    """How weights were made, by the record beside them in a folder or on the Hub; empty without one."""
+    try:
+        return read_json(Path(cached_file(model, RECORD_FILE)))
+    except OSError:
+        return {}
 
 
 def weights_hash(folder: Path) -> str | None:

@@ -88,9 +88,9 @@ def fit_platt(parts: Iterable[LogitCounts]) -> Platt:
     return Platt(scale, shift)
 
 
-def fold_into_head(platt: Platt, model_dir: Path, output_dir: Path) -> None:
-    """Write the model of one folder to another, which may be the same, with the calibration in its weights."""
-    model, processor = (cls.from_pretrained(model_dir) for cls in (UNetForSemanticSegmentation, UNetImageProcessor))
+def fold_into_head(platt: Platt, source: str | Path, output_dir: Path) -> None:
+    """Write a model, of a folder or the Hub, to a folder, perhaps its own, with the calibration in its weights."""
+    model, processor = (cls.from_pretrained(source) for cls in (UNetForSemanticSegmentation, UNetImageProcessor))
     with torch.no_grad():
         model.head.weight.mul_(platt.scale)
         model.head.bias.mul_(platt.scale).add_(platt.shift)

@@ -188,9 +188,9 @@ def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
     return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """Pictures in a folder, without those that some systems hide beside the real ones (`._1.png`)."""
-    paths = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+def image_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """Pictures in a folder, with the pattern `**/*` in its sub-folders too; without hidden ones (macOS's `._1.png`)."""
+    paths = (path for path in folder.glob(pattern) if path.suffix.lower() in IMAGE_SUFFIXES)
     return sorted(path for path in paths if not path.name.startswith("."))
 
 
@@ -208,12 +208,12 @@ class PairedFolder(Source):
     folder: Path
 
     def stamp(self) -> object:
-        return stamps(path for kind in KINDS for path in _image_files(self.folder / kind))
+        return stamps(path for kind in KINDS for path in image_files(self.folder / kind))
 
     def _slices(self) -> Iterator[RawSlice]:
         files = {kind: defaultdict(list) for kind in KINDS}
         for kind in KINDS:
-            for path in _image_files(self.folder / kind):
+            for path in image_files(self.folder / kind):
                 files[kind][path.stem].append(path)
         for stem in sorted({*files["images"], *files["masks"]}, key=natural_order):
             yield _paired(stem, *(files[kind].get(stem, []) for kind in KINDS))
@@ -223,7 +223,7 @@ def _open_paired(folder: Path) -> PairedFolder:
     for kind in KINDS:
         if not (folder / kind).is_dir():
             raise DataError(f"{folder / kind} is not there; images/ and masks/ are needed, with files of equal stems.")
-        if not _image_files(folder / kind):
+        if not image_files(folder / kind):
             raise DataError(f"{folder / kind} holds no images; accepted are {', '.join(IMAGE_SUFFIXES)}.")
     return PairedFolder(folder)
 
@@ -329,7 +329,7 @@ def _listed(metadata: Path, rows: list[dict[str, str]]) -> set[Path]:
 def _pictures_beside(metadata: Path, rows: list[dict[str, str]]) -> list[Path]:
     """All pictures in the folders of those that are listed; what lies in other folders is no part of the data set."""
     folders = {path.parent for path in _listed(metadata, rows)}
-    return [path for folder in sorted(folders) if folder.is_dir() for path in _image_files(folder)]
+    return [path for folder in sorted(folders) if folder.is_dir() for path in image_files(folder)]
 
 
 def _stays_below(name: str) -> bool:

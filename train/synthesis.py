@@ -20,6 +20,8 @@ import numpy as np
 from modeling_unet import UNetImageProcessor
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 
+from .sources import image_files
+
 
 # All lengths in pixels are for slices of this size and grow with them.
 REFERENCE_SIDE = 256
@@ -42,7 +44,8 @@ class Synthesis:
     """How often a training slice is replaced or changed before it is augmented."""
 
     canvases: str | None = field(
-        default=None, metadata=_help("folder of slices without tumour, onto half of which lesions are pasted")
+        default=None,
+        metadata=_help("folder of slices without tumour, with its sub-folders; half of them get a lesion"),
     )
     canvas_probability: float = field(default=0.0, metadata=_help("how often one of --canvases takes a slice's place"))
     mirror_probability: float = field(
@@ -85,7 +88,7 @@ class Synthesizer:
 
     Args:
         slices: of training persons only; each has `pixel_values` float32 [1, S, S] and `labels` uint8 [S, S].
-        axes: line of symmetry of every slice.
+        axes: line of symmetry of every slice; read only where slices are mirrored.
         person_id: of every slice; where there are several persons, none gets a lesion of their own.
         options: how often what happens.
         canvases: slices without tumour, float32 [S, S] each.
@@ -146,8 +149,8 @@ class Synthesizer:
 
 
 def read_canvases(folder: str, processor: UNetImageProcessor) -> list[np.ndarray]:
-    """The images of a folder, prepared: float32 [S, S] each; raises ValueError if there are none."""
-    paths = sorted(path for path in Path(folder).glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    """The images of a folder and its sub-folders, prepared: float32 [S, S]; raises ValueError if there are none."""
+    paths = image_files(Path(folder), "**/*")
     if not paths:
         raise ValueError(f"--canvases {folder} holds no images; accepted are {', '.join(IMAGE_SUFFIXES)}.")
     return [processor(path, return_tensors="np")["pixel_values"][0, 0] for path in paths]

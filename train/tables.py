@@ -1,6 +1,9 @@
 """Figures as Markdown: for the terminal that `evaluate` prints to, and for `report.md`."""
 
 NONE = "–"
+# The means of n persons all lie on one side of the true median with probability 2 · 0.5ⁿ: with fewer persons not even
+# the range of all of them is a 95 % interval.
+MIN_PERSONS_OF_AN_INTERVAL = 6
 
 
 def format_table(report: dict) -> str:
@@ -49,11 +52,13 @@ def detail_table(groups: dict[str, dict]) -> str:
 def false_alarm_table(false_alarms: list[dict]) -> str:
     """What is reported on slices without tumour, as a Markdown table."""
     header = ["slices", "persons", "slice_rate", "95 % interval", "person_rate", "95 % interval"]
+    header += ["lowest–highest person"]
     rows = {
         f"a lesion of {figures['min_area_px']} px or more": [
             *(str(figures["slices"]), str(figures["persons"])),
             *(_percent(figures["slice_rate"]), _percent_interval(figures, "slice_rate_interval")),
             *(_percent(figures["person_rate"]), _percent_interval(figures, "person_rate_interval")),
+            f"{100 * figures['lowest_person_rate']:.1f}–{_percent(figures['highest_person_rate'])}",
         ]
         for figures in false_alarms
     }
@@ -64,7 +69,8 @@ def describe_detection(detection: dict) -> str:
     """In one sentence, how well "there is a tumour in this slice" is told."""
     sentence = (
         f"Is there a tumour in the slice? Sensitivity {_percent(detection['sensitivity'])} "
-        f"on {detection['slices_with_tumor']} slices with one"
+        f"on {detection['slices_with_tumor']} slices with one (on {detection['found_elsewhere']} of them all that is "
+        "found lies elsewhere)"
     )
     if not detection["slices_without_tumor"]:
         return f"{sentence}; specificity is not known, as no slice is without."
@@ -100,9 +106,12 @@ def _percent(value: float | None) -> str:
 
 
 def _interval(figures: dict, name: str) -> str:
-    """A dash stands for the interval of a single person, which would look like certainty."""
-    return "{:.3f}–{:.3f}".format(*figures[name]) if figures["persons"] > 1 else NONE
+    return "{:.3f}–{:.3f}".format(*figures[name]) if _has_interval(figures) else NONE
 
 
 def _percent_interval(figures: dict, name: str) -> str:
-    return "{:.1f}–{:.1f} %".format(*(100 * limit for limit in figures[name])) if figures["persons"] > 1 else NONE
+    return "{:.1f}–{:.1f} %".format(*(100 * limit for limit in figures[name])) if _has_interval(figures) else NONE
+
+
+def _has_interval(figures: dict) -> bool:
+    return figures["persons"] >= MIN_PERSONS_OF_AN_INTERVAL

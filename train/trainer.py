@@ -37,7 +37,6 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from transformers.utils import cached_file
 
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
 from modeling_unet.comparison import Overlap
@@ -50,7 +49,8 @@ from .checkpoints import find_newest_intact, keep_newest, seal
 from .curves import Prediction, pick_examples, write_curves, write_predictions
 from .data import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
 from .ema import ExponentialMovingAverage
-from .files import RECORD_FILE, check_writable, read_json, save_model, write_json, write_whole
+from .evaluate import is_seen_in_training
+from .files import CANVASES, RECORD_FILE, check_writable, read_json, read_record, save_model, write_json, write_whole
 from .folds import all_indices, fold_indices
 from .hub import check_token, find_token
 from .memory import keep_freed_memory
@@ -77,7 +77,7 @@ NOT_IN_A_RECIPE |= {"push_to_hub", "hub_token", "hub_model_id", "hub_private_rep
 NOT_IN_A_RECIPE |= {"hub_always_push"}
 # What makes a run this run and no other: a checkpoint of another one must not be resumed.
 STARTED = ("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256")
-STARTED += ("canvases_sha256",)
+STARTED += (CANVASES,)
 FIXED_OPTIONS = {field.name for group in (RunArguments, Synthesis, Augmentation) for field in fields(group)}
 FIXED_OPTIONS |= {"ema_decay", "ema_warm_up", "freeze_encoder", "seed"}
 FIXED_OPTIONS -= NOT_IN_A_RECIPE
@@ -255,7 +255,7 @@ def fit(options: FitOptions) -> dict:
         OSError: a checkpoint could not be written, or what to start from could not be read.
         MemoryError: the batch does not fit.
     """
-    output_dir = Path(options.trainer.output_dir)
+    output_dir, commit = Path(options.trainer.output_dir), _commit()
     publishes = options.trainer.push_to_hub and options.trainer.process_index == 0
     if publishes:
         check_token(find_token(options.trainer.hub_token))
@@ -277,12 +277,14 @@ def fit(options: FitOptions) -> dict:
     canvases = read_canvases(options.synthesis.canvases, processor) if options.synthesis.canvases else []
     started = _started(options, model.config, training)
     if canvases:
-        started["canvases_sha256"] = hashlib.sha256(np.concatenate(canvases)).hexdigest()
+        started[CANVASES] = hashlib.sha256(np.concatenate(canvases)).hexdigest()
     if calibration is not None:
         started[CALIBRATION_KEY] = asdict(calibration)
-        _warn_of_another_recipe(options.run.calibration, started["recipe"])
+        _warn_of_another_recipe(options.run.calibration, started)
     if options.run.all_persons:
         options.trainer.eval_strategy = IntervalStrategy.NO
+    elif options.run.init_from:
+        is_seen_in_training(options.run.init_from, validation)
     if record := _finished_before(output_dir, started):
         logger.info("%s holds this very run, finished: nothing is left to do.", output_dir)
         if publishes:
@@ -308,11 +310,13 @@ def fit(options: FitOptions) -> dict:
         if len(validation) and not trainer.validation_dice:
             trainer.evaluate()
     trainer.save_average(output_dir)
-    record = {**started, **_finished(trainer)}
+    record = {**started, "commit": commit, **_finished(trainer)}
     if trainer.is_world_process_zero():
         if calibration is not None:
             take_over(options.run.calibration, output_dir)
-        write_json(output_dir / RECORD_FILE, record)
+        for folder in (output_dir, output_dir / BEST_FOLDER):
+            if folder.is_dir():
+                write_json(folder / RECORD_FILE, record)
         write_curves(trainer.state.log_history, output_dir)
         if len(validation):
             _write_sheet(trainer, validation, output_dir / "predictions.png")
@@ -327,7 +331,8 @@ def _training_slices(
 ) -> AugmentedSlices:
     if not options.run.augment:
         return AugmentedSlices(prepared)
-    plain, axes = AugmentedSlices(prepared), find_axes(prepared)
+    plain = AugmentedSlices(prepared)
+    axes = find_axes(prepared) if options.synthesis.mirror_probability else []
     synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases)
     return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer)
 
@@ -445,30 +450,25 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
     """What is known of a run before its first step; with the recipe, what it takes to repeat it."""
     masks = zip(training["mask_sha256"], training["mask_area"], strict=True)
     trained_on = {digest[:MASK_DIGITS] for digest, area in masks if area}
-    base = _record_of(options.run.init_from) if options.run.init_from else {}
+    base = read_record(options.run.init_from) if options.run.init_from else {}
+    base.pop("validation", None)
+    known = not options.run.init_from or "trained_on" in base
     trained_on.update(base.pop("trained_on", "").split())
-    return {
+    started = {
         "fold": options.run.fold,
         "num_folds": options.data.num_folds,
         "official_folds": options.data.official_folds,
         "training_persons": len(set(training["person_id"])),
         "training_slices": len(training),
         "training_slices_sha256": content_hash(training),
-        # By which `evaluate` tells whether a slice was trained on: the beginnings of the hashes of masks with a tumour.
-        "trained_on": " ".join(sorted(trained_on)),
         "encoder_initialization": config.encoder_initialization,
         "recipe": _recipe(options),
         "started_from": base,
     }
-
-
-def _record_of(init_from: str) -> dict:
-    """What lies beside the weights to start from about how they were made, without the course of it."""
-    try:
-        record = read_json(Path(cached_file(init_from, RECORD_FILE)))
-    except OSError:  # not all weights come with one
-        return {}
-    return {name: value for name, value in record.items() if name != "validation"}
+    if known:
+        # By which `evaluate` tells whether a slice was trained on: the beginnings of the hashes of masks with a tumour.
+        started["trained_on"] = " ".join(sorted(trained_on))
+    return started
 
 
 def _recipe(options: FitOptions) -> dict:
@@ -492,12 +492,16 @@ def _recipe(options: FitOptions) -> dict:
     }
 
 
-def _warn_of_another_recipe(calibrated_dir: str, recipe: dict) -> None:
-    """The calibration and the figures of a fold hold for everybody's model as far as the recipe is the same."""
-    other = read_json(Path(calibrated_dir) / RECORD_FILE).get("recipe", {})
-    names = {field.name for field in fields(RunArguments)} | read_recipe(DEFAULT_RECIPE).keys()
-    if changed := sorted(name for name in names if other.get(name) != recipe.get(name)):
-        differences = (f"{name} {other.get(name)}, not {recipe.get(name)}" for name in changed)
+def _warn_of_another_recipe(calibrated_dir: str, started: dict) -> None:
+    """The calibration and the figures of a fold hold for everybody's model as far as all its trainings are the same."""
+    here, there = ([run, run.get("started_from") or {}] for run in (started, read_record(calibrated_dir)))
+    names = (FIXED_OPTIONS | read_recipe(DEFAULT_RECIPE).keys()) - {"init_from"}
+    differences = []
+    for run, other in zip(here, there, strict=True):
+        ours, theirs = ({**record.get("recipe", {}), CANVASES: record.get(CANVASES)} for record in (run, other))
+        changed = sorted(name for name in {*names, CANVASES} if theirs.get(name) != ours.get(name))
+        differences += (f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in changed)
+    if differences:
         logger.warning("--calibration %s is of another recipe: %s.", calibrated_dir, "; ".join(differences))
 
 
@@ -505,7 +509,8 @@ def _finished_before(output_dir: Path, started: dict) -> dict | None:
     """The record of this very run, with the same schedule and all, if it went to its end."""
     path = output_dir / RECORD_FILE
     record = read_json(path) if path.is_file() else {}
-    is_same = all(record.get(name) == value for name, value in started.items())
+    names = {*started, CANVASES, CALIBRATION_KEY}
+    is_same = all(record.get(name) == started.get(name) for name in names)
     return record if is_same and "steps" in record and (output_dir / "model.safetensors").is_file() else None
 
 
@@ -531,7 +536,7 @@ def _find_checkpoint(output_dir: Path, started: dict) -> str | None:
 
 def _fixed(record: dict) -> dict:
     """What must not change between the starts of one run; the schedule, for one, may."""
-    facts = {name: value for name, value in record.items() if name in STARTED}
+    facts = {name: record.get(name) for name in STARTED}
     recipe = record.get("recipe")
     recipe = recipe if isinstance(recipe, dict) else {}
     return {**facts, **{name: recipe.get(name) for name in sorted(FIXED_OPTIONS)}}
@@ -546,7 +551,6 @@ def _finished(trainer: SegmentationTrainer) -> dict:
             next(entry["train_runtime"] for entry in log[::-1] if "train_runtime" in entry)
         ),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {_accelerator()}",
-        "commit": _commit(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "validation": [
