@@ -46,9 +46,9 @@ class Member:
         """The file's bytes, or its first `size`; never more than `self.size`.
 
         Raises:
-            ArchiveError: the file is damaged, or is a ZIP itself.
+            ArchiveError: the file is damaged, or is wanted whole and is a ZIP itself.
         """
-        size = self.size if size is None else min(size, self.size)
+        whole, size = size is None, self.size if size is None else min(size, self.size)
         try:
             with self._archive.open(self._info) as file:
                 content = file.read(size)
@@ -57,7 +57,7 @@ class Member:
             raise ArchiveError("A file in the archive is damaged and cannot be unpacked.") from error
         if len(content) < size:
             raise ArchiveError("A file in the archive is truncated.")
-        if content.startswith(ZIP_MAGICS):
+        if whole and content.startswith(ZIP_MAGICS):
             raise ArchiveError("A file in the archive is a ZIP itself; unpack it first.")
         return content
 

@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 from PIL import Image
 
-from .archives import MIB
+from .archives import MIB, ArchiveError
 from .nifti import geometry_of
 from .scan import MIN_SIDE, File, Scan, VolumeError, check_affine, check_size, pydicom, read_file
 
@@ -65,12 +65,30 @@ UNEVEN_GAP = 0.1
 # Rounding in the tags turns the slices of one stack a little against each other.
 ORIENTATION_DECIMALS = 2
 
-T1_NAMES = re.compile(r"T1|MP-?RAGE|SPGR|BRAVO|VIBE|THRIVE|LAVA", re.IGNORECASE)
+# In names, digits end a word as blanks do: "3DT1", "T1GD", "AXT1POST".
+T1_NAMES = re.compile(
+    r"(?<![A-Z])(AX|SAG|COR|TRA|[23]D|[SE])?T1|MP2?-?RAGE|SPGR|BRAVO|VIBE|THRIVE|LAVA|TFL3D", re.IGNORECASE
+)
 OTHER_NAMES = re.compile(
     r"T2|FLAIR|DWI|DTI|ADC|SWI|SWAN|BOLD|PERF|TOF|ASL|TRACE|SCOUT|\bPD\b|LOCALI[SZ]ER", re.IGNORECASE
 )
-WITHOUT_NAMES = re.compile(r"\bPRE\b|WITHOUT|W/O|NATIV|NON-?CONTRAST|NO CONTRAST", re.IGNORECASE)
-CONTRAST_NAMES = re.compile(r"\+ ?C\b|GAD|\bGD|POST|CONTRAST|(?<![A-Z])(CE|KM)(?![A-Z])", re.IGNORECASE)
+# An examination "w/wo contrast" has series of both kinds.
+BOTH_NAMES = re.compile(
+    r"\b(W(ITH)?\W*(AND\W*)?W(/?O|ITHOUT)|W(/?O|ITHOUT)\W*(AND\W*)?W(ITH)?|PRE\W*(AND\W*)?POST)\b( CON\w*| GAD\w*)?",
+    re.IGNORECASE,
+)
+# "Pre" and "post" may mean an operation or a radiotherapy, "without" the suppression of fat.
+WITHOUT_NAMES = re.compile(
+    r"(?<![A-Z])(NON?|OHNE|SANS|SENZA|SIN|BEZ|PRE)[- ]?([CK]ON|ENH|GA?D|KM)|(?<![A-Z])PRE(?![A-Z]|[- ]?(OP|RT|SURG))"
+    r"|(?<![A-Z])(W[/ ]?O|WITHOUT|OHNE)(?![A-Z]| ?F)|(?<![A-Z])(VOR|O\.?) ?KM"
+    r"|(?<![A-Z])NATIV|UNENH|(?<![A-Z])C-(?!\w)|(?<!\S)-C(?![A-Z])",
+    re.IGNORECASE,
+)
+CONTRAST_NAMES = re.compile(
+    r"[CK]ONTRAST|GAD|(?<![A-Z])GD|\+ ?C\b|(?<![A-Z])C ?\+|T1-?C(?![A-Z])|(?<![A-Z])(CE|[MNP]?KM)(?![A-Z])"
+    r"|(?<![A-Z])POST((GD|KM|CON|C(?![A-Z]))|(?![A-Z]|[- ]?(OP|RT|SURG)))",
+    re.IGNORECASE,
+)
 # In ms, for a spin echo: T1 weighting takes both short.
 MAX_T1_REPETITION_MS = 1200
 MAX_T1_ECHO_MS = 35
@@ -146,12 +164,13 @@ def read_dicom(files: list[File]) -> Scan:
     """
     frames, refused = [], []
     for number, file in enumerate(files, start=1):
+        label = "The DICOM file" if len(files) == 1 else f"DICOM file {number} of {len(files)}"
         try:
-            frames += _read_frames(
-                file, "The DICOM file" if len(files) == 1 else f"DICOM file {number} of {len(files)}"
-            )
+            frames += _read_frames(file, label)
         except VolumeError as error:
             refused.append(error)
+        except ArchiveError:
+            refused.append(VolumeError(f"{label} is damaged and cannot be unpacked."))
     if not frames:
         raise refused[0] if refused else VolumeError("The DICOM files hold no images.")
     counts = Counter(frame.series for frame in frames)
@@ -339,11 +358,9 @@ def _is_t1(dataset: "pydicom.Dataset") -> bool | None:
 
 
 def _has_contrast(dataset: "pydicom.Dataset") -> bool | None:
-    description = _description(dataset)
-    if WITHOUT_NAMES.search(description):
-        return False
+    description = BOTH_NAMES.sub("", _description(dataset))
     agent = str(dataset.get("ContrastBolusAgent") or "").strip().upper()
-    if agent in ("NO", "NONE"):
+    if WITHOUT_NAMES.search(description) or re.match(r"NO(NE)?\b", agent):
         return False
     return bool(agent or dataset.get("ContrastBolusAgentSequence") or CONTRAST_NAMES.search(description)) or None
 
@@ -412,9 +429,9 @@ def _decode(image: _Image, frames: list[_Frame], slices: np.ndarray):
     """Put the frames that lie in one file where they belong in `slices`, float32 [N, H, W], rescaled."""
     places = {frame.index: place for place, frame in enumerate(frames) if frame.image is image}
     wanted = sorted(places)
-    stream = io.BytesIO(read_file(image.file))
-    stream.seek(image.start)
     try:
+        stream = io.BytesIO(read_file(image.file))
+        stream.seek(image.start)
         (pixel_data,) = islice(pydicom.filereader.data_element_generator(stream, *image.tags.original_encoding), 1)
         data = image.tags.copy()
         data[PIXEL_DATA] = pixel_data
@@ -423,6 +440,8 @@ def _decode(image: _Image, frames: list[_Frame], slices: np.ndarray):
             frame = frames[places[index]]
             with np.errstate(over="ignore"):
                 slices[places[index]] = pixels * np.float32(frame.slope) + np.float32(frame.intercept)
+    except VolumeError:
+        raise
     except Exception:
         raise VolumeError(f"{image.label} is truncated or damaged; its pixels cannot be decoded.") from None
 

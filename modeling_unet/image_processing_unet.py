@@ -7,6 +7,7 @@ anything is decoded, and their errors name the file, the value and what is allow
 import io
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,12 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MIN_SIDE = 16
 MAX_SIDE = 8192
+# Of 16-bit colours Pillow keeps the high bytes. Told the opposite order of bytes, it keeps the low ones; told that the
+# four bytes of grey with alpha are red, green, blue and alpha, it keeps them all.
+ORDERS = ("LB", "BL", "NB" if sys.byteorder == "little" else "NL")
+LOW_BYTES = {f"{mode};16{this}": f"{mode};16{other}" for mode in ("RGB", "RGBX", "RGBA") for this, other in ORDERS}
+LOW_BYTES["LA;16B"] = "RGBA"
+TIFF_BITS, TIFF_PLANES = 258, 284
 IGNORE_INDEX = 255
 
 # Contrast-enhanced vessels and fat reach 3 to 4 standard deviations above the mean of the head; what lies beyond is an
@@ -62,6 +69,8 @@ def read_image(source) -> np.ndarray:
 def read_mask(source, threshold: float | None = None) -> np.ndarray:
     """Read one mask: a source as in [`read_image`] whose values are 0/1, 0/255 or booleans → bool [H, W].
 
+    The values of a picture with a palette are its indices, unless it shows black and white alone: then white is 255.
+
     Args:
         source: as in `read_image`.
         threshold: if given, any values are taken and those above it are the mask, e.g. 127 for a mask that was saved as
@@ -71,7 +80,6 @@ def read_mask(source, threshold: float | None = None) -> np.ndarray:
         InvalidImageError: as `read_image`.
         NonBinaryMaskError: any other values (without a threshold), which the message lists, or colours.
     """
-    # A mask's palette only paints its labels: what counts are the indices.
     mask, name = _read(source, keep_palette_indices=True), _name(source)
     if mask.ndim == 3:
         if (mask != mask[..., :1]).any():
@@ -175,15 +183,23 @@ def _check_header(image: Image.Image, name: str):
 
 
 def _decode(image: Image.Image, name: str, keep_palette_indices: bool) -> np.ndarray:
+    raw_mode = _deep_raw_mode(image)
+    if raw_mode and raw_mode not in LOW_BYTES:
+        raise InvalidImageError(
+            f"{name}: 16-bit colours are not read in full the way this file holds them; save it as a 16-bit PNG."
+        )
     try:
-        image.load()
-        # Pillow copies even an upright image.
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            image = ImageOps.exif_transpose(image)
+        pixels = _low_bytes(image, raw_mode) if raw_mode else None
+        image = _upright(image)
     except Exception as error:
         raise InvalidImageError(f"{name}: the image is truncated or damaged and cannot be decoded.") from error
+    if pixels is not None:
+        pixels.view(np.uint8)[..., 1::2] = np.asarray(image)
+        if (transparent := image.info.get("transparency")) is not None:
+            pixels *= (pixels != transparent).any(axis=2, keepdims=True)
+        return pixels
     if image.mode == "P" and keep_palette_indices:
-        return np.asarray(image)
+        return np.asarray(image.convert("L") if _is_black_and_white(image) else image)
     if image.mode in ("LA", "PA") or ("transparency" in image.info and image.mode in ("P", "L", "RGB")):
         image = image.convert("RGBA")
     elif image.mode == "1":
@@ -191,6 +207,42 @@ def _decode(image: Image.Image, name: str, keep_palette_indices: bool) -> np.nda
     elif image.mode not in ("L", "RGB", "RGBA", "F", "I") and not image.mode.startswith("I;16"):
         image = image.convert("RGB")
     return np.asarray(image)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The decoded image, turned as its EXIF orientation says."""
+    image.load()
+    # Pillow copies even an upright image.
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _deep_raw_mode(image: Image.Image) -> str | None:
+    """How a file that is not decoded yet holds 16-bit colours, in Pillow's words; None if it holds none."""
+    if image.format not in ("PNG", "TIFF") or len(image.getbands()) == 1 or not image.tile:
+        return None
+    args = image.tile[0].args
+    raw_mode = args if isinstance(args, str) else args[0]
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(TIFF_PLANES, 1) != 1:
+        return f"{raw_mode} in planes" if max(tags.get(TIFF_BITS, (8,))) > 8 else None
+    return raw_mode if ";16" in raw_mode else None
+
+
+def _low_bytes(image: Image.Image, raw_mode: str) -> np.ndarray:
+    """16-bit colours without their high bytes, which are those that Pillow reads: little-endian [H, W, 3|4]."""
+    again = Image.open(image.fp, formats=FILE_FORMATS)
+    for index, tile in enumerate(again.tile):
+        args = LOW_BYTES[raw_mode] if isinstance(tile.args, str) else (LOW_BYTES[raw_mode], *tile.args[1:])
+        again.tile[index] = tile._replace(args=args)
+    low = np.asarray(_upright(again))
+    return (low[..., [1, 1, 1, 3]] if raw_mode == "LA;16B" else low).astype("<u2", order="C")
+
+
+def _is_black_and_white(image: Image.Image) -> bool:
+    """Whether the palette shows one index in black, and another, if there is one, in white; others paint labels."""
+    shown = {color for _, color in image.convert("RGB").getcolors(2) or ()}
+    return (0, 0, 0) in shown <= {(0, 0, 0), (255, 255, 255)} and len(shown) == len(image.getcolors())
 
 
 def _check_size(size: tuple[int, int], name: str):

@@ -296,18 +296,20 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
 
 def summarize(segmentation: Segmentation) -> dict:
     """The measurements of one slice as the table shows them; the diameters are the longest of all lesions."""
-    diameters_px = [lesion.longest_diameter_px for lesion in segmentation.lesions]
-    diameters_mm = [lesion.longest_diameter_mm for lesion in segmentation.lesions if segmentation.spacing]
     return {
         "tumor_found": segmentation.tumor_found,
         "highest_probability": round(segmentation.highest_probability, 4),
         "lesions": len(segmentation.lesions),
         "area_px": segmentation.area_px,
         "area_percent": round(segmentation.area_percent, 3),
-        "area_mm2": None if segmentation.area_mm2 is None else round(segmentation.area_mm2, 2),
-        "longest_diameter_px": round(max(diameters_px), 2) if diameters_px else None,
-        "longest_diameter_mm": round(max(diameters_mm), 2) if diameters_mm else None,
+        "area_mm2": _rounded(segmentation.area_mm2),
+        "longest_diameter_px": _rounded(segmentation.longest_diameter_px),
+        "longest_diameter_mm": _rounded(segmentation.longest_diameter_mm),
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
 
 
 def one_line(error: Exception) -> str:

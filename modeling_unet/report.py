@@ -208,17 +208,16 @@ def _pictures(segmentation: Segmentation, color: str | tuple[int, int, int], alp
 
 
 def _figures(segmentation: Segmentation) -> str:
-    lesions = segmentation.lesions
     area = [f"{segmentation.area_px:,} px", f"{segmentation.area_percent:.2f} % of the slice"]
-    diameter = [f"{max((lesion.longest_diameter_px for lesion in lesions), default=0):.1f} px"]
+    diameter = [f"{segmentation.longest_diameter_px or 0:.1f} px"]
     if segmentation.spacing:
         area.insert(0, f"{segmentation.area_mm2:,.0f} mm²")
-        diameter.insert(0, f"{max((lesion.longest_diameter_mm for lesion in lesions), default=0):.1f} mm")
+        diameter.insert(0, f"{segmentation.longest_diameter_mm or 0:.1f} mm")
     return _definitions(
         {
             "Area": area,
             "Longest diameter": diameter,
-            "Lesions": [str(len(lesions))],
+            "Lesions": [str(len(segmentation.lesions))],
             "Highest probability": [f"{100 * segmentation.highest_probability:.0f} %"],
         },
         "figures",

@@ -130,6 +130,17 @@ class Segmentation:
         """Area of the mask in mm², or None if the spacing is unknown."""
         return _area_mm2(self.area_px, self.spacing)
 
+    @property
+    def longest_diameter_px(self) -> float | None:
+        """Longest diameter of any lesion in px, or None if there is no lesion."""
+        return max((lesion.longest_diameter_px for lesion in self.lesions), default=None)
+
+    @property
+    def longest_diameter_mm(self) -> float | None:
+        """The same in mm, or None if there is no lesion or the spacing is unknown."""
+        lesions = self.lesions if self.spacing is not None else []
+        return max((lesion.longest_diameter_mm for lesion in lesions), default=None)
+
     def at_threshold(self, threshold: float) -> "Segmentation":
         """The same probabilities cut at another threshold, 0 … 1; the network does not run again."""
         return self.cut(threshold=threshold)

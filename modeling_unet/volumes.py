@@ -18,7 +18,6 @@ Needs the packages nibabel and pydicom, in the extra "volumes" of this one.
 """
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +36,7 @@ PLANES = tuple(DISPLAY)  # by the axis of the patient along which slices follow 
 
 MAX_FILES = 4000
 SNIFF_BYTES = 64 * 1024  # enough for a header that is packed behind a long file name
+MAX_SKEW = 0.01  # cosine of the angle between rows and columns; less is rounding, as in the orientation of DICOM
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,7 @@ class Volume:
         plane: "axial", "coronal", "sagittal", or "unknown" if the file does not say how the patient lies.
         spacing: size of a pixel in mm as (row, column), or None if the file does not say.
         slice_spacing: distance of slices in mm, or None.
+        voxel_ml: volume of a voxel in mL, or None if a spacing is unknown.
         warnings: what whoever looks at the result has to know, one sentence each.
     """
 
@@ -55,16 +56,10 @@ class Volume:
     plane: str
     spacing: tuple[float, float] | None
     slice_spacing: float | None
+    voxel_ml: float | None
     warnings: tuple[str, ...]
     _header: "nib.Nifti1Header" = field(repr=False)
     _to_scan: np.ndarray = field(repr=False)
-
-    @cached_property
-    def voxel_ml(self) -> float | None:
-        """Volume of a voxel in mL, or None if a spacing is unknown."""
-        if self.spacing is None or self.slice_spacing is None:
-            return None
-        return self.spacing[0] * self.spacing[1] * self.slice_spacing / 1000
 
     def volume_ml(self, masks: np.ndarray) -> float | None:
         """Volume in mL of masks, bool [N, H, W], or None if a spacing is unknown."""
@@ -91,7 +86,7 @@ def read_volume(source: str | Path | list[File]) -> Volume:
     Args:
         source: a NIfTI (`.nii`, `.nii.gz`) or DICOM file, a folder or a ZIP of the files of a DICOM series (or of one
             NIfTI), or a list of such files, as paths or as `archives.members` gives them. What is neither NIfTI nor
-            DICOM in a folder, a ZIP or a list is passed over.
+            DICOM in a folder, a ZIP or a list is passed over; a damaged file that may be a slice is warned of.
 
     Raises:
         ArchiveError: a ZIP that cannot be used.
@@ -102,25 +97,28 @@ def read_volume(source: str | Path | list[File]) -> Volume:
     require_packages()
     files, name = _find_files(source)
     kinds = [_kind(file) for file in files]
-    nifti = [file for file, kind in zip(files, kinds, strict=True) if kind == "nifti"]
-    dicom = [file for file, kind in zip(files, kinds, strict=True) if kind == "dicom"]
-    if nifti and len(nifti) + len(dicom) > 1:
+    nifti, dicom, damaged = (kinds.count(kind) for kind in ("nifti", "dicom", "damaged"))
+    if nifti and nifti + dicom > 1:
         raise VolumeError(
-            f"{name}: it holds {len(nifti)} NIfTI and {len(dicom)} DICOM files; give one NIfTI file or the files of "
-            "one DICOM series."
+            f"{name}: it holds {nifti} NIfTI and {dicom} DICOM files; give one NIfTI file or the files of one DICOM "
+            "series."
         )
     if nifti:
-        name = display_name(Path(nifti[0].name))
-        return _turn(read_nifti(read_file(nifti[0]), name), name)
+        file = files[kinds.index("nifti")]
+        name = display_name(Path(file.name))
+        return _turn(read_nifti(read_file(file), name), name)
     if not dicom:
-        raise VolumeError(f"{name}: there is no scan in it; allowed are NIfTI (.nii, .nii.gz) and DICOM.")
-    return _turn(read_dicom(dicom), "The DICOM series")
+        but = f", and {damaged} of its files cannot be unpacked" if damaged else ""
+        raise VolumeError(f"{name}: there is no scan in it{but}; allowed are NIfTI (.nii, .nii.gz) and DICOM.")
+    # What is too damaged to tell its kind may be a slice.
+    scan = read_dicom([file for file, kind in zip(files, kinds, strict=True) if kind in ("dicom", "damaged")])
+    return _turn(scan, "The DICOM series")
 
 
 def is_volume(source: str | Path | list[File]) -> bool:
     """Whether a source of `read_volume` holds NIfTI or DICOM, by the first bytes of its files, not by their names."""
     try:
-        return any(_kind(file) for file in _find_files(source)[0])
+        return any(_kind(file) in ("nifti", "dicom") for file in _find_files(source)[0])
     except (ArchiveError, VolumeError):
         return False
 
@@ -144,8 +142,11 @@ def _find_files(source: str | Path | list[File]) -> tuple[list[File], str]:
 
 
 def _kind(file: File) -> str | None:
-    """ "nifti", "dicom" or None."""
-    head = read_file(file, SNIFF_BYTES)
+    """ "nifti", "dicom", None for anything else, or "damaged" for a file of an archive that cannot be unpacked."""
+    try:
+        head = read_file(file, SNIFF_BYTES)
+    except ArchiveError:
+        return "damaged"
     if sniff_dicom(head):
         return "dicom"
     return "nifti" if sniff_nifti(head) else None
@@ -165,8 +166,14 @@ def _turn(scan: Scan, name: str) -> Volume:
     # Axis n of the scan became axis `to_display[n, 0]`.
     axes = np.argsort(to_display[:, 0])
     across, row, column = scan.affine[:3, :3].T[axes]
-    area = np.linalg.norm(np.cross(row, column))
+    spacing = float(np.linalg.norm(row)), float(np.linalg.norm(column))
+    area, volume = np.linalg.norm(np.cross(row, column)), abs(np.linalg.det([across, row, column]))
     warnings = list(scan.warnings)
+    if abs(cosine := np.dot(row, column) / np.prod(spacing)) > MAX_SKEW:
+        warnings.append(
+            f"Rows and columns of the slices meet at {np.rad2deg(np.arccos(abs(cosine))):.0f}° instead of 90°: areas "
+            "and diameters in mm are not exact."
+        )
     if had_holes:
         warnings.append("Some values are not finite; they were taken for 0.")
     if not scan.oriented and scan.slice_axis is None:
@@ -174,8 +181,9 @@ def _turn(scan: Scan, name: str) -> Volume:
     return Volume(
         slices=slices,
         plane=plane if scan.oriented else UNKNOWN_PLANE,
-        spacing=(float(np.linalg.norm(row)), float(np.linalg.norm(column))) if scan.spacing_known else None,
-        slice_spacing=float(abs(np.dot(across, np.cross(row, column))) / area) if scan.slice_spacing_known else None,
+        spacing=spacing if scan.spacing_known else None,
+        slice_spacing=float(volume / area) if scan.slice_spacing_known else None,
+        voxel_ml=float(volume / 1000) if scan.spacing_known and scan.slice_spacing_known else None,
         warnings=tuple(warnings),
         _header=scan.header,
         _to_scan=nib.orientations.ornt_transform(display, orientation),

@@ -97,6 +97,7 @@ def test_zip_in_a_zip_is_refused_and_the_rest_can_be_read(tmp_path):
     nested, plain = members(write(tmp_path / "a.zip", {"scan.png": inner, "1.png": b"1"}))
     with pytest.raises(ArchiveError, match="is a ZIP itself; unpack it first"):
         nested.read()
+    assert nested.read(4) == b"PK\3\4", "enough to tell what it is"
     assert plain.read() == b"1"
 
 

@@ -6,6 +6,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -67,6 +68,21 @@ def encode(image: Image.Image, file_format: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+def png(header: tuple[int, ...], *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG by hand; the header is (width, height, bits, kind of colours)."""
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)), *chunks, (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return content
+
+
+def png_16(image: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
+    """uint16 [H, W, 2|3], grey with alpha or colours, as OpenCV does not write them."""
+    height, width, channels = image.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in image)
+    return png((width, height, 16, {2: 4, 3: 2}[channels]), *chunks, (b"IDAT", zlib.compress(rows)))
 
 
 def white_air() -> np.ndarray:
@@ -250,6 +266,71 @@ class TestAcceptedKinds:
         assert image.mode == "P"
 
 
+NOISE_16 = np.random.default_rng(0).integers(0, 65536, (60, 50, 3), dtype=np.uint16)
+FILES_OF_16_BIT_COLOURS = {
+    "PNG": (".png", []),
+    "TIFF": (".tif", [cv2.IMWRITE_TIFF_COMPRESSION, 1]),
+    "TIFF LZW": (".tif", [cv2.IMWRITE_TIFF_COMPRESSION, 5]),
+    "TIFF deflate": (".tif", [cv2.IMWRITE_TIFF_COMPRESSION, 8]),
+}
+
+
+class TestSixteenBitColours:
+    @pytest.mark.parametrize("opened", [str, Image.open, lambda path: io.BytesIO(path.read_bytes())])
+    @pytest.mark.parametrize("transparent", [False, True])
+    @pytest.mark.parametrize(("suffix", "options"), FILES_OF_16_BIT_COLOURS.values(), ids=FILES_OF_16_BIT_COLOURS)
+    def test_files_are_read_in_full(self, suffix, options, transparent, opened, tmp_path):
+        path, image, expected = tmp_path / f"slice{suffix}", NOISE_16[..., ::-1], NOISE_16.copy()
+        if transparent:
+            opaque = np.arange(60)[:, None, None] > 20
+            image = np.concatenate([image, np.broadcast_to(opaque * np.uint16(65535), (60, 50, 1))], axis=2)
+            expected *= opaque
+        cv2.imwrite(str(path), image, options)
+        read = read_image(opened(path))
+        assert read.dtype == np.uint16
+        np.testing.assert_array_equal(read, expected)
+
+    @pytest.mark.parametrize("brightest", [255, 4095, 65535])
+    def test_the_brightest_value_makes_no_difference(self, brightest, tmp_path):
+        grey = np.round(HEAD / 255.0 * brightest).astype(np.uint16)
+        cv2.imwrite(str(tmp_path / "slice.png"), rgb(grey))
+        assert_close(prepare(tmp_path / "slice.png"), prepare(HEAD), rtol=0, atol=2e-3)
+
+    def test_grey_with_alpha_is_read_in_full(self):
+        grey, opaque = NOISE_16[..., :1], np.arange(60)[:, None, None] > 20
+        alpha = np.broadcast_to(opaque * np.uint16(65535), grey.shape)
+        read = read_image(io.BytesIO(png_16(np.concatenate([grey, alpha], axis=2))))
+        np.testing.assert_array_equal(read, np.repeat(grey * opaque, 3, axis=2))
+
+    def test_one_colour_may_be_transparent(self):
+        transparent = NOISE_16[3, 4]
+        read = read_image(io.BytesIO(png_16(NOISE_16, (b"tRNS", transparent.astype(">u2").tobytes()))))
+        expected = NOISE_16.copy()
+        expected[3, 4] = 0
+        np.testing.assert_array_equal(read, expected)
+
+    def test_they_are_turned_upright(self):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        read = read_image(io.BytesIO(png_16(NOISE_16, (b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")))))
+        np.testing.assert_array_equal(read, np.rot90(NOISE_16, -1))
+
+    @pytest.mark.parametrize("compression", [1, 5])
+    def test_other_orders_are_refused(self, compression):
+        """Of a TIFF whose colours lie in planes Pillow would read something else."""
+        _, content = cv2.imencode(".tif", NOISE_16, [cv2.IMWRITE_TIFF_COMPRESSION, compression])
+        together, apart = (struct.pack("<HHIHH", 284, 3, 1, planes, 0) for planes in (1, 2))
+        assert together in content.tobytes()
+        with pytest.raises(InvalidImageError, match=r"^file: .* save it as a 16-bit PNG\.$") as refusal:
+            read_image(io.BytesIO(content.tobytes().replace(together, apart)))
+        assert_one_sentence(str(refusal.value))
+
+    def test_a_truncated_file_is_refused(self):
+        content = png_16(NOISE_16)
+        with pytest.raises(InvalidImageError, match="truncated or damaged"):
+            read_image(io.BytesIO(content[: len(content) // 2]))
+
+
 # --------------------------------------------------------------------------------------------------------- pixel_values
 
 
@@ -357,10 +438,10 @@ TUMOR = np.zeros((120, 90), bool)
 TUMOR[30:60, 20:70] = True
 
 
-def two_colours(black: int, white: int) -> Image.Image:
-    """Mode P: index 0 and 1 in any two colours."""
-    image = Image.fromarray(TUMOR.astype(np.uint8), "L")
-    image.putpalette([black] * 3 + [white] * 3)
+def two_colours(first: int, second: int, mask: np.ndarray = TUMOR) -> Image.Image:
+    """Mode P: index 0 and 1 in any two shades of grey."""
+    image = Image.fromarray(mask.astype(np.uint8), "L")
+    image.putpalette([first] * 3 + [second] * 3)
     return image
 
 
@@ -378,6 +459,8 @@ MASKS = {
     "PIL RGB": lambda: Image.fromarray(rgb(TUMOR.astype(np.uint8) * 255)),
     "PIL P": lambda: two_colours(0, 255),
     "PIL P near black": lambda: two_colours(0, 128),
+    "PIL P white first": lambda: two_colours(255, 0, ~TUMOR),
+    "PIL P all black": lambda: two_colours(0, 0),
 }
 
 
@@ -401,6 +484,12 @@ class TestMasks:
     def test_every_kind_is_read_from_a_file(self, kind, suffix, tmp_path):
         MASKS[kind]().save(tmp_path / f"mask.{suffix}")
         np.testing.assert_array_equal(read_mask(tmp_path / f"mask.{suffix}"), TUMOR)
+
+    def test_black_is_no_tumor_whichever_index_it_has(self, tmp_path):
+        for number, colours in enumerate([(0, 255), (255, 0)]):
+            path = tmp_path / f"{number}.png"
+            two_colours(*colours, mask=np.full(TUMOR.shape, colours[1] == 0)).save(path)
+            assert not read_mask(path).any()
 
     @pytest.mark.parametrize("value", [0, 1, 255, False, True])
     def test_all_of_one_value_is_empty_or_full(self, value):
@@ -602,13 +691,7 @@ class TestSettings:
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that promises 8-bit grey pixels of this size, and holds a handful."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    pixels = zlib.compress(bytes(100))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return png((width, height, 8, 0), (b"IDAT", zlib.compress(bytes(100))))
 
 
 def animation(file_format: str, frames: int = 3) -> bytes:

@@ -238,6 +238,17 @@ class TestSegmentation:
         expected = draw_overlay(image, probability > 0.8, "#34c759", 0.6, style, probability)
         np.testing.assert_array_equal(segmentation.overlay("#34c759", 0.6, style), expected)
 
+    def test_longest_diameter_is_that_of_any_lesion(self):
+        probability = two_lesions()
+        probability[17, 1:19] = 0.625  # longer than the lesion that is larger
+        segmentation = segmentation_of(probability, spacing=np.float32([2, 0.5]))
+        assert segmentation.lesions[0].area_px == 20
+        assert segmentation.longest_diameter_px == pytest.approx(hypot(18, 1))
+        assert segmentation.longest_diameter_mm == pytest.approx(hypot(4 * 0.5, 5 * 2))
+        assert segmentation.cut(spacing=None).longest_diameter_mm is None
+        empty = segmentation.at_threshold(1)
+        assert empty.longest_diameter_px is None and empty.longest_diameter_mm is None
+
     def test_to_dict_survives_json(self):
         measurements = segmentation_of(two_lesions(), spacing=np.float32([2, 0.5])).to_dict()
         text = json.dumps(measurements)

@@ -118,6 +118,24 @@ def test_oblique_scan_keeps_its_geometry(tmp_path):
     np.testing.assert_allclose(mask_file(volume.to_nifti(volume.slices > 500)).affine, affine, atol=1e-5)
 
 
+@pytest.mark.parametrize("lean", [0.5, 0.02, 0.005])
+def test_leaning_rows_and_columns_are_said_and_do_not_change_the_volume(tmp_path, lean):
+    affine = np.array([[1, lean, 0, 0], [0, 1, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1.0]])
+    volume = read_volume(write(tmp_path / "scan.nii", phantoms.nifti(noise(20, 22, 5), affine, packed=False)))
+    assert volume.voxel_ml == pytest.approx(0.003)
+    assert volume.volume_ml(np.ones(volume.slices.shape, bool)) == pytest.approx(20 * 22 * 5 * 0.003)
+    said = [warning for warning in volume.warnings if "instead of 90°" in warning]
+    assert len(said) == (lean > 0.01) and all(warning.endswith("are not exact.") for warning in said)
+
+
+def test_leaning_stack_keeps_its_volume_without_a_warning(tmp_path):
+    """Slices that follow each other aslant, as under a tilted gantry, are 3 mm apart all the same."""
+    affine = np.array([[1, 0, 1, 0], [0, 1, 2, 0], [0, 0, 3, 0], [0, 0, 0, 1.0]])
+    volume = read_volume(write(tmp_path / "scan.nii", phantoms.nifti(noise(20, 22, 5), affine, packed=False)))
+    assert volume.voxel_ml == pytest.approx(0.003) and volume.slice_spacing == pytest.approx(3)
+    assert not any("instead of 90°" in warning for warning in volume.warnings)
+
+
 # NIfTI
 
 
@@ -321,6 +339,7 @@ def test_missing_slice_and_repeated_places_are_said(tmp_path):
             file.unlink()
     volume = read_volume(folder)
     assert len(volume.slices) == 5 and any("6.0 to 12.0 mm apart" in warning for warning in volume.warnings)
+    assert volume.slice_spacing == pytest.approx(30 / 4) and volume.voxel_ml == pytest.approx(0.5 * 0.75 * 30 / 4000)
 
     folder = phantoms.series(tmp_path / "twice", voxels)
     write(folder / "again", phantoms.dicom(noise(20, 20, seed=1), 7, ImagePositionPatient=[0, 0, 12]))
@@ -430,6 +449,14 @@ def test_files_that_cannot_be_used_do_not_cost_the_others(tmp_path):
         ({"SeriesDescription": "T1 without"}, "without contrast"),
         ({"SeriesDescription": None}, "do not say"),
         ({"Modality": "CT"}, "no MR scan"),
+        (
+            {"SeriesDescription": "SAG 3D POST", "SequenceName": "*tfl3d1", "RepetitionTime": 2300, "EchoTime": 2.9},
+            None,
+        ),
+        ({"SeriesDescription": "AX T1 +C", "ProtocolName": "BRAIN W/WO CONTRAST"}, None),
+        ({"SeriesDescription": "AX T1", "ContrastBolusAgent": None, "ProtocolName": "BRAIN W WO CONTRAST"}, "do not"),
+        ({"SeriesDescription": "AX T1", "ContrastBolusAgent": None, "ProtocolName": "WITH AND WITHOUT"}, "do not say"),
+        ({"SeriesDescription": "AX T1", "ContrastBolusAgent": "No contrast"}, "without contrast"),
     ],
 )
 def test_sequence_is_judged_by_the_tags(tmp_path, tags, said):
@@ -439,6 +466,34 @@ def test_sequence_is_judged_by_the_tags(tmp_path, tags, said):
     else:
         (warning,) = volume.warnings
         assert said in warning and warning.endswith("the network knows T1-weighted MR with contrast alone.")
+
+
+NAMES = {
+    None: (
+        *("AX T1 +C", "Ax T1 FSE C+", "AX T1 POST", "AXT1POST", "AX T1 POSTGD", "T1 POST-CONTRAST", "T1 POSTCONTRAST"),
+        *("AX T1 POST W/O FS", "AX T1 POST-OP +C", "Sag BRAVO Gd", "T1 MPRAGE GADO", "T1 W CONTRAST", "T1c", "t1ce"),
+        *("T1W_3D_TFE_GD", "3D T1 TFE post", "sT1W_3D_FFE_Gd", "3DT1 post", "eT1W_SE_KM", "WIP T1W_3D_TFE CE"),
+        *("t1_mprage_sag_p2_iso_km", "t1_tse_tra_mKM", "t1_se_cor_nach KM", "t1_mprage_iso_Kontrastmittel", "T1 nKM"),
+    ),
+    "without contrast": (
+        *("T1 NON CONTRAST", "T1_NON_CONTRAST", "T1 NON-CONTRAST", "T1 NONCON", "T1 NO CONTRAST", "T1 WO CONTRAST"),
+        *("T1_WO", "AX T1 W/O", "AX T1 WITHOUT CONTRAST", "T1 UNENHANCED", "T1 NON-ENHANCED", "AX T1 PRE", "T1 preGad"),
+        *("T1_PRE_CONTRAST", "T1 PRECONTRAST", "Ax T1 FSE C-", "Ax T1 FSE -C", "t1_tse_tra_nativ", "T1 native"),
+        *("t1_se_tra_ohne_KM", "t1_tse_tra_oKM", "T1 o. KM", "t1_mprage_vor_KM", "T1 sans contraste"),
+    ),
+    "do not say": (
+        *("AX T1 POSTERIOR FOSSA", "AX T1", "T1 POST-OP", "T1 POSTOP", "T1 PRE-OP", "T1 C-SPINE", "t1_mprage_sag_iso"),
+        *("T1 PRESCAN NORM", "T1 PRE/POST CONTRAST"),
+    ),
+    "not T1-weighted": ("SCOUT1", "AAHead_Scout", "3-PLANE LOCALIZER", "t2_tse_tra", "T2W_FLAIR_KM", "ep2d_diff_trace"),
+}
+
+
+@pytest.mark.parametrize(("name", "said"), [(name, said) for said, names in NAMES.items() for name in names])
+def test_sequence_is_judged_by_its_name(tmp_path, name, said):
+    content = phantoms.dicom(noise(20, 20), SeriesDescription=name, ContrastBolusAgent=None)
+    warnings = read_volume(write(tmp_path / "a", content)).warnings
+    assert warnings == () if said is None else said in warnings[0]
 
 
 # What nobody may see
@@ -507,6 +562,65 @@ def test_one_nifti_in_a_zip_is_read_and_two_are_refused(tmp_path):
     write(folder / "t2.nii.gz", phantoms.nifti(noise(20, 20, 3)))
     with pytest.raises(VolumeError, match=r"two\.zip: it holds 2 NIfTI and 0 DICOM files"):
         read_volume(zipped(tmp_path / "two.zip", folder))
+
+
+def test_other_files_in_a_zip_are_passed_over(tmp_path):
+    """A report (.docx) and a viewer (.jar) are ZIPs themselves, the first thing in the archive and small or large."""
+    voxels = noise(3, 20, 20)
+    folder = phantoms.series(tmp_path / "study", voxels)
+    with zipfile.ZipFile(folder / "!report.docx", "w") as report:
+        report.writestr("word/document.xml", "<w:document/>")
+    with zipfile.ZipFile(folder / "viewer.jar", "w") as viewer:
+        viewer.writestr("Viewer.class", noise(300, 300).tobytes())
+    path = zipped(tmp_path / "study.zip", folder)
+    assert members(path)[0].name == "!report.docx"
+    assert is_volume(path)
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.slices, voxels)
+    assert volume.warnings == read_volume(folder).warnings == ()
+
+
+def spoiled(path: Path, content: bytes) -> Path:
+    """A ZIP without compression whose entry that holds `content` has a wrong bit, and so a wrong checksum."""
+    packed = bytearray(path.read_bytes())
+    packed[packed.index(content) + len(content) - 1] ^= 1
+    return write(path, bytes(packed))
+
+
+@pytest.mark.parametrize("side", [20, 200])
+def test_damaged_slice_in_a_zip_is_said(tmp_path, side):
+    """Small slices are known to be damaged as soon as one looks into them, large ones when their tags are read."""
+    voxels = noise(4, side, side)
+    folder = phantoms.series(tmp_path / "scan", voxels)
+    write(folder / "readme.txt", b"not a scan")
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, file.name)
+    path = spoiled(tmp_path / "scan.zip", voxels[1].tobytes())
+    assert is_volume(path)
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.slices, voxels[[0, 2, 3]])
+    assert any("6.0 to 12.0 mm apart" in warning for warning in volume.warnings)
+    (said,) = (warning for warning in volume.warnings if "left out" in warning)
+    assert said == "1 of 4 files were left out: DICOM file 4 of 4 is damaged and cannot be unpacked."
+
+
+def test_damaged_pixels_of_a_long_file_in_a_zip_are_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_unet.dicom.MAX_HEADER_BYTES", 70_000)
+    pixels = noise(200, 200)
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        archive.writestr("1", phantoms.dicom(pixels))
+    with pytest.raises(VolumeError, match="The DICOM file is truncated or damaged"):
+        read_volume(spoiled(tmp_path / "scan.zip", pixels.tobytes()))
+
+
+def test_zip_of_nothing_but_damaged_files_is_no_scan(tmp_path):
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        archive.writestr("1", b"spoiled content")
+    path = spoiled(tmp_path / "scan.zip", b"spoiled content")
+    assert not is_volume(path)
+    with pytest.raises(VolumeError, match=r"^scan\.zip: .* in it, and 1 of its files cannot be unpacked;"):
+        read_volume(path)
 
 
 def test_missing_and_empty_sources(tmp_path):
