@@ -7,7 +7,6 @@ Layout and wiring only: `space` holds what the page asks for (events.py), what i
 the browser does by itself (page.js).
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -22,20 +21,21 @@ try:
 except ImportError:
     spaces = None
 
+from modeling_unet.__main__ import SHIPPED_MODEL
 from modeling_unet.export import origin
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
+from modeling_unet.prediction import identify_model
 from modeling_unet.segmenter import DEFAULT_THRESHOLD, TumorSegmenter
 from space import views
 from space.downloads import SAVERS
 from space.events import EMPTY_VIEW, KEPT_SECONDS, Server
 from space.memory import hold_memory_down
 from space.network import BATCH_SIZE, Network, Origin
+from space.sweeping import own_folder, start_sweeping
 
 
 HERE = Path(__file__).resolve().parent
-SHIPPED_MODEL = HERE / "weights" / "brain-tumor-unet"
 
-SWEEP_SECONDS = 300  # with KEPT_SECONDS an hour, as the page promises
 MAX_VISITORS = 256
 MAX_WAITING = 32
 # Of requests that are read, segmented and drawn: on a CPU the second one keeps a large archive from holding up all
@@ -94,7 +94,10 @@ def main():
     except (OSError, ValueError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     network.warm_up()
-    build_app(network).launch(**LAUNCH_OPTIONS)
+    with own_folder() as folder:
+        page = build_app(network)
+        start_sweeping(folder, KEPT_SECONDS, page.temp_file_sets)
+        page.launch(**LAUNCH_OPTIONS)
 
 
 def load_network(model_id: str | None = None, revision: str | None = None) -> Network:
@@ -104,8 +107,7 @@ def load_network(model_id: str | None = None, revision: str | None = None) -> Ne
     model_id = model_id or SHIPPED_MODEL
     segmenter = TumorSegmenter.from_pretrained(model_id, revision=revision)
     name, commit = origin(model_id, revision)
-    weights = Path(model_id) / "model.safetensors"
-    revision = commit or hashlib.sha256(weights.read_bytes()).hexdigest()
+    revision = commit or identify_model(model_id)
     return Network(segmenter, Origin(name, revision[:12]), spaces and spaces.GPU)
 
 
@@ -113,9 +115,7 @@ def build_app(network: Network) -> gr.Blocks:
     """The page around a network; start it with `.launch(**LAUNCH_OPTIONS)`."""
     server = Server(network)
     block = partial(gr.HTML, apply_default_css=False)
-    with gr.Blocks(
-        title="Brain Tumor U-Net", analytics_enabled=False, delete_cache=(SWEEP_SECONDS, KEPT_SECONDS)
-    ) as page:
+    with gr.Blocks(title="Brain Tumor U-Net", analytics_enabled=False) as page:
         ticket = gr.State(time_to_live=KEPT_SECONDS, delete_callback=server.shelf.drop)
         block(views.HEADER, elem_id="header")
         with gr.Row(elem_id="viewer"):
@@ -153,9 +153,8 @@ def build_app(network: Network) -> gr.Blocks:
                             0, MAX_MIN_AREA_PX, 0, step=1, label="Hide pieces below, px", buttons=[], elem_id="min-area"
                         )
                     with gr.Row():
-                        spacing = gr.Number(
-                            0, label=views.spacing_label(None), minimum=0, elem_id="spacing", min_width=200
-                        )
+                        # Without a minimum: Gradio would refuse what is below before `server` learns of the choice.
+                        spacing = gr.Number(0, label=views.spacing_label(None), elem_id="spacing", min_width=200)
                         truth = gr.Checkbox(True, label="Outline drawn by hand", elem_id="truth", min_width=200)
                     mask = gr.UploadButton(
                         "Compare with a mask drawn by hand …", file_types=["image"], size="md", elem_id="mask"
@@ -194,7 +193,7 @@ def build_app(network: Network) -> gr.Blocks:
         measured = gr.on(recut, server.measure, [ticket, *cut], view, **setting)
         measured.success(server.survey, [ticket, *cut], overview, **setting)
         # Left to itself (preprocess=True), Gradio opens the file first, and fails with words of its own.
-        mask.upload(server.compare, [ticket, *cut, mask], [layers, report], preprocess=False, **choice)
+        mask.upload(server.compare, [ticket, *cut, mask], view, preprocess=False, **choice)
         for kind, button in {**savers, "everything": everything}.items():
             saving = button.click(partial(server.save, kind), [ticket, *cut, style, color, opacity], file, **setting)
             saving.success(None, file, js="page.save")

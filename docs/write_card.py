@@ -82,7 +82,7 @@ def _training(record: dict) -> str:
         "time": [f"{seconds / 3600:.1f} h since the last start, on {record['machine']}"],
         "seed": [", ".join(str(training["recipe"]["seed"]) for training in trainings)],
         "slices' SHA-256": [f"`{record['training_slices_sha256'][:16]}…`"],
-        "commit": ["; then ".join(f"`{commit[:12]}`" if commit else "not recorded" for commit in commits)],
+        "commit": ["; then ".join(f"`{commit}`" if commit else "not recorded" for commit in commits)],
         "versions": [f"torch {record['torch']}, transformers {record['transformers']}"],
     }
     return markdown_table([""], rows)

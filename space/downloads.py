@@ -1,6 +1,6 @@
 """Files to take away: pictures, a report and archives of what is on a visitor's page.
 
-They are written into a folder that nobody can guess, below the one that Gradio sweeps.
+They are written into a folder that nobody can guess, below the one that is swept (sweeping.py).
 """
 
 import csv
@@ -116,9 +116,8 @@ def _table(study: Study, settings: Settings) -> str:
     table = io.StringIO()
     writer = csv.DictWriter(table, TABLE_COLUMNS, lineterminator="\n")
     writer.writeheader()
-    rows = zip(study.slices, study.summaries(settings), strict=True)
-    writer.writerows({"slice": _as_text(part.title), **row} for part, row in rows)
-    writer.writerows({"error": _as_text(sentence)} for sentence in study.refused)
+    for line in study.table(study.summaries(settings)):
+        writer.writerow({name: _as_text(value) if isinstance(value, str) else value for name, value in line.items()})
     return table.getvalue()
 
 

@@ -37,8 +37,7 @@ class View(NamedTuple):
     spacing: dict = gr.skip()
 
 
-# Ticket and view where a later choice is what the page shows.
-NOTHING_NEW = (gr.skip(), *View())
+NOTHING_NEW = gr.skip()  # of all outputs, where something later is what the page shows
 EMPTY_VIEW = View(
     views.EMPTY_STAGE,
     "",
@@ -84,14 +83,14 @@ class Server:
         event: gr.EventData,
         page: gr.Request,
         progress=gr.Progress(),  # noqa: B008 - how Gradio knows that a listener reports its progress
-    ) -> tuple:
+    ) -> tuple | dict:
         """Segment what was dropped: a slice, several, an archive of them, or a volume."""
 
         def read() -> Study:
             paths = [uploaded(file) for file in event.files]
             return segment_files(paths, self.network, lambda done, total: progress((done, total), unit="slices"))
 
-        return self._show(read, ticket, Settings.given(threshold, min_area, spacing), page.session_hash)
+        return self._show(read, ticket, (threshold, min_area, spacing), page.session_hash)
 
     @one_sentence()
     def show_example(
@@ -102,7 +101,7 @@ class Server:
         spacing: float | None,
         event: gr.EventData,
         page: gr.Request,
-    ) -> tuple:
+    ) -> tuple | dict:
         """Segment an example, and show it with its truth."""
 
         def read() -> Study:
@@ -111,44 +110,48 @@ class Server:
             truth = read_mask(path.parents[1] / "masks" / path.name)
             return replace(study, slices=(replace(study.shown, title=views.describe(path), truth=truth),))
 
-        return self._show(read, ticket, Settings.given(threshold, min_area, spacing), page.session_hash)
+        return self._show(read, ticket, (threshold, min_area, spacing), page.session_hash)
 
     @one_sentence()
-    def turn(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, index: float) -> View:
+    def turn(
+        self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, index: float
+    ) -> View | dict:
         """Put another slice of the study on the stage; `index` counts from 1."""
         study = self.shelf.get(ticket)
         if study is None:
             return EMPTY_VIEW
-        study = study.turned_to(index - 1)
-        self.shelf.put(study, ticket)
-        layers, report = self._measure(study, Settings.given(threshold, min_area, spacing))
-        return View(views.draw_slice(study), layers, report)
+        return self._change(study, study.turned_to(index - 1), ticket, Settings.given(threshold, min_area, spacing))
 
     def pick(
         self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, event: gr.EventData
-    ) -> View:
+    ) -> View | dict:
         """The same for a click on a slice in the overview."""
         return self.turn(ticket, threshold, min_area, spacing, event.index + 1)
 
     @one_sentence()
-    def measure(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None) -> View:
+    def measure(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None) -> View | dict:
         """The slice on the stage by other settings, at once; the network does not run."""
         study = self.shelf.get(ticket)
         if study is None:
             return EMPTY_VIEW
         layers, report = self._measure(study, Settings.given(threshold, min_area, spacing))
-        return View(layers=layers, report=report)
+        return View(layers=layers, report=report) if self.shelf.get(ticket) is study else NOTHING_NEW
 
     @one_sentence()
-    def survey(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None) -> str:
+    def survey(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None) -> str | dict:
         """The overview by other settings, which may take its time."""
         study = self.shelf.get(ticket)
-        return views.draw_overview(study, Settings.given(threshold, min_area, spacing)) if study else ""
+        if study is None:
+            return ""
+        overview = views.draw_overview(study, Settings.given(threshold, min_area, spacing))
+        # Whoever turns to another slice keeps the overview.
+        kept = self.shelf.get(ticket)
+        return overview if kept and kept.opening is study.opening else NOTHING_NEW
 
     @one_sentence()
     def compare(
         self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, file: dict
-    ) -> tuple[str, str]:
+    ) -> View | dict:
         """Compare the slice on the stage with a mask drawn by hand."""
         study = self._study(ticket)
         path = uploaded(file)
@@ -158,11 +161,17 @@ class Server:
                 f"{path.name}: the mask has {truth.shape[1]} × {truth.shape[0]} pixels, but the slice has "
                 f"{size[1]} × {size[0]}; they must be of one size."
             )
-        study = study.with_truth(truth)
-        self.shelf.put(study, ticket)
-        return self._measure(study, Settings.given(threshold, min_area, spacing))
+        return self._change(study, study.with_truth(truth), ticket, Settings.given(threshold, min_area, spacing))
 
-    def _show(self, read: Callable[[], Study], ticket: str | None, settings: Settings, page: str) -> tuple:
+    def _change(self, study: Study, changed: Study, ticket: str, settings: Settings) -> View | dict:
+        """The stage after a change, unless the visitor has opened or changed something else meanwhile."""
+        if not self.shelf.swap(study, changed, ticket):
+            return NOTHING_NEW
+        layers, report = self._measure(changed, settings)
+        view = View(views.draw_slice(changed), layers, report)
+        return view if self.shelf.get(ticket) is changed else NOTHING_NEW
+
+    def _show(self, read: Callable[[], Study], ticket: str | None, asked: tuple, page: str) -> tuple | dict:
         """Ticket and view of what was chosen on a page: of several choices the last, whichever is ready first."""
         choice = self._last_choices[page] = object()
 
@@ -170,6 +179,7 @@ class Server:
             return self._last_choices.get(page) is choice
 
         try:
+            settings = Settings.given(*asked)
             study = read()
             view = self._draw(study, settings)
             return (self.shelf.put(study, ticket), *view) if is_last() else NOTHING_NEW
@@ -277,11 +287,9 @@ class Server:
         Returns:
             A ZIP with NAME_mask.png and NAME_overlay.png of every slice and summary.csv, or the mask of a volume as
             .nii.gz; and the measurements: a list with one entry per slice, in the order of the files, whose "slice" is
-            its name, or which has an "error" where a file could not be used.
+            its name; where a file could not be used, "error" says why.
         """
         settings = Settings.given(threshold, min_area_px, spacing)
         study = segment_files([uploaded(file) for file in files or [None]], self.network)
-        cuts = zip(study.slices, study.cuts(settings), strict=True)
-        measurements = [{"slice": part.title, **cut.to_dict()} for part, cut in cuts]
-        errors = [{"error": sentence} for sentence in study.refused]
-        return downloads.save_everything(study, settings, Look(), self.network.origin), measurements + errors
+        measurements = study.table(cut.to_dict() for cut in study.cuts(settings))
+        return downloads.save_everything(study, settings, Look(), self.network.origin), measurements

@@ -18,11 +18,11 @@ from modeling_unet.segmenter import Segmentation
 from modeling_unet.volumes import Volume, is_volume, read_volume
 
 from .network import BATCH_SIZE, Network
-from .studies import Settings, Slice, Study, in_half_precision
+from .studies import Refusal, Settings, Slice, Study, in_half_precision
 
 
 # What visitors can cost the server is bounded: by the sides of a slice, and by files and pixels together. All of it is
-# known from the headers, before anything is decoded.
+# known from the headers, before anything is decoded; volumes have the limits of modeling_unet/scan.py.
 MAX_SIDE = 4096
 MAX_FILES = 500
 MAX_PIXELS = 64_000_000
@@ -74,10 +74,6 @@ def open_files(paths: list[Path]) -> tuple[list[Source], Volume | None]:
     files = [file for path in paths for file in (members(path) if is_archive(path) else [path])]
     if is_volume(files):
         volume = read_volume(files)
-        if volume.slices.size > MAX_PIXELS:
-            raise InvalidImageError(
-                f"The volume has {volume.slices.size:,} voxels; the page takes up to {MAX_PIXELS:,}."
-            )
         slices = enumerate(volume.slices, 1)
         return [Source(f"slice-{number:03}", pixels.size, pixels.copy) for number, pixels in slices], volume
     if len(files) > MAX_FILES:
@@ -97,7 +93,7 @@ def segment_files(paths: list[Path], network: Network, report: Callable[[int, in
         report: is called with the number of slices done and of all, as it goes on.
 
     Returns:
-        All slices that can be used, and a sentence about each that cannot; of a volume, the slice with most tumour in
+        All slices that can be used, and what is wrong with the others; of a volume, the slice with most tumour in
         front.
 
     Raises:
@@ -108,16 +104,17 @@ def segment_files(paths: list[Path], network: Network, report: Callable[[int, in
     spacing = volume.spacing if volume else None
     slices, refused = [], []
     for batch in _batches(sources):
+        done = len(slices) + len(refused)
         if report:
-            report(len(slices) + len(refused), len(sources))
-        readable = _read_all(batch, refused)
+            report(done, len(sources))
+        readable = _read_all(batch, done, refused)
         if readable:
             segmentations = network([image for _, image in readable], spacing)
             if volume:
                 segmentations = map(in_half_precision, segmentations)
             slices += [_slice(source, part) for (source, _), part in zip(readable, segmentations, strict=True)]
     if not slices:
-        raise InvalidImageError(refused[0])
+        raise InvalidImageError(refused[0].sentence)
     seconds = time.perf_counter() - started
     timing = f"{seconds:.1f} s on {network.place}" if seconds >= 1 else f"{1000 * seconds:.0f} ms on {network.place}"
     study = Study(_name(paths, volume), _with_names_that_differ(slices), timing, refused=tuple(refused))
@@ -168,14 +165,14 @@ def _batches(sources: list[Source]) -> Iterator[list[Source]]:
     yield batch
 
 
-def _read_all(sources: list[Source], refused: list[str]) -> list[tuple[Source, np.ndarray]]:
-    """Read what can be read; what cannot adds its sentence to `refused`."""
+def _read_all(sources: list[Source], done: int, refused: list[Refusal]) -> list[tuple[Source, np.ndarray]]:
+    """Read what can be read, after so many sources that are done; what cannot is added to `refused`."""
     readable = []
-    for source in sources:
+    for place, source in enumerate(sources, done):
         try:
             readable.append((source, source.read()))
         except ValueError as error:
-            refused.append(str(error))
+            refused.append(Refusal(place, source.name, str(error)))
     return readable
 
 

@@ -3,10 +3,11 @@
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 
@@ -89,6 +90,20 @@ class Slice:
     truth: np.ndarray | None = None
 
 
+class Refusal(NamedTuple):
+    """A file that could not be used.
+
+    Attributes:
+        place: among all files, from 0.
+        title: as the page would have called the slice.
+        sentence: what is wrong with it.
+    """
+
+    place: int
+    title: str
+    sentence: str
+
+
 @dataclass(frozen=True, eq=False)
 class Study:
     """What one visitor has opened: a slice, several slices, or the slices of a volume.
@@ -98,16 +113,18 @@ class Study:
         slices: at least one.
         timing: how long they took, and on what.
         index: of the slice on the stage.
-        refused: one sentence for every file that could not be used.
+        refused: the files that could not be used, in their order.
         volume: where the slices come from, if they are those of a volume.
+        opening: tells it from every other study; whatever it is turned to stays the same one.
     """
 
     name: str
     slices: tuple[Slice, ...]
     timing: str
     index: int = 0
-    refused: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
     volume: Volume | None = None
+    opening: object = field(default_factory=object, repr=False)
     _measured: dict[tuple, list] = field(default_factory=dict, repr=False)
 
     @property
@@ -123,6 +140,13 @@ class Study:
     def cuts(self, settings: Settings) -> Iterator[Segmentation]:
         """All slices by these settings, one after another."""
         return (settings.cut(part.segmentation) for part in self.slices)
+
+    def table(self, rows: Iterable[dict]) -> list[dict]:
+        """A line for every file, in the order of the files: `rows` for the slices, an "error" for the others."""
+        lines = [{"slice": part.title, **row} for part, row in zip(self.slices, rows, strict=True)]
+        for place, title, sentence in self.refused:
+            lines.insert(place, {"slice": title, "error": sentence})
+        return lines
 
     def summaries(self, settings: Settings) -> list[dict]:
         """`summarize_slice` of all slices."""
@@ -192,10 +216,16 @@ class Shelf:
         """Keep a study, in the place of the visitor's earlier one, and return the ticket."""
         ticket = ticket or secrets.token_urlsafe()
         with self._lock:
-            self._kept.pop(ticket, None)
-            self._kept[ticket] = (time.monotonic(), study)
-            self._make_room()
+            self._keep(study, ticket)
         return ticket
+
+    def swap(self, study: Study, changed: Study, ticket: str) -> bool:
+        """Keep a changed study in the place of what it was; False if that is not there any more."""
+        with self._lock:
+            _, kept = self._kept.get(ticket, (0, None))
+            if kept is study:
+                self._keep(changed, ticket)
+        return kept is study
 
     def get(self, ticket: str | None) -> Study | None:
         """The study of a ticket; None if there is none (any more)."""
@@ -208,6 +238,11 @@ class Shelf:
         """Forget a study."""
         with self._lock:
             self._kept.pop(ticket, None)
+
+    def _keep(self, study: Study, ticket: str):
+        self._kept.pop(ticket, None)
+        self._kept[ticket] = (time.monotonic(), study)
+        self._make_room()
 
     def _make_room(self):
         def is_full() -> bool:

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def spacing_label(volume: Volume | None) -> str:
     """Of the box for the pixel size; a volume's own cannot be typed over."""
     if not (volume and volume.spacing):
         return SPACING_LABEL
-    return "Pixel size: {:.3g} × {:.3g} mm (file)".format(*volume.spacing)
+    height, width = volume.spacing
+    return f"Pixel size: {width:.3g} × {height:.3g} mm (file)"
 
 
 def _title(study: Study) -> str:
@@ -194,7 +196,7 @@ def _table(caption: str, columns: list[str], rows: list[list[str]]) -> str:
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _sentences(sentences: tuple[str, ...], limit: int = MAX_REFUSED_LISTED) -> str:
+def _sentences(sentences: Sequence[str], limit: int = MAX_REFUSED_LISTED) -> str:
     if not sentences:
         return ""
     shown = [html.escape(sentence) for sentence in sentences[:limit]]
@@ -220,7 +222,7 @@ def draw_overview(study: Study, settings: Settings) -> str:
     )
     return f"""
     <h2>{len(study.slices)} slices, tumour found in {found}{refused}</h2>
-    {_sentences(study.refused)}
+    {_sentences([refusal.sentence for refusal in study.refused])}
     <div class="gallery">{choices}</div>
     <details open>
         <summary>Table</summary>

@@ -28,6 +28,7 @@ from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.segmenter import Segmentation
 from space import memory
 from space.network import Network, Origin
+from space.sweeping import own_folder, start_sweeping
 from space.views import EXAMPLES
 from train.data import mask_hash
 from train.folds import read_manifest
@@ -71,6 +72,13 @@ def test_the_model_comes_from_model_id(model_dir):
     assert network.origin.name == model_dir.name
     assert re.fullmatch("[0-9a-f]{12}", network.origin.revision)
     network.warm_up()
+
+
+def test_weights_in_several_files_are_a_model_too(network, tmp_path):
+    network.segmenter.model.save_pretrained(tmp_path, max_shard_size="1KB")
+    network.segmenter.image_processor.save_pretrained(tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert re.fullmatch("[0-9a-f]{12}", app.load_network(str(tmp_path)).origin.revision)
 
 
 @pytest.mark.parametrize("model_id", [None, "no/such/folder"])
@@ -195,6 +203,7 @@ def test_it_runs_as_a_space_does(model_dir, tmp_path):
         finally:
             process.terminate()
     assert answer.json()["title"] == "Brain Tumor U-Net"
+    assert list(temporary.glob("brain-tumor-unet/*"))
     assert not list(home.iterdir())
 
 
@@ -307,6 +316,25 @@ def test_no_file_is_refused_in_one_sentence(client, api_name):
         client.predict(None, api_name=api_name)
 
 
+def test_files_of_visitors_are_served_from_a_folder_of_their_own_and_go(network, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    image = handle_file(saved(tmp_path / "slice.png", slice_of(40, 50)))
+    with own_folder() as folder:
+        page = app.build_app(network)
+        with served(page) as url:
+            overlay, *_ = Client(url, verbose=False, download_files=tmp_path / "answers").predict(
+                image, api_name="/segment"
+            )
+            assert Path(overlay).stat().st_size
+            assert {path.name for path in folder.rglob("*.png")} == {"slice.png", "overlay.png", "mask.png"}
+            assert any(page.temp_file_sets)
+            start_sweeping(folder, -1, page.temp_file_sets)
+            until(lambda: not folder.exists() and not any(page.temp_file_sets))
+            _, measurements, _ = Client(url, verbose=False, download_files=False).predict(image, api_name="/segment")
+            assert measurements["width"] == 50
+    assert not any(folder.iterdir())
+
+
 def test_nobody_sees_what_others_ask(url):
     for path in ("monitoring", "monitoring/summary"):
         assert httpx.get(f"{url}{path}").status_code in (403, 404)
@@ -338,14 +366,15 @@ def test_files_of_the_server_are_no_input(url, runs, meta, endpoint):
 def archive(tmp_path) -> Path:
     """Two slices, one of them again under its name in another folder, and a text."""
     files = {f"{name}.png": encoded(slice_of(40, 30, seed=seed)) for seed, name in enumerate(["a", "b", "other/a"])}
-    return zipped(tmp_path / "slices.zip", {**files, "notes.txt": b"not a slice"})
+    return zipped(tmp_path / "slices.zip", {"notes.txt": b"not a slice", **files})
 
 
 def test_segment_batch_gives_what_segment_gives(client, archive, runs, tmp_path):
     packed, measurements = client.predict([handle_file(archive)], spacing=0.5, api_name="/segment_batch")
     assert runs == [3]
-    assert [row.get("slice") for row in measurements] == ["a.png", "b.png", "other/a.png", None]
-    assert "notes.txt: the file is not an image" in measurements[-1]["error"]
+    assert [row["slice"] for row in measurements] == ["notes.txt", "a.png", "b.png", "other/a.png"]
+    assert measurements[0].keys() == {"slice", "error"}
+    assert "notes.txt: the file is not an image" in measurements[0]["error"]
     with zipfile.ZipFile(packed) as results:
         names = ["a", "b", "other/a"]
         expected = {f"{name}_{kind}.png" for name in names for kind in ("mask", "overlay")}
@@ -354,11 +383,12 @@ def test_segment_batch_gives_what_segment_gives(client, archive, runs, tmp_path)
         path = tmp_path / "b.png"
         path.write_bytes(encoded(slice_of(40, 30, seed=1)))
         _, single, mask = client.predict(handle_file(path), spacing=0.5, api_name="/segment")
-        assert measurements[1] == {"slice": "b.png", **single}
+        assert measurements[2] == {"slice": "b.png", **single}
         with Image.open(mask) as picture, Image.open(io.BytesIO(results.read("b_mask.png"))) as packed_picture:
             np.testing.assert_array_equal(picture, packed_picture)
-    assert [row["area_px"] for row in table[:3]] == [str(row["area_px"]) for row in measurements[:3]]
-    assert "notes.txt" in table[3]["error"]
+    assert [row["slice"] for row in table] == [row["slice"] for row in measurements]
+    assert [row["area_px"] for row in table[1:]] == [str(row["area_px"]) for row in measurements[1:]]
+    assert table[0]["error"] == measurements[0]["error"]
 
 
 def test_segment_batch_refuses_what_holds_no_slice(client, runs, tmp_path):

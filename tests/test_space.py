@@ -2,25 +2,30 @@
 
 import csv
 import io
+import os
 import re
+import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
 import phantoms
 import pytest
+from gradio.utils import get_upload_folder
 from pages import encoded, load, save_model, saved, slice_of, zipped
 
 from modeling_unet.report import draw_report
 from modeling_unet.segmenter import Segmentation
-from space import downloads, reading, views
+from space import downloads, events, reading, views
 from space.downloads import Look
 from space.events import EMPTY_VIEW, Server
 from space.network import Origin
 from space.reading import segment_files
 from space.studies import Settings, Shelf, Slice, Study, extent, in_half_precision
+from space.sweeping import sweep
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,18 @@ def test_a_visitor_has_one_study():
     later = study_of(20)
     assert shelf.put(later, ticket) == ticket
     assert shelf.get(ticket) is later
+
+
+def test_a_change_takes_the_place_of_what_it_changes_and_of_nothing_else():
+    shelf = Shelf(max_bytes=10**9, max_seconds=60)
+    study = study_of(20)
+    ticket, turned = shelf.put(study), study.turned_to(0)
+    assert shelf.swap(study, turned, ticket)
+    assert not shelf.swap(study, study.turned_to(0), ticket)
+    assert shelf.get(ticket) is turned
+    shelf.drop(ticket)
+    assert not shelf.swap(turned, study, ticket)
+    assert shelf.get(ticket) is None
 
 
 def test_the_oldest_make_room():
@@ -158,8 +175,28 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_on(network, tmp_path):
     done = []
     study = segment_files([bad, good], network, lambda *progress: done.append(progress))
     assert [part.title for part in study.slices] == ["good.png"]
-    assert [sentence.partition(":")[0] for sentence in study.refused] == ["bad.png"]
+    assert [refusal.sentence.partition(":")[0] for refusal in study.refused] == ["bad.png"]
     assert done == [(0, 2)]
+
+
+def test_what_cannot_be_read_keeps_its_place(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "BATCH_SIZE", 3)
+    content = encoded(slice_of(20, 20))
+    files = {
+        "a/0.txt": b"x",
+        "a/1.png": content,
+        "a/2.png": content,
+        "a/3.txt": b"x",
+        "a/4.txt": b"x",
+        "a/5.png": content,
+    }
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    paths = [tmp_path / "bad.png", zipped(tmp_path / "s.zip", files), saved(tmp_path / "good.png", slice_of(20, 20))]
+    study = segment_files(paths, network)
+    table = study.table({"area": 1} for _ in study.slices)
+    assert [line["slice"] for line in table] == ["bad.png", *files, "good.png"]
+    assert ["error" in line for line in table] == [True, True, False, False, True, True, False, False]
+    assert all(line["error"].startswith(Path(line["slice"]).name) for line in table if "error" in line)
 
 
 def test_large_slices_are_decoded_one_by_one(network, tmp_path, monkeypatch):
@@ -260,8 +297,37 @@ def test_names_in_the_table_are_no_formulas(network, tmp_path):
     study = segment_files([zipped(tmp_path / "s.zip", {**dict.fromkeys(names, content), "=bad.png": b"x"})], network)
     with zipfile.ZipFile(io.BytesIO(downloads.pack(study, Settings(), Look()))) as archive:
         rows = list(csv.DictReader(io.StringIO(archive.read("summary.csv").decode())))
-    assert [row["slice"] for row in rows] == ["'=1+2.png", "'+1.png", "'-1.png", "'@sum.png", "1.png", ""]
+    assert [row["slice"] for row in rows] == ["'=1+2.png", "'+1.png", "'-1.png", "'@sum.png", "1.png", "'=bad.png"]
     assert rows[-1]["error"].startswith("'=bad.png: ")
+
+
+def test_old_files_go_with_their_folders(tmp_path):
+    new = tmp_path / "mixed" / "new.png"
+    old = [tmp_path / name for name in ("lonely/old.png", "mixed/old.png", "tmp1234")]
+    for path in (new, *old):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"1")
+    (tmp_path / "fresh").mkdir()
+    for path in (*old, tmp_path / "lonely"):
+        os.utime(path, (time.time() - 100,) * 2)
+    sweep(tmp_path, 60)
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "fresh", new.parent, new]
+
+
+def test_a_file_that_vanishes_meanwhile_does_not_end_the_sweep(tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in ("first", "last")]
+    for path in paths:
+        path.write_bytes(b"1")
+    unlink = Path.unlink
+
+    def somebody_was_faster(path: Path):
+        for _ in range(2):
+            unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", somebody_was_faster)
+    (tmp_path / "listed").symlink_to("gone")  # as if it vanished before its age is asked for
+    sweep(tmp_path, -1)
+    assert not any(path.exists() for path in paths)
 
 
 # ------------------------------------------------------------------------------------------------------------ the page
@@ -274,6 +340,65 @@ def test_errors_stay_until_they_are_closed(network):
     with pytest.raises(gr.Error, match="no file was given") as error:
         Server(network).segment(None)
     assert error.value.duration is None
+
+
+@pytest.mark.parametrize(
+    ("listener", "arguments", "slow"),
+    [
+        ("measure", (), "draw_report"),
+        ("survey", (), "draw_overview"),
+        ("turn", (1,), "draw_report"),
+        ("compare", ("mask.png",), "draw_report"),
+        ("compare", ("mask.png",), "read_mask"),
+    ],
+)
+@pytest.mark.parametrize("newer", [study_of(20), None])
+def test_an_answer_that_is_ready_after_its_study_is_replaced_changes_nothing(
+    network, monkeypatch, listener, arguments, slow, newer
+):
+    server = Server(network)
+    ticket = server.shelf.put(study_of(20))
+    module = events if slow == "read_mask" else views
+    take_long = getattr(module, slow)
+
+    def overtaken(*arguments):
+        server.shelf.put(newer, ticket) if newer else server.shelf.drop(ticket)
+        return take_long(*arguments)
+
+    monkeypatch.setattr(module, slow, overtaken)
+    if arguments == ("mask.png",):
+        Path(get_upload_folder()).mkdir(exist_ok=True, parents=True)
+        arguments = ({"path": str(saved(Path(get_upload_folder()) / "mask.png", np.eye(20, dtype=np.uint8) * 255))},)
+    assert getattr(server, listener)(ticket, 0.5, 0, 0, *arguments) == gr.skip()
+    assert server.shelf.get(ticket) is newer
+
+
+def test_who_turns_to_another_slice_keeps_the_overview_but_not_the_outline_of_the_last_one(network, monkeypatch):
+    server = Server(network)
+    study = replace(study_of(20), slices=study_of(20).slices * 2)
+    ticket = server.shelf.put(study)
+    draw_report, draw_overview = views.draw_report, views.draw_overview
+
+    def meanwhile(draw):
+        def overtaken(*arguments):
+            server.shelf.put(server.shelf.get(ticket).turned_to(1), ticket)
+            return draw(*arguments)
+
+        return overtaken
+
+    monkeypatch.setattr(views, "draw_report", meanwhile(draw_report))
+    monkeypatch.setattr(views, "draw_overview", meanwhile(draw_overview))
+    assert server.measure(ticket, 0.5, 0, 0) == gr.skip()
+    assert "2 slices" in server.survey(ticket, 0.5, 0, 0)
+
+
+@pytest.mark.parametrize("spacing", [0.001, -1])
+def test_a_choice_by_settings_that_cannot_be_leaves_no_study_behind(network, spacing):
+    server = Server(network)
+    ticket = server.shelf.put(study_of(20))
+    with pytest.raises(gr.Error, match=f"The spacing is {spacing} mm; a pixel may have"):
+        server.show_example(ticket, 0.5, 0, spacing, SimpleNamespace(index=0), SimpleNamespace(session_hash="page"))
+    assert server.shelf.get(ticket) is None
 
 
 def test_when_a_study_is_gone_all_of_it_leaves_the_page(network):
@@ -294,4 +419,6 @@ def test_a_volume_is_kept_in_half_of_the_memory_and_measured_without_its_lesions
     assert views.draw_overview(study, Settings()).count("<rect") == 5
     assert downloads.save_everything(study, Settings(), Look(), Origin("m")).endswith("head_mask.nii.gz")
     assert "0.5 × 0.5 mm" in views.spacing_label(study.volume)
+    # Width × height, where the package has (row, column).
+    assert "3 × 2 mm" in views.spacing_label(replace(study.volume, spacing=(2, 3)))
     assert views.spacing_label(None) == views.spacing_label(replace(study.volume, spacing=None)) == views.SPACING_LABEL

@@ -291,6 +291,18 @@ def test_a_bad_upload_is_one_sentence_on_the_page(page, tmp_path, name):
     expect(page.locator("#layers .fill")).to_have_count(0)
 
 
+@pytest.mark.parametrize("spacing", ["0.001", "-1"])
+def test_a_choice_by_a_pixel_size_that_cannot_be_leaves_nothing_on_the_page(page, network, spacing):
+    choose_example(page)
+    page.locator("#spacing input").fill(spacing)
+    page.locator("#examples button").nth(4).click()
+    expect(page.locator("#report")).to_contain_text("No slice yet")
+    expect(page.get_by_test_id("toast-body").first).to_contain_text(f"spacing is {spacing} mm; a pixel may have")
+    page.get_by_role("button", name="Save Mask", exact=True).click()
+    expect(page.get_by_test_id("toast-body").filter(has_text="There is no slice on the page")).to_be_visible()
+    assert network.runs == [1]
+
+
 def test_of_two_choices_both_are_segmented_and_the_second_is_shown(page, network, tmp_path):
     first, last = page.locator("#examples button").first, page.locator("#examples button").nth(4)
     network.gate.clear()
