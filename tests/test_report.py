@@ -10,7 +10,7 @@ import pytest
 from train.__main__ import main
 from train.evaluate import write_evaluation
 from train.figures import figures_of
-from train.report import compare, format_report
+from train.report import compare, format_report, read_evaluation
 
 
 PERSONS = ("a", "a", "b", "c")
@@ -161,6 +161,12 @@ def test_an_unfair_comparison_is_refused_and_nothing_written(changes, message, f
     assert not (tmp_path / "report").exists()
 
 
+def test_figures_that_an_older_version_did_not_know_come_from_its_rows(tmp_path):
+    older = {name: value for name, value in FIRST.items() if name not in ("detection", "by_plane")}
+    write_evaluation(tmp_path / "older.json", older)
+    assert read_evaluation(tmp_path / "older.json") == FIRST
+
+
 # Bad files
 
 
@@ -170,7 +176,7 @@ def test_an_unfair_comparison_is_refused_and_nothing_written(changes, message, f
         ("{", "bad.json is not JSON"),
         ("[1]", "bad.json holds no mapping"),
         (json.dumps({"fold": 0}), "bad.json holds no evaluation"),
-        (json.dumps({"per_slice": [{}], "fold": 0}), "bad.json was written by an older version and lacks all"),
+        (json.dumps({"per_slice": [{}], "fold": 0}), "bad.json was written by an older version and lacks model"),
     ],
 )
 def test_what_is_no_evaluation_is_named(content, message, tmp_path, capsys):

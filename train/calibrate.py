@@ -82,13 +82,13 @@ def calibrate(arguments: CalibrateArguments) -> dict:
     if KEY in record:
         raise ValueError(f"--model {arguments.model} is calibrated already.")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
+    segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device, optimize="none")
     _, slices = split_fold(load_slices(arguments), arguments.fold)
     seen_in_training = is_seen_in_training(arguments.model, slices)
     if seen_in_training:
         raise ValueError(
             f"--model {arguments.model} was trained on persons of fold {arguments.fold}; give the fold it left out."
         )
-    segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device, optimize="none")
     counts = count_logits(segment_fold(segmenter, slices, arguments.batch_size), slices)
     platt = fit_platt(counts.values())
     logger.info("Calibration: logit × %.3f %+.3f.", platt.scale, platt.shift)

@@ -91,9 +91,9 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     if arguments.output:
         check_writable(Path(arguments.output), "--output")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
+    segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device, optimize="none")
     _, scored = split_fold(load_slices(arguments), arguments.fold)
     seen_in_training = is_seen_in_training(arguments.model, scored)
-    segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device, optimize="none")
     # The fold's slices have been read by now and these have not: what is wrong with them is better said first.
     per_negative = score_negatives(
         segmenter, negatives, re.compile(arguments.negatives_person_pattern), arguments.batch_size

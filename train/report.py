@@ -29,8 +29,7 @@ from .tables import (
 
 logger = logging.getLogger(__name__)
 
-NEEDED = {"all", "by_tumor_type", "by_plane", "by_lesion_size", "calibration", "thresholds", "detection"}
-NEEDED |= {"false_alarms", "per_slice", "per_negative", "model", "fold", "threshold", "resolution"}
+NEEDED = {"per_negative", "model", "fold", "threshold", "resolution"}
 EQUAL = {"resolution": "at {} resolution", "threshold": "at threshold {}"}
 
 NOTES = """\
@@ -69,7 +68,7 @@ def report(evaluations: Sequence[str | Path], out: str | Path) -> None:
 
 
 def read_evaluation(path: Path) -> dict:
-    """The content of an evaluation; a ValueError says what is wrong with the file if it is none."""
+    """An evaluation, with all figures of today by its rows; a ValueError says what is wrong with the file if it is none."""
     content = read_json(path)
     if not content.get("per_slice"):
         raise ValueError(f"{path} holds no evaluation; give a file that evaluate --output or cv wrote.")
@@ -78,12 +77,11 @@ def read_evaluation(path: Path) -> dict:
             f"{path} was written by an older version and lacks {', '.join(missing)}; run evaluate --output again."
         )
     try:
-        figures_of(content["per_slice"], content["per_negative"])
+        return {**content, **figures_of(content["per_slice"], content["per_negative"])}
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged: its rows do not give the figures of an evaluation ({error!r})."
         ) from error
-    return content
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
