@@ -159,6 +159,7 @@ def shortest_seconds(rival: Ours | Peer, batch_size: int) -> float:
 
 def peaks(dtype: torch.dtype) -> tuple[float, float]:
     """(operations per second in a large matrix product, bytes per second read and written in a copy), measured."""
+    torch.set_float32_matmul_precision("high")  # TF32, in which convolutions of float32 are done by default
     matrix = torch.randn(PEAK_SIDE, PEAK_SIDE, device="cuda", dtype=dtype)
     copy = torch.empty_like(matrix)
 

@@ -11,9 +11,10 @@ from tiny import tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
 from train.__main__ import main
-from train.calibrate import cross_fit
+from train.calibrate import calibrated_folders, cross_fit, take_over
 from train.files import save_model, weights_hash, write_json
 from train.platt import LogitCounts, Platt, fit_platt, fold_into_head, logit, read_calibration
+from train.report import read_evaluation
 
 
 def sigmoid(values):
@@ -136,6 +137,47 @@ def test_the_evaluation_is_of_these_weights_and_better_calibrated(calibrated, mo
     before = json.loads((tmp_path / "before.json").read_text())
     assert evaluation["all"]["ece"] < before["all"]["ece"]
     assert [row["slice"] for row in evaluation["per_slice"]] == [row["slice"] for row in before["per_slice"]]
+
+
+@pytest.fixture(scope="module")
+def both(folder, model, tmp_path_factory) -> Path:
+    """Two folds, as if each had a network of its own."""
+    out = tmp_path_factory.mktemp("both")
+    assert calibrate(folder, model, out, "--model", str(model), str(model), "--fold", "0", "1") == 0
+    return out
+
+
+def test_several_folds_get_one_calibration_from_all_their_logits(both, calibrated, folder, model, tmp_path):
+    assert calibrate(folder, model, tmp_path, "--fold", "1") == 0
+    one, other, together = map(read_calibration, (calibrated, tmp_path, both))
+    assert one.scale != other.scale and min(one.scale, other.scale) < together.scale < max(one.scale, other.scale)
+    assert calibrated_folders(both) == [both / "fold-0", both / "fold-1"]
+    assert all(read_calibration(place) == together for place in calibrated_folders(both))
+    assert weights_hash(both / "fold-0") == weights_hash(both / "fold-1") != weights_hash(calibrated)
+    assert calibrated_folders(calibrated) == [calibrated]
+
+
+def test_several_folds_are_reported_together_and_each_by_itself(both):
+    together, *folds = (read_evaluation(place / "evaluation.json") for place in (both, *calibrated_folders(both)))
+    assert together["fold"] == [0, 1] and [part["fold"] for part in together["by_fold"]] == [0, 1]
+    assert together["per_slice"] == [row for fold in folds for row in fold["per_slice"]]
+    assert together["all"]["persons"] == sum(fold["all"]["persons"] for fold in folds)
+    assert all(fold["weights_sha256"] == weights_hash(Path(fold["model"])) for fold in folds)
+
+
+def test_another_model_inherits_the_calibration_of_several_folds(both, model, tmp_path):
+    fold_into_head(Platt(1, 0), model, tmp_path)
+    take_over(both, tmp_path)
+    assert weights_hash(tmp_path) == weights_hash(both / "fold-0")
+    assert read_evaluation(tmp_path / "evaluation.json")["stands_for"] == weights_hash(tmp_path)
+
+
+@pytest.mark.parametrize("folds", [("0", "1"), ("0", "0")])
+def test_every_model_needs_a_fold_of_its_own(folds, folder, model, tmp_path, capsys):
+    models = [str(model)] * (1 if folds == ("0", "1") else 2)
+    assert calibrate(folder, model, tmp_path / "out", "--model", *models, "--fold", *folds) == 1
+    assert "--model and --fold belong together" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_twice_is_refused(calibrated, folder, tmp_path, capsys):

@@ -122,7 +122,7 @@ def test_the_commit_is_that_of_the_code_wherever_one_stands(tmp_path, monkeypatc
     ids=["default", "notebook", "fast-cpu", "fewer-alarms"],
 )
 def test_the_record_repeats_the_run(recipe, start, folder, tmp_path):
-    own = "--num_train_epochs 3 --per_device_train_batch_size 8 --weight_decay 0 --seed 7".split()
+    own = ["--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--weight_decay", "0", "--seed", "7"]
     options = parse_fit([*fit_options(folder, tmp_path / "first")[1:], "--recipe", recipe, *start, *own])
     write_json(tmp_path / "training.json", {"recipe": trainer._recipe(options)})
     data = fit_options(folder, tmp_path / "again")[1:9]
@@ -225,11 +225,11 @@ def test_a_calibration_of_another_recipe_is_said(folder, trained, tmp_path, capl
     started = {"recipe": second, "started_from": {"recipe": first}}
     same = {**started, "recipe": {**second, "init_from": "ALL"}}
     write_json(tmp_path / "training.json", same)
-    _warn_of_another_recipe(str(tmp_path), started)
+    _warn_of_another_recipe(tmp_path, started)
     assert not caplog.text
     changed = {"recipe": {**second, "ema_warm_up": True}, "started_from": {"recipe": first, "canvases_sha256": "ab"}}
     write_json(tmp_path / "training.json", changed)
-    _warn_of_another_recipe(str(tmp_path), started)
+    _warn_of_another_recipe(tmp_path, started)
     assert "is of another recipe: ema_warm_up True, not False; canvases_sha256 ab, not None." in caplog.text
 
 

@@ -1,12 +1,16 @@
 """`python -m train calibrate`: make a trained model's probabilities mean what they say, at no cost for its users.
 
     python -m train calibrate --data_dir DATA --model RUN --fold 0 --output_dir CALIBRATED
+    python -m train calibrate --data_dir DATA --model RUN0 RUN1 … --fold 0 1 … --output_dir CALIBRATED
 
     slices of the fold ─ network ─→ logits of every person ─ fit_platt ─→ Platt ─ fold into the head ─→ CALIBRATED
                         └ without a fifth of the persons ─ fit_platt ─ score that fifth ─→ evaluation.json
 
 The scores in `CALIBRATED/evaluation.json` are cross-fitted: nobody's slices took part in the fit that they are scored
 with. They may differ a little from those that `evaluate` gives for CALIBRATED, whose fit saw all of them.
+
+Several models of one recipe, each with the fold that it left out, get one calibration, from the logits of all folds
+together: the one for a model that is trained on everybody. They go to `CALIBRATED/fold-K`.
 """
 
 import logging
@@ -26,6 +30,7 @@ from .evaluate import (
     EvaluateArguments,
     find_negatives,
     is_seen_in_training,
+    put_together,
     report_of,
     score_fold,
     score_negatives,
@@ -57,67 +62,128 @@ GROUPS = 5  # of persons, one of which is left out of each fit
 class CalibrateArguments(EvaluateArguments):
     """What to calibrate, on what, and where the result goes."""
 
-    output_dir: str = field(metadata={"help": "Folder for the calibrated model and its evaluation."})
+    model: list[str] = field(
+        metadata={"help": "Model folder or Hub id, not calibrated yet; or several of one recipe, one for each fold."}
+    )
+    fold: list[int] = field(metadata={"help": "The fold that the training left out; of several models, that of each."})
+    output_dir: str = field(metadata={"help": "Folder for the calibrated model, or for fold-K/, and its evaluation."})
 
     def __post_init__(self):
         if self.output is not None:
             raise ValueError("--output is not an option of calibrate: the evaluation goes to --output_dir.")
+        if len(self.model) != len(self.fold) or len(set(self.fold)) < len(self.fold):
+            raise ValueError(
+                "--model and --fold belong together, each fold once: give as many of the one as of the other."
+            )
         super().__post_init__()
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """A model, and the fold that its training left out.
+
+    Attributes:
+        model: folder or Hub id.
+        record: what lies beside it about its training.
+        fold: number of the fold.
+        slices: those of the fold.
+        seen_in_training: False, or None where the record does not say.
+        segmenter: the model, not calibrated.
+        folder: where the calibrated one goes.
+    """
+
+    model: str
+    record: dict
+    fold: int
+    slices: Dataset
+    seen_in_training: bool | None
+    segmenter: TumorSegmenter
+    folder: Path
+
+
 def calibrate(arguments: CalibrateArguments) -> dict:
-    """Fit, write the calibrated model to `arguments.output_dir` with its cross-fitted evaluation, print the tables.
+    """Fit, write each calibrated model with its cross-fitted evaluation to its folder, print the tables.
 
     Returns:
-        The report, as `evaluate` returns it.
+        The report, as `evaluate` returns it; of several models, as `evaluate.put_together` does.
 
     Raises:
         DataError: the data set cannot be scored.
-        ValueError: the model was trained on these persons, is calibrated already, or cannot be calibrated.
-        OSError: the model or a slice cannot be read.
+        ValueError: a model was trained on these persons, is calibrated already, or cannot be calibrated.
+        OSError: a model or a slice cannot be read.
     """
     output_dir = Path(arguments.output_dir)
     check_writable(output_dir / RECORD_FILE, "--output_dir")
-    record = read_record(arguments.model)
-    if KEY in record:
-        raise ValueError(f"--model {arguments.model} is calibrated already.")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
-    segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device, optimize="none")
-    _, slices = split_fold(load_slices(arguments), arguments.fold)
-    seen_in_training = is_seen_in_training(arguments.model, slices)
-    if seen_in_training:
-        raise ValueError(
-            f"--model {arguments.model} was trained on persons of fold {arguments.fold}; give the fold it left out."
-        )
-    counts = count_logits(segment_fold(segmenter, slices, arguments.batch_size), slices)
+    held_out = _open(arguments)
+    counts = {}
+    for part in held_out:
+        counts |= count_logits(segment_fold(part.segmenter, part.slices, arguments.batch_size), part.slices)
     platt = fit_platt(counts.values())
     logger.info("Calibration: logit × %.3f %+.3f.", platt.scale, platt.shift)
     crossed = cross_fit(counts)
-    pairs = zip(segment_fold(segmenter, slices, arguments.batch_size), slices["person_id"], strict=True)
+    reports = [_score(part, platt, crossed, negatives, arguments) for part in held_out]
+    report = reports[0]
+    if len(reports) > 1:
+        report = {**put_together(reports, str(output_dir)), "calibration_groups": GROUPS}
+        write_json(output_dir / RECORD_FILE, {KEY: asdict(platt)})
+        write_evaluation(output_dir / EVALUATION_FILE, report)
+    print(format_table(report))
+    return report
+
+
+def _open(arguments: CalibrateArguments) -> list[HeldOut]:
+    records = [read_record(model) for model in arguments.model]
+    for model, record in zip(arguments.model, records, strict=True):
+        if KEY in record:
+            raise ValueError(f"--model {model} is calibrated already.")
+    segmenters = [
+        TumorSegmenter.from_pretrained(model, device=arguments.device, optimize="none") for model in arguments.model
+    ]
+    everything, held_out = load_slices(arguments), []
+    for model, record, segmenter, fold in zip(arguments.model, records, segmenters, arguments.fold, strict=True):
+        _, slices = split_fold(everything, fold)
+        seen = is_seen_in_training(model, slices)
+        if seen:
+            raise ValueError(f"--model {model} was trained on persons of fold {fold}; give the fold it left out.")
+        folder = Path(arguments.output_dir, *([f"fold-{fold}"] if len(segmenters) > 1 else []))
+        held_out.append(HeldOut(model, record, fold, slices, seen, segmenter, folder))
+    return held_out
+
+
+def _score(
+    part: HeldOut, platt: Platt, crossed: dict[str, Platt], negatives: list[Path], arguments: CalibrateArguments
+) -> dict:
+    """Write the calibrated model, and its report with every person's slices by the calibration that left them out."""
+    pairs = zip(segment_fold(part.segmenter, part.slices, arguments.batch_size), part.slices["person_id"], strict=True)
     calibrated = (
         replace(segmentation, probability=crossed[person].of_probability(segmentation.probability))
         for segmentation, person in pairs
     )
-    per_slice = score_fold(calibrated, slices)
-    fold_into_head(platt, arguments.model, output_dir)
-    write_json(output_dir / RECORD_FILE, {**record, KEY: asdict(platt)})
+    per_slice = score_fold(calibrated, part.slices)
+    fold_into_head(platt, part.model, part.folder)
+    write_json(part.folder / RECORD_FILE, {**part.record, KEY: asdict(platt)})
     per_negative = score_negatives(
-        TumorSegmenter.from_pretrained(output_dir, device=arguments.device, optimize="none"),
+        TumorSegmenter.from_pretrained(part.folder, device=arguments.device, optimize="none"),
         negatives,
         re.compile(arguments.negatives_person_pattern),
         arguments.batch_size,
     )
     report = {
-        "model": str(output_dir),
-        "fold": arguments.fold,
-        "weights_sha256": weights_hash(output_dir),
-        "seen_in_training": seen_in_training,
+        "model": str(part.folder),
+        "fold": part.fold,
+        "weights_sha256": weights_hash(part.folder),
+        "seen_in_training": part.seen_in_training,
         "calibration_groups": GROUPS,
-        **report_of(slices, per_slice, per_negative),
+        **report_of(part.slices, per_slice, per_negative),
     }
-    print(format_table(report))
-    write_evaluation(output_dir / EVALUATION_FILE, report)
+    write_evaluation(part.folder / EVALUATION_FILE, report)
     return report
+
+
+def calibrated_folders(calibrated_dir: str | Path) -> list[Path]:
+    """The folders of the models that were calibrated together: those of the folds, or that of the only one itself."""
+    return sorted(Path(calibrated_dir).glob("fold-*/")) or [Path(calibrated_dir)]
 
 
 def count_logits(segmentations: Iterable[Segmentation], slices: Dataset) -> dict[str, LogitCounts]:

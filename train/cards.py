@@ -214,11 +214,10 @@ def _describe_figures(evaluation: dict | None) -> str:
 
 
 def describe_scored(evaluation: dict) -> str:
-    figures, fold = evaluation["all"], evaluation["fold"]
-    folds = f"folds {', '.join(map(str, fold))}" if isinstance(fold, list) else f"fold {fold}"
+    figures = evaluation["all"]
     scored = (
-        f"On {folds}, {figures['slices']:,} slices of {figures['persons']:,} persons, at {evaluation['resolution']} "
-        f"resolution, threshold {evaluation['threshold']:g}."
+        f"On {_name_folds(evaluation)}, {figures['slices']:,} slices of {figures['persons']:,} persons, at "
+        f"{evaluation['resolution']} resolution, threshold {evaluation['threshold']:g}."
     )
     seen = evaluation.get("seen_in_training")
     if seen:
@@ -226,24 +225,28 @@ def describe_scored(evaluation: dict) -> str:
     if seen is None:
         return f"{scored} **Whether the model was trained on these persons is not known.**"
     if STANDS_FOR in evaluation:
-        return f"{scored} The same recipe, trained without these persons; the model itself was trained on all folds."
+        return f"{scored} The recipe, trained without whom it is scored on; the model itself was trained on all folds."
     return f"{scored} The model was not trained on these persons."
 
 
+def _name_folds(evaluation: dict) -> str:
+    fold = evaluation["fold"]
+    return f"folds {', '.join(map(str, fold))}" if isinstance(fold, list) else f"fold {fold}"
+
+
 def _eval_results(evaluation: dict, dataset_id: str | None) -> list[EvalResult]:
-    figures, fold = evaluation["all"], evaluation["fold"]
     return [
         EvalResult(
             task_type="image-segmentation",
             dataset_type=dataset_id or "not-on-the-hub",
             dataset_name=dataset_id or "slices that are not on the Hub",
-            dataset_split=f"fold {fold}",
+            dataset_split=_name_folds(evaluation),
             metric_type=name,
             metric_name=name,
-            metric_value=round(figures[name], 4),
+            metric_value=round(value, 4),
         )
         for name in REPORTED
-        if figures[name] is not None
+        if (value := evaluation["all"][name]) is not None
     ]
 
 

@@ -17,24 +17,20 @@ from argparse import SUPPRESS, ArgumentParser
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from .arguments import as_options, parse_fit
 from .data import content_hash, load_slices
-from .evaluate import write_evaluation
-from .figures import figures_of
+from .evaluate import put_together, write_evaluation
 from .files import CANVASES, EVALUATION_FILE, RECORD_FILE, read_json, write_json
 from .folds import available_folds, split_fold
 from .sources import DataError
-from .tables import format_table, markdown_table
+from .tables import format_table
 
 
 logger = logging.getLogger(__name__)
 
 OPTIONS_FILE = "cv.json"
-COUNTS = ("slices", "persons")
-FIGURES = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd", "zero_dice_rate")
 USAGE = "python -m train cv --data_dir DATA --output_dir OUT [--gpus 0,1] [options of python -m train fit]"
 
 
@@ -58,7 +54,7 @@ def main(options: list[str]) -> int:
         report = cross_validate(fit_options, own.output_dir, gpus)
     except asyncio.CancelledError:
         return 128 + signal.SIGTERM
-    print(f"\n{format_report(report)}")
+    print(f"\n{format_table(report)}")
     return 0
 
 
@@ -142,7 +138,7 @@ def cross_validate(options: list[str], output_dir: Path, gpus: list[str]) -> dic
             "them again."
         )
     _check_alike(runs)
-    report = _put_together({fold_run.fold: fold_run.evaluation() for fold_run in runs}, output_dir)
+    report = put_together([fold_run.evaluation() for fold_run in runs], str(output_dir))
     write_evaluation(output_dir / EVALUATION_FILE, report)
     return report
 
@@ -244,43 +240,3 @@ async def run_command(command: list[str], gpu: str | None, log: Path | None) -> 
             if process.returncode is None:
                 process.terminate()
                 await process.wait()
-
-
-# --------------------------------------------------------------------------------------------------------------- report
-
-
-def _put_together(evaluations: dict[int, dict], output_dir: Path) -> dict:
-    first = next(iter(evaluations.values()))
-    seen = [evaluation["seen_in_training"] for evaluation in evaluations.values()]
-    rows = [row for evaluation in evaluations.values() for row in evaluation["per_slice"]]
-    by_fold = [
-        {"fold": fold, **{name: evaluation["all"][name] for name in (*COUNTS, *FIGURES)}}
-        for fold, evaluation in evaluations.items()
-    ]
-    return {
-        "model": str(output_dir),
-        "fold": list(evaluations),
-        "seen_in_training": any(seen) if None not in seen else None,
-        "resolution": first["resolution"],
-        "threshold": first["threshold"],
-        **figures_of(rows),
-        "by_fold": by_fold,
-        "over_folds": {name: _spread([figures[name] for figures in by_fold]) for name in FIGURES},
-        "per_slice": rows,
-        "per_negative": [],
-    }
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"mean": float(np.mean(values)), "standard_deviation": float(np.std(values, ddof=1))}
-
-
-def format_report(report: dict) -> str:
-    """The tables of the slices of all folds together, and one of the folds side by side."""
-    rows = {
-        str(figures["fold"]): [*(str(figures[name]) for name in COUNTS), *(f"{figures[name]:.4f}" for name in FIGURES)]
-        for figures in report["by_fold"]
-    }
-    spreads = (report["over_folds"][name] for name in FIGURES)
-    rows["mean ± SD"] = ["", "", *("{mean:.4f} ± {standard_deviation:.4f}".format(**own) for own in spreads)]
-    return f"{format_table(report)}\n\n{markdown_table([*COUNTS, *FIGURES], rows, corner='fold')}"

@@ -11,7 +11,7 @@ Pictures of the result, and comparisons of several, are drawn from FILE.json by 
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from .files import check_writable, read_record, weights_hash, write_whole
 from .folds import split_fold
 from .metrics import LesionCounts
 from .sources import as_file, image_files
-from .tables import format_table
+from .tables import SPREAD_OVER_FOLDS, format_table
 
 
 logger = logging.getLogger(__name__)
@@ -122,6 +122,37 @@ def report_of(scored: Dataset, per_slice: list[dict], per_negative: list[dict]) 
         "per_slice": per_slice,
         "per_negative": per_negative,
     }
+
+
+def put_together(reports: Sequence[dict], model: str) -> dict:
+    """One report on the slices of several folds, each scored by a model of its own that was trained without it.
+
+    Returns:
+        As `evaluate`, but `fold` is a list, and `by_fold` and `over_folds` hold some figures of each and their spread.
+    """
+    seen = [report["seen_in_training"] for report in reports]
+    per_slice = [row for report in reports for row in report["per_slice"]]
+    per_negative = [row for report in reports for row in report["per_negative"]]
+    by_fold = [
+        {"fold": report["fold"], **{name: report["all"][name] for name in ("slices", "persons", *SPREAD_OVER_FOLDS)}}
+        for report in reports
+    ]
+    return {
+        "model": model,
+        "fold": [report["fold"] for report in reports],
+        "seen_in_training": any(seen) if None not in seen else None,
+        "resolution": reports[0]["resolution"],
+        "threshold": reports[0]["threshold"],
+        **figures_of(per_slice, per_negative),
+        "by_fold": by_fold,
+        "over_folds": {name: _spread([figures[name] for figures in by_fold]) for name in SPREAD_OVER_FOLDS},
+        "per_slice": per_slice,
+        "per_negative": per_negative,
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"mean": float(np.mean(values)), "standard_deviation": float(np.std(values, ddof=1))}
 
 
 # ----------------------------------------------------------------------------------------------------------------- rows

@@ -68,7 +68,7 @@ def report(evaluations: Sequence[str | Path], out: str | Path) -> None:
 
 
 def read_evaluation(path: Path) -> dict:
-    """An evaluation, with all figures of today by its rows; a ValueError says what is wrong with the file if it is none."""
+    """An evaluation, its figures worked out anew from its rows; raises ValueError if the file holds none."""
     content = read_json(path)
     if not content.get("per_slice"):
         raise ValueError(f"{path} holds no evaluation; give a file that evaluate --output or cv wrote.")

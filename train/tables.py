@@ -4,13 +4,16 @@ NONE = "–"
 # The means of n persons all lie on one side of the true median with probability 2 · 0.5ⁿ: with fewer persons not even
 # the range of all of them is a 95 % interval.
 MIN_PERSONS_OF_AN_INTERVAL = 6
+SPREAD_OVER_FOLDS = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd", "zero_dice_rate")
 
 
 def format_table(report: dict) -> str:
-    """The tables of an evaluation for a terminal: all slices and each tumour type, then slices without tumour."""
+    """The tables of an evaluation for a terminal: all slices, each tumour type and fold, then slices without tumour."""
     types = report["by_tumor_type"]
     groups = {"all": report["all"], **(types if len(types) > 1 else {})}
     tables = [overlap_table(groups), detail_table(groups)]
+    if "by_fold" in report:
+        tables.append(fold_table(report))
     if report["false_alarms"]:
         tables.append(false_alarm_table(report["false_alarms"]))
     return "\n\n".join([*tables, describe_detection(report["detection"])])
@@ -47,6 +50,21 @@ def detail_table(groups: dict[str, dict]) -> str:
         for name, figures in groups.items()
     }
     return markdown_table(header, rows)
+
+
+def fold_table(report: dict) -> str:
+    """The folds of `evaluate.put_together` side by side, as a Markdown table."""
+    header = ["slices", "persons", *SPREAD_OVER_FOLDS]
+    rows = {
+        str(figures["fold"]): [
+            *(str(figures["slices"]), str(figures["persons"])),
+            *(_number(figures[name]) for name in SPREAD_OVER_FOLDS),
+        ]
+        for figures in report["by_fold"]
+    }
+    spreads = (report["over_folds"][name] for name in SPREAD_OVER_FOLDS)
+    rows["mean ± SD"] = ["", "", *("{mean:.4f} ± {standard_deviation:.4f}".format(**own) for own in spreads)]
+    return markdown_table(header, rows, corner="fold")
 
 
 def false_alarm_table(false_alarms: list[dict]) -> str:

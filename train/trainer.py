@@ -44,7 +44,7 @@ from modeling_unet.image_processing_unet import IGNORE_INDEX, MIN_SIDE
 
 from .arguments import ARCHITECTURES, DEFAULT_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
 from .augmentation import Augmentation
-from .calibrate import take_over
+from .calibrate import calibrated_folders, take_over
 from .checkpoints import find_newest_intact, keep_newest, seal
 from .curves import Prediction, pick_examples, write_curves, write_predictions
 from .data import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
@@ -280,7 +280,8 @@ def fit(options: FitOptions) -> dict:
         started[CANVASES] = hashlib.sha256(np.concatenate(canvases)).hexdigest()
     if calibration is not None:
         started[CALIBRATION_KEY] = asdict(calibration)
-        _warn_of_another_recipe(options.run.calibration, started)
+        for folder in calibrated_folders(options.run.calibration):
+            _warn_of_another_recipe(folder, started)
     if options.run.all_persons:
         options.trainer.eval_strategy = IntervalStrategy.NO
     elif options.run.init_from:
@@ -492,7 +493,7 @@ def _recipe(options: FitOptions) -> dict:
     }
 
 
-def _warn_of_another_recipe(calibrated_dir: str, started: dict) -> None:
+def _warn_of_another_recipe(calibrated_dir: Path, started: dict) -> None:
     """The calibration and the figures of a fold hold for everybody's model as far as all its trainings are the same."""
     here, there = ([run, run.get("started_from") or {}] for run in (started, read_record(calibrated_dir)))
     names = (FIXED_OPTIONS | read_recipe(DEFAULT_RECIPE).keys()) - {"init_from"}
