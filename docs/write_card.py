@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from train.cards import describe_scored
 from train.files import EVALUATION_FILE, RECORD_FILE, read_json, write_whole
-from train.tables import describe_detection, detail_table, false_alarm_table, markdown_table, overlap_table
+from train.tables import describe_detection, detail_table, false_alarm_table, fold_table, markdown_table, overlap_table
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +32,7 @@ def render(card: str, record: dict, evaluation: dict) -> str:
 def sections_of(record: dict, evaluation: dict) -> dict[str, str]:
     """Name of a part → its Markdown."""
     types = {"all": evaluation["all"], **evaluation["by_tumor_type"]}
+    folds = [fold_table(evaluation)] if "by_fold" in evaluation else []
     return {
         "figures": "\n\n".join(
             [
@@ -39,6 +40,7 @@ def sections_of(record: dict, evaluation: dict) -> dict[str, str]:
                 overlap_table(types),
                 detail_table(types),
                 overlap_table(evaluation["by_plane"]),
+                *folds,
                 describe_detection(evaluation["detection"]),
                 "Intervals are 95 %, by bootstrap over persons.",
             ]

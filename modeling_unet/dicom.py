@@ -77,18 +77,21 @@ BOTH_NAMES = re.compile(
     r"\b(W(ITH)?\W*(AND\W*)?W(/?O|ITHOUT)|W(/?O|ITHOUT)\W*(AND\W*)?W(ITH)?|PRE\W*(AND\W*)?POST)\b( CON\w*| GAD\w*)?",
     re.IGNORECASE,
 )
-# "Pre" and "post" may mean an operation or a radiotherapy, "without" the suppression of fat.
+# "Pre" and "post" may mean a treatment or a saturation pulse, "without" the suppression of fat or other extras.
+TREATMENT = r"OP|RT|SURG|RESEC|BIOPS|TREAT|TX|RAD|SAT"
 WITHOUT_NAMES = re.compile(
-    r"(?<![A-Z])(NON?|OHNE|SANS|SENZA|SIN|BEZ|PRE)[- ]?([CK]ON|ENH|GA?D|KM)|(?<![A-Z])PRE(?![A-Z]|[- ]?(OP|RT|SURG))"
-    r"|(?<![A-Z])(W[/ ]?O|WITHOUT|OHNE)(?![A-Z]| ?F)|(?<![A-Z])(VOR|O\.?) ?KM"
-    r"|(?<![A-Z])NATIV|UNENH|(?<![A-Z])C-(?!\w)|(?<!\S)-C(?![A-Z])",
+    r"((?<![A-Z])(NON?|OHNE|SANS|SENZA|SIN|BEZ|PRE)[- ]?([CK]ON|ENH|GA?D|KM)"
+    rf"|(?<![A-Z])PRE(?![A-Z]|[- ]?({TREATMENT}))"
+    r"|(?<![A-Z])(W[/ ]?O|WITHOUT|OHNE)(?![A-Z]| ?(F|MT|MPR))|(?<![A-Z])(VOR|O\.?) ?KM"
+    r"|(?<![A-Z])NATIV|UNENH|(?<![A-Z])C-(?!\w)|(?<!\S)-C(?![A-Z]))\w*(\W+([CK]ONTRAST|GA?D|KM)\w*)?",
     re.IGNORECASE,
 )
 CONTRAST_NAMES = re.compile(
     r"[CK]ONTRAST|GAD|(?<![A-Z])GD|\+ ?C\b|(?<![A-Z])C ?\+|T1-?C(?![A-Z])|(?<![A-Z])(CE|[MNP]?KM)(?![A-Z])"
-    r"|(?<![A-Z])POST((GD|KM|CON|C(?![A-Z]))|(?![A-Z]|[- ]?(OP|RT|SURG)))",
+    rf"|(?<![A-Z])POST((GD|KM|CON|C(?![A-Z]))|(?![A-Z]|[- ]?({TREATMENT})))",
     re.IGNORECASE,
 )
+NO_AGENT = re.compile(r"N(/?A)?|NO(NE)?(?!\.).*", re.IGNORECASE)
 # In ms, for a spin echo: T1 weighting takes both short.
 MAX_T1_REPETITION_MS = 1200
 MAX_T1_ECHO_MS = 35
@@ -339,13 +342,13 @@ def _sequence_warning(dataset: "pydicom.Dataset") -> str | None:
     return None if t1 and contrast else f"The tags do not say whether this is T1-weighted with contrast: {KNOWS}"
 
 
-def _description(dataset: "pydicom.Dataset") -> str:
+def _names(dataset: "pydicom.Dataset") -> list[str]:
     keywords = ("AcquisitionContrast", "SeriesDescription", "ProtocolName", "SequenceName")
-    return " ".join(str(dataset.get(keyword, "")) for keyword in keywords).replace("_", " ")
+    return [str(dataset.get(keyword, "")).replace("_", " ") for keyword in keywords]
 
 
 def _is_t1(dataset: "pydicom.Dataset") -> bool | None:
-    description = _description(dataset)
+    description = " ".join(_names(dataset))
     # "T1 FLAIR" is T1-weighted, "T2 FLAIR" is not.
     if T1_NAMES.search(description) and "T2" not in description.upper():
         return True
@@ -358,11 +361,17 @@ def _is_t1(dataset: "pydicom.Dataset") -> bool | None:
 
 
 def _has_contrast(dataset: "pydicom.Dataset") -> bool | None:
-    description = BOTH_NAMES.sub("", _description(dataset))
-    agent = str(dataset.get("ContrastBolusAgent") or "").strip().upper()
-    if WITHOUT_NAMES.search(description) or re.match(r"NO(NE)?\b", agent):
-        return False
-    return bool(agent or dataset.get("ContrastBolusAgentSequence") or CONTRAST_NAMES.search(description)) or None
+    """None if nothing is said about it, or the one and the other."""
+    description = " ".join(BOTH_NAMES.sub("", name) for name in _names(dataset))
+    agent = str(dataset.get("ContrastBolusAgent") or "").strip()
+    no_agent = bool(NO_AGENT.fullmatch(agent))
+    is_without = no_agent or bool(WITHOUT_NAMES.search(description))
+    is_with = bool(
+        (agent and not no_agent)
+        or dataset.get("ContrastBolusAgentSequence")
+        or CONTRAST_NAMES.search(WITHOUT_NAMES.sub(" ", description))
+    )
+    return None if is_with == is_without else is_with
 
 
 # ------------------------------------------------------------------------------------------------------------- geometry

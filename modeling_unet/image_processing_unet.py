@@ -22,6 +22,7 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # Pillow knows far more, some of which start other programs (EPS); an animated GIF is named as such when it is refused.
 FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
 MIN_SIDE = 16
 MAX_SIDE = 8192
 # Of 16-bit colours Pillow keeps the high bytes. Told the opposite order of bytes, it keeps the low ones; told that the
@@ -67,7 +68,7 @@ def read_image(source) -> np.ndarray:
 
 
 def read_mask(source, threshold: float | None = None) -> np.ndarray:
-    """Read one mask: a source as in [`read_image`] whose values are 0/1, 0/255 or booleans → bool [H, W].
+    """Read one mask: a source as in [`read_image`] whose values are 0/1, 0/255, 0/65535 or booleans → bool [H, W].
 
     The values of a picture with a palette are its indices, unless it shows black and white alone: then white is 255.
 
@@ -84,16 +85,17 @@ def read_mask(source, threshold: float | None = None) -> np.ndarray:
     if mask.ndim == 3:
         if (mask != mask[..., :1]).any():
             raise NonBinaryMaskError(
-                f"{name}: the mask is coloured; a mask has one channel with the values 0/1 or 0/255."
+                f"{name}: the mask is coloured; a mask has one channel with the values 0/1, 0/255 or 0/65535."
             )
         mask = mask[..., 0]
     if threshold is not None:
         return mask > threshold
     values = np.unique(mask)
-    if not (np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all()):
+    if not any(np.isin(values, (0, inside)).all() for inside in MASK_VALUES):
         shown = ", ".join(f"{value:g}" for value in values[:6]) + (", …" if len(values) > 6 else "")
         raise NonBinaryMaskError(
-            f"{name}: the mask holds {len(values)} different values ({shown}); allowed are 0/1, 0/255 or booleans."
+            f"{name}: the mask holds {len(values)} different values ({shown}); allowed are 0/1, 0/255, 0/65535 or "
+            "booleans."
         )
     return mask != 0
 

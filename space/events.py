@@ -120,7 +120,8 @@ class Server:
         study = self.shelf.get(ticket)
         if study is None:
             return EMPTY_VIEW
-        return self._change(study, study.turned_to(index - 1), ticket, Settings.given(threshold, min_area, spacing))
+        study.opening.asked = Settings.given(threshold, min_area, spacing)
+        return self._change(study, study.turned_to(index - 1), ticket)
 
     def pick(
         self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, event: gr.EventData
@@ -134,7 +135,8 @@ class Server:
         study = self.shelf.get(ticket)
         if study is None:
             return EMPTY_VIEW
-        layers, report = self._measure(study, Settings.given(threshold, min_area, spacing))
+        study.opening.asked = settings = Settings.given(threshold, min_area, spacing)
+        layers, report = self._measure(study, settings)
         return View(layers=layers, report=report) if self.shelf.get(ticket) is study else NOTHING_NEW
 
     @one_sentence()
@@ -154,6 +156,7 @@ class Server:
     ) -> View | dict:
         """Compare the slice on the stage with a mask drawn by hand."""
         study = self._study(ticket)
+        study.opening.asked = Settings.given(threshold, min_area, spacing)
         path = uploaded(file)
         truth = read_mask(path)
         if truth.shape != (size := study.shown.segmentation.mask.shape):
@@ -161,13 +164,16 @@ class Server:
                 f"{path.name}: the mask has {truth.shape[1]} × {truth.shape[0]} pixels, but the slice has "
                 f"{size[1]} × {size[0]}; they must be of one size."
             )
-        return self._change(study, study.with_truth(truth), ticket, Settings.given(threshold, min_area, spacing))
+        return self._change(study, study.with_truth(truth), ticket)
 
-    def _change(self, study: Study, changed: Study, ticket: str, settings: Settings) -> View | dict:
+    def _change(self, study: Study, changed: Study, ticket: str) -> View | dict:
         """The stage after a change, unless the visitor has opened or changed something else meanwhile."""
         if not self.shelf.swap(study, changed, ticket):
             return NOTHING_NEW
-        layers, report = self._measure(changed, settings)
+        drawn = None
+        while drawn is not (settings := changed.opening.asked):
+            layers, report = self._measure(changed, settings)
+            drawn = settings
         view = View(views.draw_slice(changed), layers, report)
         return view if self.shelf.get(ticket) is changed else NOTHING_NEW
 
@@ -180,7 +186,11 @@ class Server:
 
         try:
             settings = Settings.given(*asked)
+            earlier = self.shelf.get(ticket)
+            asked_earlier = earlier and earlier.opening.asked
             study = read()
+            if earlier and earlier.opening.asked is not asked_earlier:
+                settings = earlier.opening.asked
             view = self._draw(study, settings)
             return (self.shelf.put(study, ticket), *view) if is_last() else NOTHING_NEW
         except Exception as error:

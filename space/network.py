@@ -24,7 +24,7 @@ class Origin:
 
     Attributes:
         name: id on the Hub, or name of the folder.
-        revision: commit, or hash of the weights.
+        revision: commit, or hash of the weights and settings.
     """
 
     name: str

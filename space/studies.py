@@ -104,6 +104,17 @@ class Refusal(NamedTuple):
     sentence: str
 
 
+@dataclass(eq=False)
+class Opening:
+    """What a study stays, whatever is on the stage.
+
+    Attributes:
+        asked: the newest settings that the visitor has asked for.
+    """
+
+    asked: Settings | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Study:
     """What one visitor has opened: a slice, several slices, or the slices of a volume.
@@ -115,7 +126,7 @@ class Study:
         index: of the slice on the stage.
         refused: the files that could not be used, in their order.
         volume: where the slices come from, if they are those of a volume.
-        opening: tells it from every other study; whatever it is turned to stays the same one.
+        opening: tells it from every other study; whatever it is turned to shares it.
     """
 
     name: str
@@ -124,7 +135,7 @@ class Study:
     index: int = 0
     refused: tuple[Refusal, ...] = ()
     volume: Volume | None = None
-    opening: object = field(default_factory=object, repr=False)
+    opening: Opening = field(default_factory=Opening, repr=False)
     _measured: dict[tuple, list] = field(default_factory=dict, repr=False)
 
     @property

@@ -165,6 +165,16 @@ def test_several_folds_are_reported_together_and_each_by_itself(both):
     assert all(fold["weights_sha256"] == weights_hash(Path(fold["model"])) for fold in folds)
 
 
+def test_a_slice_without_tumour_counts_once_however_many_models_answer(folder, model, tmp_path):
+    negatives = folder / "images"
+    data = ("--model", str(model), str(model), "--fold", "0", "1", "--negatives", str(negatives))
+    assert calibrate(folder, model, tmp_path, *data) == 0
+    evaluation = read_evaluation(tmp_path / "evaluation.json")
+    alarms, detection = evaluation["false_alarms"][0], evaluation["detection"]
+    assert (alarms["slices"], alarms["models"], len(evaluation["per_negative"])) == (20, 2, 40)
+    assert detection["slices_without_tumor"] == 20
+
+
 def test_another_model_inherits_the_calibration_of_several_folds(both, model, tmp_path):
     fold_into_head(Platt(1, 0), model, tmp_path)
     take_over(both, tmp_path)

@@ -102,7 +102,7 @@ def test_folds_of_another_recipe_are_not_averaged(data, stub, tmp_path):
     cv.cross_validate(data, tmp_path, [])
     path = tmp_path / "fold-1" / "training.json"
     write_json(path, {**json.loads(path.read_text()), "recipe": {"learning_rate": 0.5}})
-    with pytest.raises(DataError, match="fold-1 was trained by another recipe"):
+    with pytest.raises(DataError, match="fold-1 was trained by another recipe, from other weights"):
         cv.cross_validate(data, tmp_path, [])
 
 

@@ -252,7 +252,7 @@ def test_the_tables_and_the_file_tell_the_same(folder, negatives, tmp_path, caps
     assert f"| all | {written['all']['nsd']:.4f} |" in printed
     assert "Sensitivity 100.0 % on 4 slices with one (on 0 of them all that is found lies elsewhere)" in printed
     assert "specificity 33.3 % on 3 without." in printed
-    assert "| a lesion of 50 px or more | 3 | 2 | 33.3 % |" in printed
+    assert "| a lesion of 50 px or more | 3 | 1 | 2 | 33.3 % |" in printed
     assert figures_of(written["per_slice"], written["per_negative"]) == {
         name: written[name] for name in figures_of(written["per_slice"])
     }

@@ -449,6 +449,7 @@ MASKS = {
     "bool": lambda: TUMOR,
     "0/1": lambda: TUMOR.astype(np.uint8),
     "0/255": lambda: TUMOR.astype(np.uint8) * 255,
+    "0/65535": lambda: TUMOR.astype(np.uint16) * 65535,
     "float 0/1": lambda: TUMOR.astype(np.float32),
     "int64 0/255": lambda: TUMOR.astype(np.int64) * 255,
     "tensor": lambda: torch.from_numpy(TUMOR),

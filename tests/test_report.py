@@ -86,8 +86,8 @@ def test_slices_without_tumour_have_their_table():
     lesions = {"true": 0, "hit": 0, "predicted": 1, "false": 1, "largest_predicted": 20}
     negatives = [{"slice": "n", "person_id": "n", "predicted": 20, "true": 0, "lesions": lesions}]
     text = format_report({"first": {**FIRST, **figures_of(FIRST["per_slice"], negatives)}})
-    assert "| a lesion of 10 px or more | 1 | 1 | 100.0 % |" in text
-    assert "| a lesion of 50 px or more | 1 | 1 | 0.0 % |" in text
+    assert "| a lesion of 10 px or more | 1 | 1 | 1 | 100.0 % |" in text
+    assert "| a lesion of 50 px or more | 1 | 1 | 1 | 0.0 % |" in text
     assert "specificity 0.0 % on 1 without" in text
 
 

@@ -392,6 +392,37 @@ def test_who_turns_to_another_slice_keeps_the_overview_but_not_the_outline_of_th
     assert "2 slices" in server.survey(ticket, 0.5, 0, 0)
 
 
+def test_what_is_drawn_last_is_drawn_by_the_newest_settings(network, monkeypatch):
+    server = Server(network)
+    ticket = server.shelf.put(study_of(20))
+    draw_report, answers = views.draw_report, []
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(views, "draw_report", draw_report)
+        answers.append(server.measure(ticket, 0.8, 0, 2))
+        return draw_report(*arguments)
+
+    monkeypatch.setattr(views, "draw_report", meanwhile)
+    turned = server.turn(ticket, 0.5, 0, 0, 1)
+    assert turned.report == answers[0].report == server.measure(ticket, 0.8, 0, 2).report
+    assert turned.report != server.measure(ticket, 0.5, 0, 0).report
+
+
+def test_settings_that_change_while_a_choice_is_read_hold_for_it(network, monkeypatch):
+    server = Server(network)
+    ticket = server.shelf.put(study_of(20))
+    segment_files = events.segment_files
+
+    def meanwhile(*arguments):
+        server.measure(ticket, 0.8, 0, 2)
+        return segment_files(*arguments)
+
+    monkeypatch.setattr(events, "segment_files", meanwhile)
+    page = SimpleNamespace(session_hash="page")
+    _, *view = server.show_example(ticket, 0.5, 0, 0, SimpleNamespace(index=0), page)
+    assert view[2] == server.measure(ticket, 0.8, 0, 2).report != server.measure(ticket, 0.5, 0, 0).report
+
+
 @pytest.mark.parametrize("spacing", [0.001, -1])
 def test_a_choice_by_settings_that_cannot_be_leaves_no_study_behind(network, spacing):
     server = Server(network)

@@ -446,7 +446,7 @@ def test_files_that_cannot_be_used_do_not_cost_the_others(tmp_path):
         ({"SeriesDescription": "", "RepetitionTime": 4000, "EchoTime": 90}, "not T1-weighted"),
         ({"SeriesDescription": "AX T2 FLAIR"}, "not T1-weighted"),
         ({"SeriesDescription": "T1 SE", "ContrastBolusAgent": None}, "do not say"),
-        ({"SeriesDescription": "T1 without"}, "without contrast"),
+        ({"SeriesDescription": "T1 without", "ContrastBolusAgent": None}, "without contrast"),
         ({"SeriesDescription": None}, "do not say"),
         ({"Modality": "CT"}, "no MR scan"),
         (
@@ -474,6 +474,7 @@ NAMES = {
         *("AX T1 POST W/O FS", "AX T1 POST-OP +C", "Sag BRAVO Gd", "T1 MPRAGE GADO", "T1 W CONTRAST", "T1c", "t1ce"),
         *("T1W_3D_TFE_GD", "3D T1 TFE post", "sT1W_3D_FFE_Gd", "3DT1 post", "eT1W_SE_KM", "WIP T1W_3D_TFE CE"),
         *("t1_mprage_sag_p2_iso_km", "t1_tse_tra_mKM", "t1_se_cor_nach KM", "t1_mprage_iso_Kontrastmittel", "T1 nKM"),
+        *("T1 SE POST W/O MT", "T1 TSE TRA KM ohne MTC", "T1 POST PRE-SAT", "T1 PRE-SAT KM", "T1 +C PRE BIOPSY"),
     ),
     "without contrast": (
         *("T1 NON CONTRAST", "T1_NON_CONTRAST", "T1 NON-CONTRAST", "T1 NONCON", "T1 NO CONTRAST", "T1 WO CONTRAST"),
@@ -483,7 +484,7 @@ NAMES = {
     ),
     "do not say": (
         *("AX T1 POSTERIOR FOSSA", "AX T1", "T1 POST-OP", "T1 POSTOP", "T1 PRE-OP", "T1 C-SPINE", "t1_mprage_sag_iso"),
-        *("T1 PRESCAN NORM", "T1 PRE/POST CONTRAST"),
+        *("T1 PRESCAN NORM", "T1 PRE/POST CONTRAST", "AX T1 POST RESECTION", "T1 POST TREATMENT", "T1 NATIVE SPACE GD"),
     ),
     "not T1-weighted": ("SCOUT1", "AAHead_Scout", "3-PLANE LOCALIZER", "t2_tse_tra", "T2W_FLAIR_KM", "ep2d_diff_trace"),
 }
@@ -492,6 +493,24 @@ NAMES = {
 @pytest.mark.parametrize(("name", "said"), [(name, said) for said, names in NAMES.items() for name in names])
 def test_sequence_is_judged_by_its_name(tmp_path, name, said):
     content = phantoms.dicom(noise(20, 20), SeriesDescription=name, ContrastBolusAgent=None)
+    warnings = read_volume(write(tmp_path / "a", content)).warnings
+    assert warnings == () if said is None else said in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "agent", "said"),
+    [
+        ("AX T1", "Gadovist", None),
+        ("AX T1", "No. 1 Gadovist", None),
+        ("AX T1 POST W/O MT", "Gd", None),
+        ("AX T1", "None", "without contrast"),
+        ("AX T1", "n/a", "without contrast"),
+        ("AX T1 PRE", "Gd", "do not say"),
+        ("AX T1 +C", "none", "do not say"),
+    ],
+)
+def test_agent_and_name_that_contradict_each_other_say_nothing(tmp_path, name, agent, said):
+    content = phantoms.dicom(noise(20, 20), SeriesDescription=name, ContrastBolusAgent=agent)
     warnings = read_volume(write(tmp_path / "a", content)).warnings
     assert warnings == () if said is None else said in warnings[0]
 

@@ -197,7 +197,10 @@ def parse_fit(options: list[str]) -> FitOptions:
 
 def _check_together(run: RunArguments, trainer: FitArguments) -> None:
     if run.all_persons and trainer.early_stopping_patience is not None:
-        raise ValueError("--early_stopping_patience needs a fold that validates; with --all_persons there is none.")
+        raise ValueError(
+            "--early_stopping_patience needs a fold that validates; with --all_persons there is none. If --recipe "
+            "names it, take it out there."
+        )
     if trainer.ema_decay and not trainer.ema_warm_up and run.init_from is None:
         raise ValueError(
             "--ema_warm_up false keeps a part of the first weights in the average, which without --init_from are "

@@ -183,7 +183,9 @@ def _score(
 
 def calibrated_folders(calibrated_dir: str | Path) -> list[Path]:
     """The folders of the models that were calibrated together: those of the folds, or that of the only one itself."""
-    return sorted(Path(calibrated_dir).glob("fold-*/")) or [Path(calibrated_dir)]
+    together = read_calibration(calibrated_dir)
+    folders = sorted(path.parent for path in Path(calibrated_dir).glob(f"fold-*/{RECORD_FILE}"))
+    return [folder for folder in folders if read_calibration(folder) == together] or [Path(calibrated_dir)]
 
 
 def count_logits(segmentations: Iterable[Segmentation], slices: Dataset) -> dict[str, LogitCounts]:

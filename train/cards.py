@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, R
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
 from .files import STANDS_FOR
-from .tables import describe_detection, detail_table, false_alarm_table, overlap_table
+from .tables import format_table
 
 
 LICENSE = "apache-2.0"
@@ -205,12 +205,8 @@ def _describe_calibration(record: dict | None) -> str:
 def _describe_figures(evaluation: dict | None) -> str:
     if evaluation is None:
         return "**This model has not been evaluated**: how good it is, is not known."
-    groups = {"all": evaluation["all"], **evaluation["by_tumor_type"]}
-    parts = [describe_scored(evaluation), overlap_table(groups), detail_table(groups)]
-    if evaluation["false_alarms"]:
-        parts.append(false_alarm_table(evaluation["false_alarms"]))
-    parts += [describe_detection(evaluation["detection"]), "Intervals are 95 %, by bootstrap over persons."]
-    return "\n\n".join(parts)
+    intervals = "Intervals are 95 %, by bootstrap over persons."
+    return "\n\n".join([describe_scored(evaluation), format_table(evaluation), intervals])
 
 
 def describe_scored(evaluation: dict) -> str:

@@ -176,10 +176,10 @@ def _check_alike(runs: list[FoldRun]) -> None:
     """Nor those with equal options whose recipe or canvases have changed in between."""
     for fold_run in runs[1:]:
         first, other = runs[0].record(), fold_run.record()
-        if any(first.get(name) != other.get(name) for name in ("recipe", CANVASES)):
+        if any(first.get(name) != other.get(name) for name in ("recipe", "started_from", CANVASES)):
             raise DataError(
-                f"{fold_run.folder} was trained by another recipe, or on other canvases, than {runs[0].folder}; delete "
-                "one of them to train that fold anew."
+                f"{fold_run.folder} was trained by another recipe, from other weights or on other canvases than "
+                f"{runs[0].folder}; delete one of them to train that fold anew."
             )
 
 

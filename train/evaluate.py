@@ -128,11 +128,12 @@ def put_together(reports: Sequence[dict], model: str) -> dict:
     """One report on the slices of several folds, each scored by a model of its own that was trained without it.
 
     Returns:
-        As `evaluate`, but `fold` is a list, and `by_fold` and `over_folds` hold some figures of each and their spread.
+        As `evaluate`, but `fold` is a list, `by_fold` and `over_folds` hold some figures of each and their spread, and
+        every slice without tumour counts once for each model.
     """
     seen = [report["seen_in_training"] for report in reports]
     per_slice = [row for report in reports for row in report["per_slice"]]
-    per_negative = [row for report in reports for row in report["per_negative"]]
+    per_negative = [{**row, "fold": report["fold"]} for report in reports for row in report["per_negative"]]
     by_fold = [
         {"fold": report["fold"], **{name: report["all"][name] for name in ("slices", "persons", *SPREAD_OVER_FOLDS)}}
         for report in reports

@@ -113,9 +113,10 @@ def _threshold_curve(rows: Iterable[dict]) -> list[dict[str, float]]:
     ]
 
 
-def _detection(rows: Sequence[dict], negatives: Iterable[dict]) -> dict[str, float | int | None]:
+def _detection(rows: Sequence[dict], negatives: Sequence[dict]) -> dict[str, float | int | None]:
     everything = [*rows, *negatives]
     present = [row["true"] > 0 for row in everything]
+    without = len(present) - sum(present)
     sensitivity, specificity = detection_rates([row["lesions"]["predicted"] > 0 for row in everything], present)
     return {
         "slices_with_tumor": sum(present),
@@ -123,7 +124,7 @@ def _detection(rows: Sequence[dict], negatives: Iterable[dict]) -> dict[str, flo
         "found_elsewhere": sum(
             row["true"] > 0 and row["intersection"] == 0 and row["lesions"]["predicted"] > 0 for row in rows
         ),
-        "slices_without_tumor": len(present) - sum(present),
+        "slices_without_tumor": without - len(negatives) + len(negatives) // _models(negatives),
         "specificity": specificity,
     }
 
@@ -135,7 +136,8 @@ def _false_alarms(negatives: Sequence[dict], min_area: int) -> dict[str, float |
     rates = person_means(alarms, persons).values()
     return {
         "min_area_px": min_area,
-        "slices": len(negatives),
+        "slices": len(negatives) // _models(negatives),
+        "models": _models(negatives),
         "persons": len(set(persons)),
         "slice_rate": float(np.mean(alarms)),
         "slice_rate_interval": list(bootstrap_interval(alarms, persons)),
@@ -144,3 +146,8 @@ def _false_alarms(negatives: Sequence[dict], min_area: int) -> dict[str, float |
         "lowest_person_rate": min(rates),
         "highest_person_rate": max(rates),
     }
+
+
+def _models(negatives: Sequence[dict]) -> int:
+    """How many models have answered each slice: after a cross-validation, that of every fold."""
+    return len({row.get("fold") for row in negatives}) or 1

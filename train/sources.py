@@ -190,8 +190,8 @@ def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
 
 def image_files(folder: Path, pattern: str = "*") -> list[Path]:
     """Pictures in a folder, with the pattern `**/*` in its sub-folders too; without hidden ones (macOS's `._1.png`)."""
-    paths = (path for path in folder.glob(pattern) if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in paths if not path.name.startswith("."))
+    paths = (path for path in folder.glob(pattern) if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
+    return sorted(path for path in paths if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
 def _picture(path: Path) -> Picture:

@@ -69,11 +69,11 @@ def fold_table(report: dict) -> str:
 
 def false_alarm_table(false_alarms: list[dict]) -> str:
     """What is reported on slices without tumour, as a Markdown table."""
-    header = ["slices", "persons", "slice_rate", "95 % interval", "person_rate", "95 % interval"]
+    header = ["slices", "models", "persons", "slice_rate", "95 % interval", "person_rate", "95 % interval"]
     header += ["lowest–highest person"]
     rows = {
         f"a lesion of {figures['min_area_px']} px or more": [
-            *(str(figures["slices"]), str(figures["persons"])),
+            *(str(figures["slices"]), str(figures["models"]), str(figures["persons"])),
             *(_percent(figures["slice_rate"]), _percent_interval(figures, "slice_rate_interval")),
             *(_percent(figures["person_rate"]), _percent_interval(figures, "person_rate_interval")),
             f"{100 * figures['lowest_person_rate']:.1f}–{_percent(figures['highest_person_rate'])}",

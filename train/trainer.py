@@ -12,6 +12,7 @@ import json
 import logging
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -305,6 +306,7 @@ def fit(options: FitOptions) -> dict:
     with options.trainer.main_process_first(local=False, desc="looking for checkpoints"):
         checkpoint = _find_checkpoint(output_dir, started)
         if checkpoint is None and trainer.is_world_process_zero():
+            shutil.rmtree(output_dir / BEST_FOLDER, ignore_errors=True)  # of another run
             write_json(output_dir / RECORD_FILE, started)
     with _memory_advice(options.trainer, processor):
         trainer.train(resume_from_checkpoint=checkpoint)
@@ -495,15 +497,22 @@ def _recipe(options: FitOptions) -> dict:
 
 def _warn_of_another_recipe(calibrated_dir: Path, started: dict) -> None:
     """The calibration and the figures of a fold hold for everybody's model as far as all its trainings are the same."""
-    here, there = ([run, run.get("started_from") or {}] for run in (started, read_record(calibrated_dir)))
+    here, there = (list(_trainings(run)) for run in (started, read_record(calibrated_dir)))
     names = (FIXED_OPTIONS | read_recipe(DEFAULT_RECIPE).keys()) - {"init_from"}
-    differences = []
-    for run, other in zip(here, there, strict=True):
+    differences = [] if len(here) == len(there) else [f"{len(there)} trainings, not {len(here)}"]
+    for run, other in zip(here, there, strict=False):
         ours, theirs = ({**record.get("recipe", {}), CANVASES: record.get(CANVASES)} for record in (run, other))
         changed = sorted(name for name in {*names, CANVASES} if theirs.get(name) != ours.get(name))
         differences += (f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in changed)
     if differences:
         logger.warning("--calibration %s is of another recipe: %s.", calibrated_dir, "; ".join(differences))
+
+
+def _trainings(run: dict) -> Iterator[dict]:
+    """The records of a training and of those that it started from, the last one first."""
+    while run:
+        yield run
+        run = run.get("started_from")
 
 
 def _finished_before(output_dir: Path, started: dict) -> dict | None:
@@ -538,6 +547,8 @@ def _find_checkpoint(output_dir: Path, started: dict) -> str | None:
 def _fixed(record: dict) -> dict:
     """What must not change between the starts of one run; the schedule, for one, may."""
     facts = {name: record.get(name) for name in STARTED}
+    base = json.dumps([record.get("started_from") or {}, record.get("trained_on")], sort_keys=True)
+    facts["origin of --init_from"] = hashlib.sha256(base.encode()).hexdigest()[:12]
     recipe = record.get("recipe")
     recipe = recipe if isinstance(recipe, dict) else {}
     return {**facts, **{name: recipe.get(name) for name in sorted(FIXED_OPTIONS)}}
