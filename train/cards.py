@@ -221,7 +221,10 @@ def describe_scored(evaluation: dict) -> str:
     if seen is None:
         return f"{scored} **Whether the model was trained on these persons is not known.**"
     if STANDS_FOR in evaluation:
-        return f"{scored} The recipe, trained without whom it is scored on; the model itself was trained on all folds."
+        return (
+            f"{scored} Every slice was scored by weights of the same recipe that had not seen its person; the model "
+            "itself was trained on all folds."
+        )
     return f"{scored} The model was not trained on these persons."
 
 
