@@ -116,15 +116,15 @@ def _threshold_curve(rows: Iterable[dict]) -> list[dict[str, float]]:
 def _detection(rows: Sequence[dict], negatives: Sequence[dict]) -> dict[str, float | int | None]:
     everything = [*rows, *negatives]
     present = [row["true"] > 0 for row in everything]
-    without = len(present) - sum(present)
+    with_tumor = sum(present)
     sensitivity, specificity = detection_rates([row["lesions"]["predicted"] > 0 for row in everything], present)
     return {
-        "slices_with_tumor": sum(present),
+        "slices_with_tumor": with_tumor,
         "sensitivity": sensitivity,
         "found_elsewhere": sum(
             row["true"] > 0 and row["intersection"] == 0 and row["lesions"]["predicted"] > 0 for row in rows
         ),
-        "slices_without_tumor": without - len(negatives) + len(negatives) // _models(negatives),
+        "slices_without_tumor": len(rows) - with_tumor + len(negatives) // _models(negatives),
         "specificity": specificity,
     }
 
