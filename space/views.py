@@ -130,10 +130,10 @@ def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Ori
 
 def _slice_figures(cut: Segmentation) -> dict[str, list[str]]:
     areas = [f"{cut.area_px:,} px", f"{cut.area_percent:.2f} % of the image"]
-    diameters = [f"{max((lesion.longest_diameter_px for lesion in cut.lesions), default=0):.1f} px"]
+    diameters = [f"{cut.longest_diameter_px or 0:.1f} px"]
     if cut.spacing:
         areas.insert(0, f"{cut.area_mm2:,.0f} mm²")
-        diameters.insert(0, f"{max((lesion.longest_diameter_mm for lesion in cut.lesions), default=0):.1f} mm")
+        diameters.insert(0, f"{cut.longest_diameter_mm or 0:.1f} mm")
     return {"Area": areas, "Longest diameter": diameters}
 
 

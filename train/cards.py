@@ -196,7 +196,7 @@ def _describe_training(record: dict | None) -> str:
 def _describe_calibration(record: dict | None) -> str:
     if platt := (record or {}).get("calibration"):
         return (
-            "Its probabilities are calibrated on persons of the fold that was held out: scale "
+            "Its probabilities are calibrated on persons whom the training left out: scale "
             f"{platt['scale']:.3f} and shift {platt['shift']:+.3f} of the logits are in the weights of its head."
         )
     return "No calibration has been fitted: a probability of 0.7 is not a 70 % chance."
