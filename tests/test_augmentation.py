@@ -5,7 +5,7 @@ from slices import draw_slice
 from train.augmentation import Augmentation
 
 
-STEPS = ("flip", "affine", "gamma", "contrast", "blur", "noise")
+STEPS = ("flip", "affine", "view", "scanner", "gamma", "contrast", "blur", "noise")
 NOTHING = {f"{step}_probability": 0.0 for step in STEPS}
 
 
@@ -58,7 +58,34 @@ def test_geometry_moves_within_its_ranges(sample):
     assert 0.8**2 * 0.8 < min(areas) < 0.9 and 1.1 < max(areas) < 1.25**2 * 1.2
 
 
-@pytest.mark.parametrize("step", ["gamma", "contrast", "blur", "noise"])
+def test_views_show_all_a_part_or_nothing_of_the_tumor_at_every_magnification(sample):
+    """Else the magnification would tell whether there is a tumour."""
+    views = Augmentation(**NOTHING | {"view_probability": 1.0, "view_scale": [2.0, 2.0]})
+    area = 4 * sample[1].sum()
+    shown = [views(*sample, np.random.default_rng(seed))[1].sum() / area for seed in range(200)]
+    for kind in (np.less(shown, 0.05), np.greater(shown, 0.9), np.less(np.abs(np.subtract(shown, 0.5)), 0.4)):
+        assert np.mean(kind) > 0.1
+
+
+def test_views_smaller_than_the_slice_show_all_of_it(sample):
+    views = Augmentation(**NOTHING | {"view_probability": 1.0, "view_scale": [0.5, 0.5]})
+    for seed in range(20):
+        image, labels = views(*sample, np.random.default_rng(seed))
+        assert labels.sum() == pytest.approx(sample[1].sum() / 4, rel=0.15)
+        assert image.shape == sample[0].shape
+
+
+@pytest.mark.parametrize("step", ["view", "scanner"])
+def test_what_looks_like_another_picture_is_standardised_again(sample, step):
+    changed = Augmentation(**NOTHING | {f"{step}_probability": 1.0})
+    for seed in range(10):
+        values = changed(*sample, np.random.default_rng(seed))[0]
+        values = values - values.min()
+        foreground = values[values > 0.1 * np.percentile(values, 99)]
+        assert foreground.std() == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("step", ["scanner", "gamma", "contrast", "blur", "noise"])
 def test_intensity_steps_change_the_image_alone(sample, step):
     image, labels = Augmentation(**NOTHING | {f"{step}_probability": 1.0})(*sample, np.random.default_rng(1))
     assert not np.array_equal(image, sample[0])

@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 
 from modeling_unet import UNetImageProcessor
-from train.synthesis import Axis, Synthesis, Synthesizer, find_axis, head, mirror_region, paste, read_canvases
+from train.synthesis import Axis, Donors, Synthesis, Synthesizer, find_axis, head, mirror_region, paste, read_canvases
 
 
+PROBABILITIES = ("canvas_probability", "mirror_probability", "paste_probability", "cover_probability")
 SIDE = 128
 BACKGROUND, TISSUE, TUMOR = -1.0, 0.5, 2.0
 
@@ -133,7 +134,7 @@ def synthesizer(**options) -> Synthesizer:
         slices.append({"pixel_values": image[None], "labels": labels})
     axes = [find_axis(sample["pixel_values"][0], sample["labels"]) for sample in slices]
     canvas = np.where(slices[0]["labels"] == 1, np.float32(TISSUE), slices[0]["pixel_values"][0])
-    usual = dict.fromkeys(("canvas_probability", "mirror_probability", "paste_probability"), 0.0)
+    usual = dict.fromkeys(PROBABILITIES, 0.0)
     canvases = [canvas] if options.get("canvas_probability") else []
     return Synthesizer(slices, axes, ["a", "b", "c"], Synthesis(**usual | options), canvases)
 
@@ -181,8 +182,44 @@ def test_everything_made_is_pasted_onto_whether_it_has_a_tumor_or_not(kind, monk
         assert 0.35 < np.mean([healthy for has_tumor, healthy in pasted if has_tumor == tumor]) < 0.65
 
 
+def test_tumors_are_covered_as_often_as_places_beside_them(rng):
+    """Else the seam of what covers would tell that there is no tumour."""
+    made = synthesizer(cover_probability=1.0)
+    for sample in made.slices:
+        sample["pixel_values"] += rng.normal(0, 0.01, (SIDE, SIDE)).astype(np.float32)
+    original, tumor = made.slices[0]["pixel_values"], made.slices[0]["labels"]
+    samples = drawn(made)
+    assert 0.4 < sum(not labels.any() for _, labels in samples) / len(samples) < 0.6
+    for image, labels in samples:
+        if labels.any():
+            np.testing.assert_array_equal(labels, tumor)
+            assert image[0][tumor == 1].min() > (TISSUE + TUMOR) / 2
+        else:
+            assert np.abs(image[0][tumor == 1] - TISSUE).max() < 0.1
+    kept = [image for image, labels in samples if labels.any()]
+    assert np.mean([np.array_equal(image, original) for image in kept]) < 0.3
+
+
+def test_what_covers_shows_no_tumor_and_is_of_another_person():
+    made = synthesizer(cover_probability=1.0)
+    assert [set(made.donors.of(index)) for index in range(3)] == [{1, 2}, {0, 2}, {0, 1}]
+    alone = Synthesizer(made.slices[:2], [], ["a", "a"], Synthesis(cover_probability=1.0))
+    assert all(labels.any() for _, labels in drawn(alone, count=10))
+
+
+def test_donors_lie_over_the_head_that_they_cover():
+    small, large = head_with_tumor(), head_with_tumor()
+    small = [cv2.warpAffine(values, np.array([[0.7, 0, 30], [0, 0.6, 8.0]]), (SIDE, SIDE)) for values in small]
+    small[0][small[0] == 0] = BACKGROUND
+    slices = [{"pixel_values": image[None], "labels": labels} for image, labels in (small, large)]
+    matrix = Donors(slices, np.array(["a", "b"])).overlay(0, 1)
+    laid = cv2.warpAffine(head(small[0]).astype(np.uint8), matrix, (SIDE, SIDE), flags=cv2.INTER_NEAREST)
+    both = laid.astype(bool) & head(large[0])
+    assert 2 * both.sum() / (laid.sum() + head(large[0]).sum()) > 0.95
+
+
 def test_a_sample_follows_from_its_random_numbers():
-    made = synthesizer(canvas_probability=0.3, mirror_probability=0.5, paste_probability=0.5)
+    made = synthesizer(canvas_probability=0.3, mirror_probability=0.5, paste_probability=0.5, cover_probability=0.3)
     for first, second in zip(drawn(made, count=30), drawn(made, count=30), strict=True):
         np.testing.assert_array_equal(first[0], second[0])
         np.testing.assert_array_equal(first[1], second[1])
@@ -212,7 +249,7 @@ def test_a_folder_without_canvases_is_refused(tmp_path):
         read_canvases(str(tmp_path), UNetImageProcessor())
 
 
-@pytest.mark.parametrize("name", ["canvas_probability", "mirror_probability", "paste_probability"])
+@pytest.mark.parametrize("name", PROBABILITIES)
 def test_probabilities_are_checked(name):
     with pytest.raises(ValueError, match=f"--{name} is 1.5; it must be from 0 to 1"):
         Synthesis(**{name: 1.5})

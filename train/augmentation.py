@@ -2,6 +2,10 @@
 
 One affine warp does all of the geometry, so that a slice is interpolated once. Gamma, contrast, blur and noise are the
 kinds of change that nnU-Net makes too (Isensee et al. 2021, supplementary note 4); the ranges are ours.
+
+A view is a window on the slice, with the tumour inside, cut, or outside, at the same magnifications: most of a slice is
+normal anatomy, and windows without the tumour say so. Another scanner is another field of its coil, another contrast
+between tissues and another sharpness.
 """
 
 from dataclasses import dataclass, field, fields
@@ -12,6 +16,11 @@ import numpy as np
 
 def _help(meaning: str) -> dict[str, str]:
     return {"help": f"Augmentation: {meaning}."}
+
+
+# Windows that are drawn for a view, of which the one that shows most, half, or least of the tumour is taken.
+WINDOWS = 8
+FOREGROUND_FRACTION = 0.1  # of the 99th percentile, as in UNetImageProcessor
 
 
 @dataclass
@@ -31,6 +40,18 @@ class Augmentation:
     )
     shear: float = field(default=8.0, metadata=_help("± degrees"))
     shift: float = field(default=0.08, metadata=_help("± fraction of the side"))
+
+    view_probability: float = field(default=0.0, metadata=_help("how often a window on the slice takes its place"))
+    view_scale: list[float] = field(
+        default_factory=lambda: [0.7, 2.5], metadata=_help("magnification of that window, from and to")
+    )
+
+    scanner_probability: float = field(default=0.0, metadata=_help("how often another scanner is imitated"))
+    bias: float = field(default=0.4, metadata=_help("largest logarithm of that scanner's brightness over the slice"))
+    bend: float = field(default=0.5, metadata=_help("how unevenly it spreads the grey values; 0 keeps them"))
+    sharpness: list[float] = field(
+        default_factory=lambda: [0.2, 1.5], metadata=_help("how much of the fine detail it adds again, from and to")
+    )
 
     gamma_probability: float = field(default=0.3, metadata=_help("how often the gamma changes"))
     gamma: list[float] = field(default_factory=lambda: [0.7, 1.5], metadata=_help("exponent, from and to"))
@@ -61,9 +82,11 @@ class Augmentation:
         return self._change_intensities(image, rng)[None], labels
 
     def _warp(self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        matrix = np.eye(3)
+        matrix, is_view = np.eye(3), self.view_probability and rng.random() < self.view_probability
         if rng.random() < self.affine_probability:
             matrix = self._random_affine(rng)
+        if is_view:
+            matrix = self._random_view(labels, matrix, rng)
         if rng.random() < self.flip_probability:
             matrix = matrix @ np.diag([-1.0, 1.0, 1.0])
         if np.array_equal(matrix, np.eye(3)):
@@ -77,7 +100,23 @@ class Augmentation:
         size = (width, height)
         image = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=black)
         labels = cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
-        return image, labels
+        return standardize(image, black) if is_view else image, labels
+
+    def _random_view(self, labels: np.ndarray, matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The turn and shear of an affine matrix, at the magnification and place of a window: [3, 3].
+
+        A window of magnification 1 or more lies within the slice, a smaller one shows all of it somewhere.
+        """
+        linear = matrix[:2, :2] / np.sqrt(abs(np.linalg.det(matrix[:2, :2])))
+        linear = linear * np.exp(rng.uniform(*np.log(self.view_scale)))
+        side = 1 / np.sqrt(abs(np.linalg.det(linear)))  # of the window, in sides of the slice
+        centers = rng.uniform(-0.5, 0.5, (WINDOWS, 2)) * abs(1 - side)
+        shown = [_share_within(labels == 1, center, side) for center in centers]
+        wanted = rng.choice([0.0, 0.5, 1.0])
+        center = centers[np.argmin(np.abs(np.subtract(shown, wanted)))]
+        view = np.eye(3)
+        view[:2, :2], view[:2, 2] = linear, -linear @ center
+        return view
 
     def _random_affine(self, rng: np.random.Generator) -> np.ndarray:
         """Rotation · shear · scale about the centre, then a shift in fractions of the side: [3, 3]."""
@@ -94,6 +133,8 @@ class Augmentation:
         return matrix
 
     def _change_intensities(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.scanner_probability and rng.random() < self.scanner_probability:
+            image = self._another_scanner(image, rng)
         if rng.random() < self.gamma_probability:
             low, high = image.min(), image.max()
             span = max(high - low, 1e-6)
@@ -105,3 +146,36 @@ class Augmentation:
         if rng.random() < self.noise_probability:
             image = image + rng.normal(0, rng.uniform(0, self.noise), image.shape)
         return image.astype(np.float32)
+
+    def _another_scanner(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Another brightness over the slice, other grey values for the same tissues, other sharpness: [S, S]."""
+        height, width = image.shape
+        black = float(image.min())
+        field = cv2.resize(rng.uniform(-self.bias, self.bias, (3, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
+        values = (image - black) * np.exp(field)
+        detail = values - cv2.GaussianBlur(values, (0, 0), 1.0)
+        values = np.maximum(values + rng.uniform(*self.sharpness) * rng.choice([-0.5, 1]) * detail, 0)
+        bright = max(float(np.percentile(values, 99.5)), 1e-6)
+        steps = np.exp(rng.normal(0, self.bend, 6)) if self.bend else np.ones(6)
+        curve = np.concatenate([[0.0], np.cumsum(steps) / steps.sum()])
+        top = float(values.max() / bright)
+        bent = np.interp(values / bright, [*np.linspace(0, 1, 7), max(top, 1.001)], [*curve, max(top, 1.001)])
+        return standardize(bent, 0.0)
+
+
+def standardize(image: np.ndarray, black: float) -> np.ndarray:
+    """Mean 0 and deviation 1 over what is brighter than the background, as UNetImageProcessor does it: [S, S]."""
+    values = image - black
+    foreground = values[values > FOREGROUND_FRACTION * np.percentile(values, 99)]
+    if foreground.size < 2 or (deviation := foreground.std()) < 1e-6:
+        return np.zeros_like(image)
+    return ((values - foreground.mean()) / deviation).astype(np.float32)
+
+
+def _share_within(tumor: np.ndarray, center: np.ndarray, side: float) -> float:
+    """Share of a tumour in an upright window; its centre is counted from the slice's, all in sides of the slice."""
+    (height, width), total = tumor.shape, np.count_nonzero(tumor)
+    left, top = (0.5 + center - side / 2) * (width, height)
+    rows = slice(max(round(top), 0), max(round(top + side * height), 0))
+    columns = slice(max(round(left), 0), max(round(left + side * width), 0))
+    return np.count_nonzero(tumor[rows, columns]) / total if total else 0.0

@@ -1,12 +1,14 @@
 """Training slices that no scanner made: tumours taken out, copied to the other side, or pasted in from other people.
 
     slice ─ or a tumour-free canvas ─ mirror_region: tumour out, or twice ─ paste: a lesion, or healthy tissue ─→ slice
+          └ cover: what other persons show at the place of the tumour, or beside it
 
 Every slice of the data set shows a tumour, and a network that sees nothing else learns that there always is one. What
 is made here has to give no other hint than the tumour itself: canvases of another scanner come with and without a
 lesion, mirrored regions take a tumour out or add one, and both are then pasted onto: healthy tissue as often as a
-lesion, with the same seam. Pasting lesions is an idea of TumorCP (Yang et al. 2021) and CarveMix (Zhang et al. 2021);
-the rest is ours.
+lesion, with the same seam. What covers a tumour comes from the same place of a similar slice; as often the tumour stays
+and a place beside it is covered, by the same shape. Pasting lesions is an idea of TumorCP (Yang et al. 2021) and
+CarveMix (Zhang et al. 2021); the rest is ours.
 """
 
 from collections.abc import Sequence
@@ -32,6 +34,8 @@ MIN_PASTED_AREA = 30.0  # px²; a lesion that lands mostly outside the head is n
 MIN_SYMMETRY = 0.75  # correlation of a slice with its mirror image from which on one half may stand for the other
 LESION_ON_MADE = 0.5  # how often a canvas or a mirrored slice gets a lesion; the others get healthy tissue
 TRIES = 10  # to find a place without tumour
+DONORS = 24  # most similar slices of other persons that may cover a tumour
+DONOR_SIDE = 24  # px of the pictures by which they are found
 SEARCH_SIDE = 64
 
 
@@ -53,6 +57,10 @@ class Synthesis:
     )
     paste_probability: float = field(
         default=0.0, metadata=_help("how often a slice gets another person's lesion, and how often healthy tissue")
+    )
+    cover_probability: float = field(
+        default=0.0,
+        metadata=_help("how often the place of the tumour, or one beside it, is covered by another person's"),
     )
 
     def __post_init__(self):
@@ -107,6 +115,7 @@ class Synthesizer:
         self.person_id = np.asarray(list(person_id))
         self.options = options
         self.canvases = canvases
+        self.donors = Donors(slices, self.person_id) if options.cover_probability else None
 
     def __call__(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         scanned, labels = self._read(index)
@@ -116,6 +125,9 @@ class Synthesizer:
             labels = np.zeros(image.shape, np.uint8)
         elif rng.random() < self.options.mirror_probability:
             image, labels = mirror_region(image, labels, self.axes[index], take_out=rng.random() < 0.5)
+        if image is scanned and self.donors is not None and rng.random() < self.options.cover_probability:
+            image, labels = self._cover(image, labels, index, rng)
+            return image[None], labels
         often = self.options.paste_probability if image is scanned else LESION_ON_MADE
         draw = rng.random()
         if draw < 2 * often:
@@ -143,9 +155,64 @@ class Synthesizer:
                 return paste(image, labels, source, tissue, rng, label=0)
         return image, labels
 
+    def _cover(
+        self, image: np.ndarray, labels: np.ndarray, index: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Cover the tumour, or as often a place of its shape beside it, by the same place of another person."""
+        tumor = (labels == 1).astype(np.uint8)
+        if not tumor.any():
+            return image, labels
+        region = _grown(tumor, RIM * len(image) / REFERENCE_SIDE)
+        if rng.random() < 0.5:
+            region = moved_into_head(region, image, rng) & (1 - region)
+        inside = head(image)
+        region[~inside] = 0
+        if not region.any():
+            return image, labels
+        for donor in rng.permutation(self.donors.of(index))[:TRIES]:
+            source, other = self._read(int(donor))
+            matrix = self.donors.overlay(int(donor), index)
+            if not (_warp((other == 1).astype(np.uint8), matrix, 0, cv2.INTER_NEAREST) & region).any():
+                return _lay(image, labels, source, matrix, region, inside, label=0)
+        return image, labels
+
     def _of_another_person(self, index: int, rng: np.random.Generator) -> int:
         others = np.flatnonzero(self.person_id != self.person_id[index])
         return int(rng.choice(others)) if len(others) else index
+
+
+class Donors:
+    """Slices of other persons that show the same part of the head, laid over each other by their heads' boxes.
+
+    Args:
+        slices, person_id: as in `Synthesizer`.
+    """
+
+    def __init__(self, slices: Sequence[dict[str, np.ndarray]], person_id: np.ndarray):
+        self.boxes, pictures = [], []
+        for sample in slices:
+            image = sample["pixel_values"][0]
+            x, y, width, height = box = cv2.boundingRect(head(image).astype(np.uint8))
+            self.boxes.append(box)
+            shown = image[y : y + height, x : x + width] if width and height else image
+            picture = cv2.resize(shown, (DONOR_SIDE, DONOR_SIDE), interpolation=cv2.INTER_AREA).clip(-2, 2)
+            pictures.append((picture - picture.mean()).ravel() / max(float(picture.std()), 1e-6))
+        pictures = np.stack(pictures)
+        self.nearest = []
+        for index, picture in enumerate(pictures):
+            likeness = np.where(person_id == person_id[index], -np.inf, pictures @ picture)
+            best = np.argsort(-likeness)[:DONORS]
+            self.nearest.append(best[np.isfinite(likeness[best])])
+
+    def of(self, index: int) -> np.ndarray:
+        """The slices that may cover slice `index`, most similar first: int [≤ DONORS]."""
+        return self.nearest[index]
+
+    def overlay(self, donor: int, index: int) -> np.ndarray:
+        """Affine matrix [2, 3] that lays the head of `donor` over that of slice `index`."""
+        start, end = np.array(self.boxes[donor], float), np.array(self.boxes[index], float)
+        scale = end[2:] / np.maximum(start[2:], 1)
+        return np.column_stack([np.diag(scale), end[:2] - scale * start[:2]])
 
 
 def read_canvases(folder: str, processor: UNetImageProcessor) -> list[np.ndarray]:
@@ -251,13 +318,28 @@ def paste(
     moved[~inside] = 0
     if moved.sum() < MIN_PASTED_AREA * unit**2:
         return image, labels
+    return _lay(image, labels, source, matrix, moved, inside, label, rng.uniform(0.7, 1.2))
+
+
+def _lay(
+    image: np.ndarray,
+    labels: np.ndarray,
+    source: np.ndarray,
+    matrix: np.ndarray,
+    moved: np.ndarray,
+    inside: np.ndarray,
+    label: int,
+    contrast: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lay the region `moved`, uint8 [S, S], of a source that `matrix` brings into place over the head of a slice."""
+    unit = len(image) / REFERENCE_SIDE
     moved_source = _warp(source, matrix, float(source.min()))
     around = (_grown(moved, RIM * unit) > 0) & (moved == 0)
     there = around & _warp(head(source).astype(np.uint8), matrix, 0, cv2.INTER_NEAREST).astype(bool)
     here = around & inside
     if not there.any() or not here.any():
         return image, labels
-    gain = np.clip(image[inside].std() / max(source[head(source)].std(), 1e-6), 0.7, 1.4) * rng.uniform(0.7, 1.2)
+    gain = np.clip(image[inside].std() / max(source[head(source)].std(), 1e-6), 0.7, 1.4) * contrast
     matched = (moved_source - np.median(moved_source[there])) * gain + np.median(image[here])
     matched = np.maximum(matched, image.min()).astype(np.float32)
     blended = _blend(image, matched, _faded(moved, unit) * inside)
