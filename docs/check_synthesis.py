@@ -33,17 +33,16 @@ def main(data_dir: str, healthy: str) -> None:
     made = draw(Synthesizer(plain, axes, persons, options, canvases), len(training))
     judge("seam, on healthy volunteers", [distance_to_nearest(image, canvases) for image, _ in made], made)
 
-    made = draw(Synthesizer(plain, axes, persons, Synthesis(mirror_probability=1)), len(training))
-    changed = [
-        (sample, (sample[0] != plain[index]["pixel_values"]).sum())
-        for index, sample in zip(indices(len(training)), made, strict=True)
-    ]
-    mirrored = [(sample, count) for sample, count in changed if count]
-    samples = [sample for sample, _ in mirrored]
-    judge("seam, on mirrored slices", [count for _, count in mirrored], samples)
-    judge(
-        "symmetry, on mirrored slices", [find_axis(image[0], labels * 0).symmetry for image, labels in samples], samples
-    )
+    for kind in ("mirror", "cover"):
+        made = draw(Synthesizer(plain, axes, persons, Synthesis(**{f"{kind}_probability": 1})), len(training))
+        changed = [
+            (sample, (sample[0] != plain[index]["pixel_values"]).sum())
+            for index, sample in zip(indices(len(training)), made, strict=True)
+        ]
+        samples, counts = zip(*((sample, count) for sample, count in changed if count), strict=True)
+        symmetries = [find_axis(image[0], labels * 0).symmetry for image, labels in samples]
+        judge(f"seam, on slices of {kind}", counts, samples)
+        judge(f"symmetry, on slices of {kind}", symmetries, samples)
 
 
 def indices(count: int) -> np.ndarray:

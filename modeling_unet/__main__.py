@@ -25,7 +25,7 @@ from .prediction import (
     predict,
     segment_files,
 )
-from .segmenter import DEFAULT_THRESHOLD, TumorSegmenter
+from .segmenter import DEFAULT_THRESHOLD, QUALITIES, TumorSegmenter
 
 
 SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "weights" / "brain-tumor-unet"
@@ -94,6 +94,9 @@ def _add_predict(commands):
     add("paths", nargs="+", type=Path, metavar="PATH", help="slices, or folders of slices (sub-folders included)")
     add("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     _add_model(command)
+    add(
+        "--quality", choices=QUALITIES, default="fast", help="best: mirrored and in three sizes too, ten times slower"
+    )
     add("--threshold", type=float, default=DEFAULT_THRESHOLD, help="tumour is above this probability (%(default)s)")
     add("--style", choices=STYLES, default="fill", help="style of the overlay (%(default)s)")
     add("--color", default=DEFAULT_COLOR.strip("#"), metavar="RRGGBB", help="colour of fill and contour (%(default)s)")
@@ -151,14 +154,14 @@ def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
         raise ValueError(f"--out {args.out} is a file; allowed is a folder, which may be missing")
     slices = shard.take(find_slices(args.paths, args.out), args.batch_size)
     segment = _segment_on_ray(args) if args.ray else _segment_here(args)
-    maker = {"model": identify_model(args.model, args.revision), **asdict(options)}
+    maker = {"model": identify_model(args.model, args.revision), "quality": args.quality, **asdict(options)}
     args.out.mkdir(parents=True, exist_ok=True)
     segment = partial(segment, out=args.out, options=options, batch_size=args.batch_size)
     return segment, Journal(args.out, slices, maker, shard.suffix)
 
 
 def _segment_here(args: argparse.Namespace) -> Callable:
-    segmenter = TumorSegmenter.from_pretrained(args.model, own_device(), args.revision)
+    segmenter = TumorSegmenter.from_pretrained(args.model, own_device(), args.revision, quality=args.quality)
     return partial(segment_files, segmenter=segmenter)
 
 
@@ -167,7 +170,7 @@ def _segment_on_ray(args: argparse.Namespace) -> Callable:
 
     check_ray()
     TumorSegmenter.from_pretrained(args.model, "cpu", args.revision)  # a bad model is refused before anything starts
-    return partial(segment_files_on_ray, model=args.model, revision=args.revision)
+    return partial(segment_files_on_ray, model=args.model, revision=args.revision, quality=args.quality)
 
 
 def own_device() -> str:

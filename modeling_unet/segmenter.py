@@ -31,6 +31,9 @@ MIN_LESION_AREA_PX = 10
 # A brain is neither a tenth of this nor ten times as much, in any unit that somebody may have meant.
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 OPTIMIZE = ("auto", "none")
+# Multiples of the network's own size at which "best" looks at a slice, each time with its mirror image too.
+SCALES = {"fast": (1.0,), "best": (1.0, 1.25, 1.5)}
+QUALITIES = tuple(SCALES)
 
 
 # --------------------------------------------------------------------------------------------------------- measurements
@@ -296,6 +299,7 @@ class TumorSegmenter:
         network: what segments: the model itself, or with `optimize="auto"` a faster copy, which changes to the model
             no longer reach.
         image_processor: what prepares the slices.
+        quality: "fast" or "best", as in `from_pretrained`.
     """
 
     def __init__(
@@ -304,17 +308,21 @@ class TumorSegmenter:
         image_processor: UNetImageProcessor,
         device: str | torch.device = "auto",
         optimize: str = "none",
+        quality: str = "fast",
     ):
         """Take the model over: it is moved to `device` and put into evaluation mode.
 
         Args:
-            optimize: as in `from_pretrained`.
+            optimize, quality: as in `from_pretrained`.
         """
+        if quality not in QUALITIES:
+            raise ValueError(f"quality is {quality!r}; allowed are {', '.join(QUALITIES)}")
         if optimize not in OPTIMIZE:
             raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}")
         self.model = model.eval().to(resolve_device(device), memory_format=torch.channels_last)
         self.network = optimize_for_inference(self.model) if optimize == "auto" else self.model
         self.image_processor = image_processor
+        self.quality = quality
 
     @classmethod
     def from_pretrained(
@@ -323,6 +331,7 @@ class TumorSegmenter:
         device: str | torch.device = "auto",
         revision: str | None = None,
         optimize: str = "auto",
+        quality: str = "fast",
     ) -> "TumorSegmenter":
         """Load model and processor from a folder, or by the id of a model repository on the Hub.
 
@@ -334,9 +343,12 @@ class TumorSegmenter:
             revision: branch, tag or commit of a model on the Hub; None takes the newest. A folder has none.
             optimize: "auto" segments with a faster copy of the model, in half precision where the device is made for
                 it, which moves the edge of a mask by a few pixels; "none" with the model as it is.
+            quality: "fast" looks at a slice once; "best" looks at it and at its mirror image in three sizes and
+                averages the probabilities, which takes about ten times as long and misses fewer edges.
 
         Raises:
-            ValueError: another kind of model, incomplete weights, a device that is not there, or another `optimize`.
+            ValueError: another kind of model, incomplete weights, a device that is not there, or another `optimize` or
+                `quality`.
             OSError: there is no model of that name, or its files cannot be read.
         """
         with _loading(path_or_id):
@@ -351,7 +363,7 @@ class TumorSegmenter:
             )
         if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}")
-        return cls(model, image_processor, device, optimize)
+        return cls(model, image_processor, device, optimize, quality)
 
     @property
     def device(self) -> torch.device:
@@ -400,15 +412,25 @@ class TumorSegmenter:
     @torch.inference_mode()
     def _segment(self, sources: list, spacing: tuple[float, float] | None) -> list[Segmentation]:
         images = [read_image(source) for source in sources]
-        pixel_values = self.image_processor(images, return_tensors="pt")["pixel_values"]
-        pixel_values = pixel_values.to(self.device, self.network.dtype, memory_format=torch.channels_last)
-        outputs = self.network(pixel_values)
-        sizes = [image.shape[:2] for image in images]
-        probabilities = self.image_processor.post_process_probability(outputs, target_sizes=sizes)
         return [
             Segmentation(to_display(image), probability.cpu().numpy(), spacing=spacing)
-            for image, probability in zip(images, probabilities, strict=True)
+            for image, probability in zip(images, self._probabilities(images), strict=True)
         ]
+
+    def _probabilities(self, images: list[np.ndarray]) -> list[torch.Tensor]:
+        """Tumour probability of every pixel of every slice, float32 [H, W]: the mean over all looks at it."""
+        sizes, views = [image.shape[:2] for image in images], []
+        for scale in SCALES[self.quality]:
+            size = {name: round(scale * side) for name, side in dict(self.image_processor.size).items() if side}
+            pixel_values = self.image_processor(images, size=size, return_tensors="pt")["pixel_values"]
+            pixel_values = pixel_values.to(self.device, self.network.dtype, memory_format=torch.channels_last)
+            outputs = self.network(pixel_values)
+            views.append(self.image_processor.post_process_probability(outputs, target_sizes=sizes))
+            if self.quality == "best":
+                outputs = self.network(pixel_values.flip(-1))
+                outputs.logits = outputs.logits.flip(-1)
+                views.append(self.image_processor.post_process_probability(outputs, target_sizes=sizes))
+        return [sum(of_slice) / len(views) for of_slice in zip(*views, strict=True)]
 
 
 @contextmanager

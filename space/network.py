@@ -89,7 +89,8 @@ class Network:
         except RuntimeError:  # torch's own, such as OutOfMemoryError, are kinds of it
             if self._segmenter.device.type == "cpu":
                 raise
-        self._segmenter = TumorSegmenter(self._segmenter.model.float(), self._segmenter.image_processor, "cpu", "auto")
+        broken = self._segmenter
+        self._segmenter = TumorSegmenter(broken.model.float(), broken.image_processor, "cpu", "auto", broken.quality)
         self._run = self._segment
         self.place = f"CPU, as the {self.place} device failed"
         return self._run(images)

@@ -342,7 +342,7 @@ class TestUsage:
             main(["predict", "--help"])
         assert stopped.value.code == 0
         text = capsys.readouterr().out
-        options = "--out --model --threshold --alpha --color --style --spacing --batch_size --shard --ray"
+        options = "--out --model --quality --threshold --alpha --color --style --spacing --batch_size --shard --ray"
         assert all(word in text for word in ("PATH", *options.split()))
         assert "examples:" in text and "not for diagnosis" in text
 
@@ -476,7 +476,14 @@ class TestGoingOn:
         assert contents(done) == contents(fresh)
 
     @pytest.mark.parametrize(
-        "option", [("--threshold", 0.4), ("--style", "contour"), ("--color", "00ff00"), ("--spacing", 1, 2)]
+        "option",
+        [
+            ("--quality", "best"),
+            ("--threshold", 0.4),
+            ("--style", "contour"),
+            ("--color", "00ff00"),
+            ("--spacing", 1, 2),
+        ],
     )
     def test_other_options_do_all_again(self, done, predict, segmented, option):
         assert predict("in", *option) == 0

@@ -475,3 +475,34 @@ def test_dice_needs_a_truth_of_the_same_size():
     segmentation = Segmentation(np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10), np.float32))
     with pytest.raises(ValueError, match=r"\(10, 10\).*\(5, 10\)"):
         segmentation.dice(np.zeros((5, 10), bool))
+
+
+class TestQuality:
+    """The best answer is the mean over three sizes and their mirror images."""
+
+    @pytest.fixture
+    def best(self, model_dir) -> TumorSegmenter:
+        return TumorSegmenter.from_pretrained(model_dir, device="cpu", optimize="none", quality="best")
+
+    def test_it_is_the_mean_of_six_looks(self, best, segmenter, model_dir):
+        image = noise(40, 60)
+        looks = []
+        for side in (32, 40, 48):
+            segmenter.image_processor = UNetImageProcessor(size={"longest_edge": side})
+            looks += [segmenter(image).probability, segmenter(image[:, ::-1]).probability[:, ::-1]]
+        # A slice that is padded at the right is padded at the left of its mirror image; this one fills the width.
+        np.testing.assert_allclose(best(image).probability, np.mean(looks, axis=0), atol=1e-5)
+
+    def test_a_slice_and_its_mirror_image_have_mirrored_answers(self, best):
+        image = noise(48, 48)
+        expected = best(image).probability[:, ::-1]
+        np.testing.assert_allclose(best(image[:, ::-1]).probability, expected, atol=1e-5)
+
+    def test_slices_of_any_size_keep_it(self, best):
+        sizes = [(40, 30), (33, 65), (64, 64)]
+        found = best.batch([noise(*size) for size in sizes])
+        assert [segmentation.probability.shape for segmentation in found] == sizes
+
+    def test_another_word_is_refused(self, model_dir):
+        with pytest.raises(ValueError, match="quality is 'good'; allowed are fast, best"):
+            TumorSegmenter.from_pretrained(model_dir, device="cpu", quality="good")
