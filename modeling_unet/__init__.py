@@ -6,6 +6,10 @@ the parts for those who build on them. Importing the package registers both with
 Not a medical device: for research and education.
 """
 
+from importlib import import_module
+from importlib.util import find_spec
+
+import torch
 import transformers
 from packaging.version import Version
 
@@ -16,6 +20,15 @@ if Version(transformers.__version__) < Version(MINIMUM_TRANSFORMERS):
         f"brain-tumor-unet needs transformers >= {MINIMUM_TRANSFORMERS} and found {transformers.__version__}; "
         f'run: pip install "transformers>={MINIMUM_TRANSFORMERS}"'
     )
+
+if find_spec("torchvision"):  # transformers imports it where it is installed, and then says nothing of why it fails
+    try:
+        import_module("torchvision.transforms.v2")
+    except Exception as error:
+        raise ImportError(
+            f"the installed torchvision does not fit torch {torch.__version__} ({error}); "
+            "run: pip uninstall torchvision (this package does without it), or: pip install --upgrade torch torchvision"
+        ) from error
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation  # noqa: E402
 

@@ -22,6 +22,12 @@ def check_format_version(version: int):
         raise ValueError(f"`format_version` is {version}; it must be from 1 to {FORMAT_VERSION}.")
 
 
+def check_labels(id2label: dict | None):
+    """Raise a `ValueError` for fewer labels than the background and one more; None stands for the usual two."""
+    if id2label is not None and len(id2label) < 2:
+        raise ValueError(f"`num_labels` is {len(id2label)}; it must be at least 2 (label 0 is the background).")
+
+
 @strict
 class UNetConfig(PreTrainedConfig):
     r"""
@@ -128,6 +134,9 @@ class UNetConfig(PreTrainedConfig):
     semantic_loss_ignore_index: int = 255
 
     encoder_initialization: str = "random"
+
+    # A setter of `num_labels` writes it, so this is where every way to change the labels is seen.
+    id2label: dict[int, str] | dict[str, str] | None = validated_field(check_labels, default=None)
 
     def __post_init__(self, **kwargs):
         for name in ("widths", "depths", "strides", "kernel_sizes", "expansion_ratios", "decoder_widths"):
@@ -288,9 +297,7 @@ class UNetConfig(PreTrainedConfig):
             raise ValueError(f"`dice_smoothing` is {self.dice_smoothing}; it must be above 0.")
 
     def _check_labels(self):
-        """Background and at least one foreground label."""
-        if self.num_labels is not None and self.num_labels < 2:
-            raise ValueError(f"`num_labels` is {self.num_labels}; it must be at least 2 (label 0 is the background).")
+        """What is ignored may not be a label."""
         if self.num_labels is not None and 0 <= self.semantic_loss_ignore_index < self.num_labels:
             raise ValueError(
                 f"`semantic_loss_ignore_index` is {self.semantic_loss_ignore_index}; it must not be one of the "

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageOps
 from transformers import BatchFeature, PilBackend
-from transformers.image_utils import PILImageResampling, SizeDict
+from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
+from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 
@@ -296,6 +297,23 @@ def _over_black(rgba: np.ndarray) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------------------------ processor
 
+# What every image processor may be asked for and this one does not do: the values that ask for nothing, what is done
+# instead. The factor is the base class's own, and stands in files that earlier releases saved.
+STANDARDIZES = "standardises every slice by its own mean and deviation"
+NOT_DONE = {
+    "do_convert_rgb": ((None, False), "makes every slice grey"),
+    "do_center_crop": ((None, False), "keeps every slice whole"),
+    "crop_size": ((None,), "keeps every slice whole"),
+    "do_rescale": ((None, False), STANDARDIZES),
+    "rescale_factor": ((None, 1 / 255), STANDARDIZES),
+    "do_normalize": ((None, False), STANDARDIZES),
+    "image_mean": ((None, 0), STANDARDIZES),
+    "image_std": ((None, 1), STANDARDIZES),
+    "pad_size": ((None,), "pads to a square of `size`"),
+    "data_format": ((None, ChannelDimension.FIRST), "puts channels first, as the model takes them"),
+    "device": ((None, "cpu", torch.device("cpu")), "prepares slices on the CPU"),
+}
+
 
 class UNetImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
@@ -340,6 +358,7 @@ class UNetImageProcessor(PilBackend):
     resample = PILImageResampling.BILINEAR
     default_to_square = False
     foreground_fraction = 0.1
+    rescale_factor = None
 
     def __init__(self, **kwargs: Unpack[UNetImageProcessorKwargs]):
         super().__init__(**kwargs)
@@ -357,8 +376,24 @@ class UNetImageProcessor(PilBackend):
 
         Raises:
             InvalidImageError: a picture that cannot be used, or a mask whose size is not its slice's.
+            ValueError: no image at all, or an option that asks for what this processor does not do.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
+
+    def to_dict(self) -> dict:
+        """What is saved: the options that count."""
+        return {name: value for name, value in super().to_dict().items() if not _asks_for_nothing(name, value)}
+
+    def _validate_preprocess_kwargs(self, **kwargs):
+        for name, (_, instead) in NOT_DONE.items():
+            value = kwargs.get(name)
+            if not _asks_for_nothing(name, value):
+                value = dict(value) if isinstance(value, SizeDict) else value
+                raise ValueError(f"`{name}` is {value}; this processor {instead}: leave the option out.")
+        do_pad = kwargs.get("do_pad")
+        if do_pad not in (None, kwargs.get("do_resize")):
+            raise ValueError(f"`do_pad` is {do_pad}; this processor pads what it resizes: leave the option out.")
+        super()._validate_preprocess_kwargs(**kwargs)
 
     def _preprocess_image_like_inputs(
         self, images, segmentation_maps, size: SizeDict, do_resize: bool, foreground_fraction: float, **kwargs
@@ -367,6 +402,8 @@ class UNetImageProcessor(PilBackend):
         if not 0 <= foreground_fraction < 1:
             raise ValueError(f"`foreground_fraction` is {foreground_fraction}; it must be in [0, 1).")
         slices = [read_image(image) for image in _as_list(images)]
+        if not slices:
+            raise ValueError("There are no images; give at least one.")
         data = {"pixel_values": [_prepare_slice(image, side, foreground_fraction) for image in slices]}
         if segmentation_maps is not None:
             sources = _as_list(segmentation_maps)
@@ -384,8 +421,8 @@ class UNetImageProcessor(PilBackend):
 
     @staticmethod
     def _longest_edge(size: SizeDict, resample) -> int:
-        if not size.longest_edge or size.longest_edge < 1:
-            raise ValueError(f"`size` is {dict(size)}; this processor needs `longest_edge`, at least 1.")
+        if set(dict(size)) != {"longest_edge"} or size.longest_edge < 1:
+            raise ValueError(f"`size` is {dict(size)}; this processor needs `longest_edge` alone, at least 1.")
         if resample != PILImageResampling.BILINEAR:
             raise ValueError(f"`resample` is {resample}; this processor resizes bilinearly (2) only.")
         return size.longest_edge
@@ -405,10 +442,24 @@ class UNetImageProcessor(PilBackend):
         return [(logits[0] if len(logits) == 1 else logits.logsumexp(dim=0)).sigmoid() for logits in native]
 
     def post_process_semantic_segmentation(
-        self, outputs, target_sizes: list[tuple[int, int]] | None = None
-    ) -> list[torch.Tensor]:
-        """Label of every pixel, int64 [H, W], at the slices' own size; arguments as in `post_process_probability`."""
-        return [logits.argmax(dim=0) for logits in self._native_logits(outputs.logits, target_sizes)]
+        self, outputs, target_sizes: list[tuple[int, int]] | None = None, return_segmentation_scores: bool = False
+    ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
+        """Label of every pixel, int64 [H, W], at the slices' own size.
+
+        Args:
+            outputs, target_sizes: as in `post_process_probability`.
+            return_segmentation_scores: give the label as `segmentation`, and the logits [num_labels, H, W] that it was
+                found by as `segmentation_scores`.
+        """
+        native = self._native_logits(outputs.logits, target_sizes)
+        if not return_segmentation_scores:
+            return [logits.argmax(dim=0) for logits in native]
+        return [
+            SemanticSegmentationPostProcessorOutput(
+                data={"segmentation": logits.argmax(dim=0), "segmentation_scores": logits}
+            )
+            for logits in native
+        ]
 
     @staticmethod
     def _native_logits(logits: torch.Tensor, target_sizes) -> list[torch.Tensor]:
@@ -426,6 +477,15 @@ class UNetImageProcessor(PilBackend):
                 sample = F.interpolate(sample, size=(height, width), mode="bilinear", align_corners=False)[0]
             native.append(sample)
         return native
+
+
+def _asks_for_nothing(name: str, value) -> bool:
+    """Whether an option of every image processor is one that this one may pass over, at this value."""
+    if name not in NOT_DONE:
+        return False
+    # One number per channel says no more than the number, if all are the same.
+    value = value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
+    return value in NOT_DONE[name][0]
 
 
 def _as_list(images) -> list:

@@ -30,8 +30,13 @@ def optimize_for_inference(model: UNetForSemanticSegmentation) -> UNetForSemanti
             module.inplace = True
     network.to(fastest_dtype(network.device), memory_format=torch.channels_last)
     # The logits cost next to nothing, and rounded ones would be enlarged to steps in the probability.
-    network.head.float().register_forward_pre_hook(lambda head, arguments: arguments[0].float())
+    network.head.float().register_forward_pre_hook(_in_float32)
     return network
+
+
+def _in_float32(head: nn.Module, arguments: tuple[Tensor]) -> Tensor:
+    """Hook of a layer; a function of the module, because a lambda keeps a network from being pickled."""
+    return arguments[0].float()
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:

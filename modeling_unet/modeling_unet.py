@@ -15,7 +15,8 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
-from transformers.utils import can_return_tuple
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_unet import UNetConfig
 
@@ -72,7 +73,19 @@ class UNetConvLayer(nn.Sequential):
         super().__init__(*layers)
 
 
-class UNetPlainBlock(GradientCheckpointingLayer):
+class UNetBlock(GradientCheckpointingLayer):
+    """What checkpointing runs a second time."""
+
+    def __call__(self, hidden_state: Tensor) -> Tensor:
+        # Reentrant checkpointing reaches a block's weights only through an input that needs a gradient, which neither
+        # the picture nor the map of a frozen block does.
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled() and not hidden_state.requires_grad:
+            trains = any(parameter.requires_grad for parameter in self.parameters())
+            hidden_state = hidden_state.detach().requires_grad_(trains)
+        return super().__call__(hidden_state)
+
+
+class UNetPlainBlock(UNetBlock):
     """Two 3×3 convolutions (Ronneberger et al. 2015)."""
 
     def __init__(self, config: UNetConfig, in_width: int, width: int, stride: int = 1, act: str = "relu"):
@@ -84,7 +97,7 @@ class UNetPlainBlock(GradientCheckpointingLayer):
         return self.conv2(self.conv1(hidden_state))
 
 
-class UNetResidualBlock(GradientCheckpointingLayer):
+class UNetResidualBlock(UNetBlock):
     """Two 3×3 convolutions and a shortcut, projected where the shape changes (He et al. 2016, figure 2)."""
 
     def __init__(self, config: UNetConfig, in_width: int, width: int, stride: int = 1, act: str = "relu"):
@@ -103,7 +116,7 @@ class UNetResidualBlock(GradientCheckpointingLayer):
         return self.act(self.conv2(self.conv1(hidden_state)) + shortcut)
 
 
-class UNetInvertedResidualBlock(GradientCheckpointingLayer):
+class UNetInvertedResidualBlock(UNetBlock):
     """Expand, filter depthwise, project; added to the input where the shape allows (Sandler et al. 2018, figure 3b)."""
 
     def __init__(
@@ -315,6 +328,31 @@ def segmentation_loss(logits: Tensor, labels: Tensor, config: UNetConfig) -> Ten
 # --------------------------------------------------------------------------------------------------------------- models
 
 
+def padded_size(size: tuple[int, int], reduction: int) -> tuple[int, int]:
+    """The smallest (height, width) from `size` on that `reduction` divides."""
+    # Not by a negative remainder, which a compiled graph gets wrong from its second size on.
+    return tuple((side + reduction - 1) // reduction * reduction for side in size)
+
+
+def select_hidden_states(
+    hidden_states: tuple[Tensor, ...], selection: bool | int | list[int] | None
+) -> tuple[Tensor | None, ...] | None:
+    """All maps, none, or those at the given indices and None in the places of the others, as Segformer selects them."""
+    if selection is True or not selection:
+        return hidden_states if selection else None
+    count = len(hidden_states)
+    indices = [selection] if isinstance(selection, int) else selection
+    wanted = [index % count for index in indices if -count <= index < count]
+    return tuple(hidden_state if index in wanted else None for index, hidden_state in enumerate(hidden_states))
+
+
+def check_known(kwargs: dict):
+    """Raise a `TypeError` for an argument that no tool of transformers hands to a model."""
+    for name in kwargs:
+        if name not in TransformersKwargs.__annotations__:
+            raise TypeError(f"forward() got an unexpected keyword argument {name!r}")
+
+
 class UNetPreTrainedModel(PreTrainedModel):
     """Weight initialisation, and what loading, saving and checkpointing need to know.
 
@@ -361,37 +399,50 @@ class UNetModel(UNetPreTrainedModel):
 
     def __init__(self, config: UNetConfig):
         super().__init__(config)
+        config.validate()  # again, as fields may have changed one by one since it was built
         self.encoder = UNetEncoder(config)
         self.decoder = UNetDecoder(config)
         self.post_init()
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The first convolution, which is what sees the picture."""
+        return next(module for module in self.encoder.modules() if isinstance(module, nn.Conv2d))
+
     @can_return_tuple
-    def forward(self, pixel_values: Tensor, output_hidden_states: bool | None = None) -> BaseModelOutput:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | int | list[int] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
         r"""
         Args:
             pixel_values: [B, C, H, W], normalised by the image processor; any H, W ≥ 1. Sizes that the encoder's
                 reduction does not divide are padded at the bottom and right by repeating the edge.
-            output_hidden_states: also return the encoder's maps, finest first, then the decoder's, coarsest first.
+            output_hidden_states: also return the encoder's maps, finest first, then the decoder's, coarsest first;
+                a list of indices returns those maps and None in the places of the others.
             return_dict: `False` for a plain tuple.
+            kwargs: what tools of transformers hand to every model, such as `output_attentions`; nothing here needs it.
 
         Returns:
             `BaseModelOutput` whose `last_hidden_state` is the finest decoder map, [B, decoder_widths[-1], h, w]: the
             *padded* input divided by what the decoder leaves of the reduction.
         """
+        check_known(kwargs)
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
             raise ValueError(
                 f"`pixel_values` has shape {tuple(pixel_values.shape)}; expected "
                 f"[batch, {self.config.num_channels}, height, width]."
             )
         height, width = pixel_values.shape[-2:]
-        reduction = self.config.reduction
-        padding = (0, -width % reduction, 0, -height % reduction)
+        padded_height, padded_width = padded_size((height, width), self.config.reduction)
+        padding = (0, padded_width - width, 0, padded_height - height)
         feature_maps = self.encoder(F.pad(pixel_values, padding, mode="replicate"))
         decoded = self.decoder(feature_maps)
 
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        hidden_states = (*feature_maps, *decoded) if output_hidden_states else None
+        hidden_states = select_hidden_states((*feature_maps, *decoded), output_hidden_states)
         return BaseModelOutput(last_hidden_state=decoded[-1], hidden_states=hidden_states)
 
 
@@ -426,14 +477,19 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, output_hidden_states: bool | None = None
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | int | list[int] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SemanticSegmenterOutput:
         r"""
         Args:
             pixel_values: [B, C, H, W], normalised by the image processor; any H, W ≥ 1.
             labels: int [B, H, W]; 0…num_labels - 1, or `semantic_loss_ignore_index`. With them, the output has a loss.
-            output_hidden_states: also return the feature maps of encoder and decoder.
+            output_hidden_states: also return the feature maps of encoder and decoder, or those of some indices.
             return_dict: `False` for a plain tuple.
+            kwargs: as for [`UNetModel`].
 
         Returns:
             `SemanticSegmenterOutput` with `logits` [B, num_labels, H, W] at the input's size, and `loss`, a scalar.
@@ -447,7 +503,8 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         supervised = self.training and labels is not None and self.config.deep_supervision
-        outputs = self.unet(pixel_values, output_hidden_states=output_hidden_states or supervised, return_dict=True)
+        all_maps = supervised or bool(output_hidden_states)
+        outputs = self.unet(pixel_values, output_hidden_states=all_maps, return_dict=True, **kwargs)
         logits = self._logits(self.head, outputs.last_hidden_state, size)
 
         loss = None
@@ -455,14 +512,13 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
             loss = segmentation_loss(logits, labels, self.config)
             if supervised:
                 loss = self._deeply_supervised_loss(loss, outputs.hidden_states, labels)
-        return SemanticSegmenterOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states if output_hidden_states else None
-        )
+        hidden_states = select_hidden_states(outputs.hidden_states or (), output_hidden_states)
+        return SemanticSegmenterOutput(loss=loss, logits=logits, hidden_states=hidden_states)
 
     def _logits(self, head: nn.Conv2d, hidden_state: Tensor, size: torch.Size) -> Tensor:
         """Decoder map → [B, K + 1, H, W]: enlarged to the padded input, cropped to it, background's zero in front."""
         logits = head(hidden_state)  # [B, K, h, w]
-        padded = [side + -side % self.config.reduction for side in size]
+        padded = padded_size(size, self.config.reduction)
         logits = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)
         # Padding by a negative amount crops; unlike a slice, an exported graph takes it at every size.
         logits = F.pad(logits, (0, size[1] - padded[1], 0, size[0] - padded[0]))

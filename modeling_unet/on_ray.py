@@ -2,8 +2,8 @@
 
     slices → tasks of a few batches → Ray's workers, each with a network of its own → outcomes, recorded here
 
-Every machine needs this package, and has to see slices, model and results under the same paths. `ray` is in the extra
-"ray" of this package; only whoever asks for it imports this module.
+Every machine needs this package, and has to see slices, model and results under the same paths. It also needs
+`ray[data]`, which is no dependency of this package; only whoever asks for it imports this module.
 """
 
 import json
@@ -33,7 +33,7 @@ BATCHES_PER_TASK = 8
 def check_ray():
     """Raise an ImportError that says what to install, where Ray is missing."""
     if ray is None:
-        raise ImportError('--ray needs the package ray; run: pip install "brain-tumor-unet[ray]"')
+        raise ImportError('--ray needs the package ray; run: pip install "ray[data]"')
 
 
 def segment_files_on_ray(

@@ -314,11 +314,16 @@ class TumorSegmenter:
 
         Args:
             optimize, quality: as in `from_pretrained`.
+
+        Raises:
+            ValueError: a model of colours or of several kinds of tumour, a device that is not there, or another
+                `optimize` or `quality`.
         """
         if quality not in QUALITIES:
             raise ValueError(f"quality is {quality!r}; allowed are {', '.join(QUALITIES)}")
         if optimize not in OPTIMIZE:
             raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}")
+        check_segmentable(model.config)
         self.model = model.eval().to(resolve_device(device), memory_format=torch.channels_last)
         self.network = optimize_for_inference(self.model) if optimize == "auto" else self.model
         self.image_processor = image_processor
@@ -347,8 +352,7 @@ class TumorSegmenter:
                 averages the probabilities, which takes about ten times as long and misses fewer edges.
 
         Raises:
-            ValueError: another kind of model, incomplete weights, a device that is not there, or another `optimize` or
-                `quality`.
+            ValueError: another kind of model, incomplete weights, and as when a segmenter is built.
             OSError: there is no model of that name, or its files cannot be read.
         """
         with _loading(path_or_id):
@@ -431,6 +435,17 @@ class TumorSegmenter:
                 outputs.logits = outputs.logits.flip(-1)
                 views.append(self.image_processor.post_process_probability(outputs, target_sizes=sizes))
         return [sum(of_slice) / len(views) for of_slice in zip(*views, strict=True)]
+
+
+def check_segmentable(config: UNetConfig):
+    """Raise a ValueError for a model that grey slices and one mask of the tumour do not fit."""
+    if config.num_channels != 1:
+        raise ValueError(f"the model takes {config.num_channels} channels; slices are prepared as 1, their grey values")
+    if config.num_labels != 2:
+        raise ValueError(
+            f"the model tells {config.num_labels} labels apart ({', '.join(config.id2label.values())}); measured are "
+            "2, background and tumour"
+        )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 from tiny import tiny_config
 from transformers import AutoConfig
 
-from modeling_unet import UNetConfig
+from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetModel
 
 
 # Another value than the default for every option, together a valid network.
@@ -51,8 +51,8 @@ LISTS = ("widths", "depths", "strides", "kernel_sizes", "expansion_ratios", "dec
 
 class TestKeeping:
     def test_every_option_is_changed_in_the_round_trip(self):
-        only_one_value = {"format_version"}
-        assert EVERY_OPTION_CHANGED.keys() == UNetConfig.__annotations__.keys() - only_one_value
+        elsewhere = {"format_version", "id2label"}  # one value alone, and every config's own
+        assert EVERY_OPTION_CHANGED.keys() == UNetConfig.__annotations__.keys() - elsewhere
         default = UNetConfig()
         assert [name for name, value in EVERY_OPTION_CHANGED.items() if getattr(default, name) == value] == []
 
@@ -189,6 +189,38 @@ class TestRefusals:
         config = tiny_config()
         with pytest.raises(StrictDataclassError, match="dropout"):
             config.dropout = "much"
+
+
+class TestChangedLater:
+    @pytest.mark.parametrize(
+        ("name", "value"), [("num_labels", 1), ("num_labels", 0), ("id2label", {0: "tumor"}), ("id2label", {})], ids=str
+    )
+    def test_too_few_labels_are_refused_and_change_nothing(self, name, value):
+        config = UNetConfig()
+        with pytest.raises(StrictDataclassError, match=r"`num_labels` is [01]; it must be at least 2"):
+            setattr(config, name, value)
+        assert config.num_labels == 2 and config.id2label == {0: "background", 1: "tumor"}
+
+    def test_more_labels_are_named(self):
+        config = UNetConfig()
+        config.num_labels = 3
+        assert list(config.id2label) == list(config.label2id.values()) == [0, 1, 2]
+        assert UNetForSemanticSegmentation(tiny_config(id2label=config.id2label)).head.out_channels == 2
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("widths", [], "`widths` is empty"),
+            ("depths", [1, 1], "`depths` is .*; it needs 3 entries"),
+            ("semantic_loss_ignore_index", 1, "must not be one of the 2 labels"),
+        ],
+    )
+    @pytest.mark.parametrize("build", [UNetModel, UNetForSemanticSegmentation])
+    def test_what_no_longer_fits_together_is_refused_by_the_model(self, name, value, message, build):
+        config = tiny_config()
+        setattr(config, name, value)
+        with pytest.raises(StrictDataclassError, match=message):
+            build(config)
 
 
 def test_ignored_label_may_not_be_a_real_one():

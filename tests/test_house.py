@@ -1,6 +1,7 @@
 """The repository itself: its metadata agrees, its imports point one way, its files fit."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import tomllib
 import warnings
 import zipfile
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -312,6 +314,44 @@ def test_wheel_holds_the_model_package_alone(tmp_path: Path):
     (wheel,) = tree.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == {path.relative_to(ROOT).as_posix() for path in sources("modeling_unet")}
+
+
+@pytest.mark.parametrize(("module", "package"), [("yaml", "pyyaml"), ("datasets", "datasets")])
+def test_a_missing_package_is_named_with_what_to_type(module, package, monkeypatch, capsys):
+    from train.__main__ import COMMANDS, main
+
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(COMMANDS, "fit", lambda options: import_module(module))
+    assert main(["fit"]) == 1
+    assert capsys.readouterr().err == f"error: this needs the package {package}; run: pip install {package}\n"
+
+
+def test_nothing_to_type_asks_the_index_for_this_package():
+    """It is not there; whoever wants an extra of it installs what the extra holds, or works in a clone."""
+    advised = re.compile(r"brain-tumor-unet\[|pip install \S*brain-tumor-unet")
+    for path in (*sources(*CODE), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        if path != Path(__file__).resolve():
+            assert not advised.search(path.read_text(encoding="utf-8")), path.name
+
+
+TORCHVISION_OF_ANOTHER_TORCH = """raise RuntimeError("operator torchvision::nms does not exist")"""
+
+
+@pytest.mark.parametrize("command", [["-c", "import modeling_unet"], ["-m", "modeling_unet", "predict", "--help"]])
+def test_a_torchvision_of_another_torch_is_named_in_one_sentence(command, tmp_path: Path):
+    """transformers imports it where it is installed, and would fail with a word about AutoImageProcessor."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(TORCHVISION_OF_ANOTHER_TORCH)
+    metadata = tmp_path / "torchvision-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.1.0\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    process = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    last_line = process.stderr.strip().splitlines()[-1]
+    assert last_line.startswith("ImportError: the installed torchvision does not fit torch 2.")
+    assert "(operator torchvision::nms does not exist); run: pip uninstall torchvision" in last_line
 
 
 def test_an_older_transformers_is_refused_in_one_sentence():

@@ -892,7 +892,7 @@ class TestBadInput:
     ("options", "message"),
     [
         ({"foreground_fraction": 2.0}, r"`foreground_fraction` is 2\.0; it must be in \[0, 1\)"),
-        ({"size": {"longest_edge": -5}}, r"-5.*`longest_edge`, at least 1"),
+        ({"size": {"longest_edge": -5}}, r"-5.*`longest_edge` alone, at least 1"),
     ],
 )
 def test_settings_out_of_range_are_named(options, message):

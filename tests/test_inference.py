@@ -1,5 +1,7 @@
 """The faster copy of a network gives what the model gives, and leaves the model alone."""
 
+import copy
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -197,3 +199,15 @@ class TestShipped:
         expected = plain(path)
         assert np.abs(fast.probability - expected.probability).max() < MAX_BFLOAT16_ERROR
         assert np.count_nonzero(fast.mask != expected.mask) <= MAX_BFLOAT16_PIXELS
+
+    def test_it_can_be_copied_and_sent_to_another_process(self, shipped_weights):
+        """As `multiprocessing`, joblib and Ray send it."""
+        segmenter = TumorSegmenter.from_pretrained(shipped_weights, device="cpu")
+        assert segmenter.network is not segmenter.model
+        expected = segmenter(EXAMPLES[0])
+        with get_context("spawn").Pool(1) as pool:
+            elsewhere = pool.apply(segmenter, (EXAMPLES[0],))
+        for found in (elsewhere, copy.deepcopy(segmenter)(EXAMPLES[0])):
+            assert expected.mask.any()
+            np.testing.assert_array_equal(found.mask, expected.mask)
+            np.testing.assert_allclose(found.probability, expected.probability, atol=FOLDED_TOLERANCE)

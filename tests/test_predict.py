@@ -633,9 +633,7 @@ class TestRay:
         monkeypatch.delitem(sys.modules, "modeling_unet.on_ray", raising=False)
         save_slice(tmp_path / "slice.png")
         assert predict("slice.png", "--ray") == 2
-        assert (
-            capsys.readouterr().err == 'error: --ray needs the package ray; run: pip install "brain-tumor-unet[ray]"\n'
-        )
+        assert capsys.readouterr().err == 'error: --ray needs the package ray; run: pip install "ray[data]"\n'
         assert not (tmp_path / "out").exists()
 
     def test_nothing_of_it_is_needed_unasked(self, predict, tmp_path, monkeypatch):

@@ -394,6 +394,28 @@ class TestFromPretrained:
         with pytest.raises(ValueError, match=r"model type of .* is segformer; allowed is brain_tumor_unet"):
             TumorSegmenter.from_pretrained(tmp_path)
 
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"num_channels": 3}, "the model takes 3 channels; slices are prepared as 1, their grey values"),
+            (
+                {"id2label": {0: "air", 1: "oedema", 2: "core"}},
+                r"the model tells 3 labels apart \(air, oedema, core\); measured are 2, background and tumour",
+            ),
+        ],
+        ids=["colours", "kinds of tumour"],
+    )
+    def test_a_model_that_slices_do_not_fit_is_refused_in_one_sentence(self, changes, message, tmp_path):
+        model = UNetForSemanticSegmentation(tiny_config(**changes))
+        model.save_pretrained(tmp_path)
+        UNetImageProcessor().save_pretrained(tmp_path)
+        for make in (
+            lambda: TumorSegmenter(model, UNetImageProcessor()),
+            lambda: TumorSegmenter.from_pretrained(tmp_path),
+        ):
+            with pytest.raises(ValueError, match=f"^{message}$"):
+                make()
+
     def test_folder_without_a_model(self, tmp_path):
         with pytest.raises(ValueError, match=r"model type of .* is unknown \(no config\.json\)"):
             TumorSegmenter.from_pretrained(tmp_path)

@@ -24,6 +24,9 @@ commands, in the order of use:
 python -m train COMMAND --help lists the options.
 """
 
+# Modules whose package has another name on the index.
+PACKAGES = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
+
 
 def main(arguments: list[str]) -> int:
     # With torchrun every process runs this; one of them talks.
@@ -41,11 +44,19 @@ def main(arguments: list[str]) -> int:
     try:
         return COMMANDS[command](options) or 0
     except (ImportError, MemoryError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_explain(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from where it can", file=sys.stderr)
         return 130
+
+
+def _explain(error: Exception) -> str:
+    """What to say of an error: of a package that is not installed, what to type."""
+    if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
+        package = PACKAGES.get(error.name, error.name)
+        return f"this needs the package {package}; run: pip install {package}"
+    return str(error)
 
 
 def _check(options: list[str]) -> int:

@@ -36,7 +36,7 @@ class Augmentation:
     )
     rotation: float = field(default=20.0, metadata=_help("± degrees"))
     scale: list[float] = field(
-        default_factory=lambda: [0.8, 1.25], metadata=_help("factor of both axes, each another ± 5 %, from and to")
+        default_factory=lambda: [0.8, 1.25], metadata=_help("factor of both axes, each another ± 5 %%, from and to")
     )
     shear: float = field(default=8.0, metadata=_help("± degrees"))
     shift: float = field(default=0.08, metadata=_help("± fraction of the side"))
