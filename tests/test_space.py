@@ -218,7 +218,7 @@ def test_giants_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
 
 
 def test_a_giant_in_an_archive_is_refused_before_it_is_unpacked(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr(reading, "MAX_FILE_BYTES", 1000)
     with pytest.raises(ValueError, match=r"large\.png: the file takes .* MiB; the page takes up to"):
         segment_files([zipped(tmp_path / "s.zip", {"large.png": encoded(slice_of(50, 50))})], network)
 
