@@ -10,10 +10,12 @@ import gzip
 import io
 import os
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -58,19 +60,34 @@ def read_as_the_page(path: Path):
 DOORS = (read_image, read_mask, read_members, read_volume, read_as_the_page)
 
 
-def knock(path: Path) -> list[str]:
-    """What every door says of a file, empty where it lets it in; an `AssertionError` for a bad answer."""
+class Answer(NamedTuple):
+    """What a door says of a file.
+
+    Attributes:
+        door: its name.
+        sentence: the refusal, empty where the file is let in.
+        seconds: of the processor.
+    """
+
+    door: str
+    sentence: str
+    seconds: float
+
+
+def knock(path: Path) -> list[Answer]:
+    """What every door says of a file; an `AssertionError` for a bad answer."""
     is_volume(path)
     answers = []
     for door in DOORS:
+        started = time.process_time()
         try:
             door(path)
-            answer = ""
+            sentence = ""
         except ValueError as error:
-            answer = str(error)
-            assert answer.endswith((".", "pydicom")) and "\n" not in answer and len(answer) < 500, answer
-            assert str(path.parent) not in answer, answer
-        answers.append(answer)
+            sentence = str(error)
+            assert sentence.endswith((".", "pydicom")) and "\n" not in sentence and len(sentence) < 500, sentence
+            assert str(path.parent) not in sentence, sentence
+        answers.append(Answer(door.__name__, sentence, time.process_time() - started))
     return answers
 
 
@@ -461,6 +478,34 @@ def before_pixels(content: bytes, elements: bytes) -> bytes:
     return content[:start] + elements + content[start:]
 
 
+# ----------------------------------------------------------------------------------------------------------- mutations
+
+
+def scan_of_a_format(rng: Rng) -> Made:
+    """A good file of one of ten formats, six of pictures."""
+    formats = (*PICTURE_FORMATS, "nii", "nii.gz", "dcm", "zip")
+    name = formats[rng.integers(len(formats))]
+    voxels = phantoms.noise(20, 22, 4, seed=int(rng.integers(99)))
+    if name in PICTURE_FORMATS:
+        content = picture(rng, name, ("L", "RGB")[rng.integers(2)])
+    elif name == "dcm":
+        makers = (phantoms.dicom, phantoms.run_length, phantoms.jpeg_2000, enhanced)
+        content = makers[rng.integers(len(makers))](voxels[..., 0].astype(np.uint16))
+    elif name == "zip":
+        content = zipped({f"{number}.png": picture(rng) for number in range(3)})
+    else:
+        content = phantoms.nifti(voxels, packed=name == "nii.gz")
+    return f"scan.{name.lower()}", content
+
+
+def mutated(rng: Rng) -> Made:
+    """The same, damaged once or a few times."""
+    name, content = scan_of_a_format(rng)
+    for _ in range(int(rng.integers(1, 4))):
+        content = damaged(rng, content) or content[:1]
+    return name, content
+
+
 KINDS: tuple[Callable[[Rng], Made], ...] = (
     *(damaged_picture, odd_mode, picture_bomb, many_frames, lying_tiff, tiny_or_turned, wrong_type, polyglot),
     *(zip_bomb, bad_names, damaged_zip, zip_of_hostiles),
@@ -629,8 +674,8 @@ def hostile_file(seed: int) -> Made:
     return KINDS[seed % len(KINDS)](np.random.default_rng(seed))
 
 
-def write_hostile_file(folder: Path, seed: int) -> Path:
-    name, content = hostile_file(seed)
+def write_file(folder: Path, made: Made) -> Path:
+    name, content = made
     path = folder / name.replace(os.sep, "_")
     path.write_bytes(content)
     return path
