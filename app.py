@@ -31,6 +31,7 @@ from space.downloads import SAVERS
 from space.events import EMPTY_VIEW, KEPT_SECONDS, Server
 from space.memory import hold_memory_down
 from space.network import BATCH_SIZE, Network, Origin
+from space.requests import EXCEPTION_HANDLERS, Page
 from space.sweeping import own_folder, start_sweeping
 
 
@@ -83,6 +84,7 @@ LAUNCH_OPTIONS = {
     "enable_monitoring": False,
     "footer_links": ["api"],
     "share": False,
+    "app_kwargs": {"exception_handlers": EXCEPTION_HANDLERS},
 }
 
 
@@ -115,7 +117,7 @@ def build_app(network: Network) -> gr.Blocks:
     """The page around a network; start it with `.launch(**LAUNCH_OPTIONS)`."""
     server = Server(network)
     block = partial(gr.HTML, apply_default_css=False)
-    with gr.Blocks(title="Brain Tumor U-Net", analytics_enabled=False) as page:
+    with Page(title="Brain Tumor U-Net", analytics_enabled=False) as page:
         ticket = gr.State(time_to_live=KEPT_SECONDS, delete_callback=server.shelf.drop)
         block(views.HEADER, elem_id="header")
         with gr.Row(elem_id="viewer"):
@@ -221,7 +223,8 @@ def build_app(network: Network) -> gr.Blocks:
         for control, setter in looks.items():
             control.change(None, control, js=f"value => page.{setter}(value)")
         tools.select(None, None, both, js="() => page.beforeAndAfter()")
-    return page.queue(max_size=MAX_WAITING)
+    # Without `api_open`, nobody passes by those who wait.
+    return page.queue(max_size=MAX_WAITING, api_open=False)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
-from gradio.utils import get_upload_folder
 
 from modeling_unet import InvalidImageError, read_image
 from modeling_unet.archives import MIB, Member, is_archive, members
@@ -51,16 +50,6 @@ class Source:
     name: str
     pixels: int
     read: Callable[[], np.ndarray]
-
-
-def uploaded(file: dict | None) -> Path:
-    """Path of the file that came with a request; one that only names another file of the server is refused."""
-    if not (isinstance(file, dict) and isinstance(file.get("path"), str)):
-        raise InvalidImageError("image: no file was given; give one MRI slice.")
-    path = Path(file["path"]).resolve()
-    if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
-        raise InvalidImageError(f"{path.name}: the file was not uploaded.")
-    return path
 
 
 def open_files(paths: list[Path]) -> tuple[list[Source], Volume | None]:

@@ -23,6 +23,9 @@ from modeling_unet.segmenter import (
 from modeling_unet.volumes import Volume
 
 
+MAX_AREA_PX = 8192 * 8192
+
+
 class WithoutSpecks(Segmentation):
     """A segmentation whose mask holds its lesions alone, so that pictures, area and overlap leave the rest out."""
 
@@ -43,7 +46,7 @@ class Settings:
         spacing: side of a pixel in mm, where its file does not know it; 0 if nobody does.
 
     Raises:
-        ValueError: a threshold outside 0 … 1, no whole number of pixels, or a spacing that no pixel has.
+        ValueError: no number, a threshold outside 0 … 1, no whole number of pixels, or a spacing that no pixel has.
     """
 
     threshold: float = DEFAULT_THRESHOLD
@@ -51,7 +54,12 @@ class Settings:
     spacing: float = 0
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"{name} is no number; allowed are numbers, or nothing for the default.")
         check_threshold(self.threshold)
+        if self.min_area_px > MAX_AREA_PX:
+            raise ValueError(f"min_area_px is over {MAX_AREA_PX:,}, which is more than a slice has.")
         check_min_area(self.min_area_px)
         if self.spacing and not MIN_SPACING_MM <= self.spacing <= MAX_SPACING_MM:
             raise ValueError(
