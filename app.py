@@ -10,6 +10,7 @@ the browser does by itself (page.js).
 import json
 import os
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from modeling_unet.segmenter import DEFAULT_THRESHOLD, TumorSegmenter
 from space import views
 from space.downloads import SAVERS
 from space.events import EMPTY_VIEW, KEPT_SECONDS, Server
-from space.memory import hold_memory_down
+from space.memory import hold_memory_down, open_more_files
 from space.network import BATCH_SIZE, Network, Origin
 from space.requests import EXCEPTION_HANDLERS, Page
 from space.sweeping import own_folder, start_sweeping
@@ -91,12 +92,14 @@ LAUNCH_OPTIONS = {
 def main():
     """Load the model and serve the page."""
     hold_memory_down()
-    try:
-        network = load_network(os.environ.get("MODEL_ID"), os.environ.get("MODEL_REVISION"))
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
-    network.warm_up()
-    with own_folder() as folder:
+    open_more_files()
+    with ExitStack() as stack:
+        try:
+            network = load_network(os.environ.get("MODEL_ID"), os.environ.get("MODEL_REVISION"))
+            folder = stack.enter_context(own_folder())
+        except (OSError, ValueError) as error:
+            sys.exit(f"error: {' '.join(str(error).split())}")
+        network.warm_up()
         page = build_app(network)
         start_sweeping(folder, KEPT_SECONDS, page.temp_file_sets)
         page.launch(**LAUNCH_OPTIONS)

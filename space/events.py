@@ -16,7 +16,7 @@ from . import downloads, views
 from .downloads import Look
 from .network import Network
 from .reading import read_slice, segment_files
-from .requests import BUSY, TOO_MUCH_OPEN, all_uploaded, chosen, refusal, uploaded
+from .requests import BUSY, USED_UP, all_uploaded, chosen, refusal, said, uploaded
 from .studies import Settings, Shelf, Study
 
 
@@ -58,7 +58,7 @@ def one_sentence() -> Iterator[None]:
     except ValueError as error:
         raise refusal(html.escape(str(error), quote=False)) from None
     except OSError as error:
-        if error.errno not in TOO_MUCH_OPEN:
+        if error.errno not in USED_UP:
             raise
         raise refusal(BUSY) from None
 
@@ -87,7 +87,7 @@ class Server:
         """Segment what was dropped: a slice, several, an archive of them, or a volume."""
 
         def read() -> Study:
-            paths = all_uploaded(getattr(event, "files", None) if isinstance(event._data, dict) else None)
+            paths = all_uploaded(said(event, "files"))
             return segment_files(paths, self.network, lambda done, total: progress((done, total), unit="slices"))
 
         return self._show(read, ticket, (threshold, min_area, spacing), page.session_hash)

@@ -14,13 +14,14 @@ from gradio.route_utils import FnIndexInferError
 from gradio.utils import get_upload_folder
 
 from modeling_unet import InvalidImageError
+from modeling_unet.archives import TOO_MANY_OPEN
 
 
 MAX_NAME_SHOWN = 100
 WRONG_TYPE = "A parameter of this request is missing, or has another type or value than the API page says."
 NO_FUNCTION = "There is no such function; the API page lists those that there are."
-BUSY = "The server is busy: too much is open at the same time; please try again in a minute."
-TOO_MUCH_OPEN = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.ENOMEM)
+BUSY = "The server is busy and has no room for more files; please try again in a minute."
+USED_UP = (*TOO_MANY_OPEN, errno.ENOSPC, errno.ENOMEM)
 
 
 def refusal(sentence: str) -> gr.Error:
@@ -81,9 +82,17 @@ def all_uploaded(files: object) -> list[Path]:
     return [uploaded(file) for file in files]
 
 
+def said(event: gr.EventData, name: str) -> object:
+    """What an event says by a name; None if it says nothing."""
+    try:
+        return getattr(event, name, None)
+    except TypeError:  # Gradio takes any JSON for the data of an event
+        return None
+
+
 def chosen(event: gr.EventData, count: int) -> int:
     """Which of `count` things a visitor has chosen, from 0."""
-    index = getattr(event, "index", None) if isinstance(event._data, dict) else None
+    index = said(event, "index")
     if type(index) is not int or not 0 <= index < count:
         raise ValueError(f"There are {count} to choose from, and this is none of them.")
     return index

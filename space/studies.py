@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modeling_unet.image_processing_unet import MAX_SIDE
 from modeling_unet.prediction import summarize
 from modeling_unet.segmenter import (
     DEFAULT_THRESHOLD,
@@ -23,7 +24,8 @@ from modeling_unet.segmenter import (
 from modeling_unet.volumes import Volume
 
 
-MAX_AREA_PX = 8192 * 8192
+MAX_AREA_PX = MAX_SIDE**2
+MAX_BITS = 63  # of whole numbers, which answers repeat
 
 
 class WithoutSpecks(Segmentation):
@@ -55,8 +57,9 @@ class Settings:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"{name} is no number; allowed are numbers, or nothing for the default.")
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or (isinstance(value, int) and value.bit_length() > MAX_BITS):
+                raise ValueError(f"{name} is no number that can be used; leave it out for the default.")
         check_threshold(self.threshold)
         if self.min_area_px > MAX_AREA_PX:
             raise ValueError(f"min_area_px is over {MAX_AREA_PX:,}, which is more than a slice has.")
