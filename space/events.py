@@ -21,7 +21,7 @@ from .studies import Settings, Shelf, Study
 
 
 # How much is kept of all visitors together, and for how long.
-MAX_KEPT_BYTES = 1 << 30
+MAX_KEPT_BYTES = 768 << 20
 KEPT_SECONDS = 3300
 NOTHING_SHOWN = "There is no slice on the page any more; choose one first."
 

@@ -200,8 +200,8 @@ class Study:
     @cached_property
     def nbytes(self) -> int:
         """Memory that the pictures take, at most."""
-        parts = [part.segmentation for part in self.slices]
-        return sum(part.image.nbytes + part.probability.nbytes for part in parts)
+        pictures = [(part.segmentation.image, part.segmentation.probability, part.truth) for part in self.slices]
+        return sum(picture.nbytes for part in pictures for picture in part if picture is not None)
 
 
 def in_half_precision(segmentation: Segmentation) -> Segmentation:
