@@ -10,6 +10,7 @@ the browser does by itself (page.js).
 import json
 import os
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -29,8 +30,9 @@ from modeling_unet.segmenter import DEFAULT_THRESHOLD, TumorSegmenter
 from space import views
 from space.downloads import SAVERS
 from space.events import EMPTY_VIEW, KEPT_SECONDS, Server
-from space.memory import hold_memory_down
+from space.memory import hold_memory_down, open_more_files
 from space.network import BATCH_SIZE, Network, Origin
+from space.requests import EXCEPTION_HANDLERS, Page
 from space.sweeping import own_folder, start_sweeping
 
 
@@ -83,18 +85,21 @@ LAUNCH_OPTIONS = {
     "enable_monitoring": False,
     "footer_links": ["api"],
     "share": False,
+    "app_kwargs": {"exception_handlers": EXCEPTION_HANDLERS},
 }
 
 
 def main():
     """Load the model and serve the page."""
     hold_memory_down()
-    try:
-        network = load_network(os.environ.get("MODEL_ID"), os.environ.get("MODEL_REVISION"))
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
-    network.warm_up()
-    with own_folder() as folder:
+    open_more_files()
+    with ExitStack() as stack:
+        try:
+            network = load_network(os.environ.get("MODEL_ID"), os.environ.get("MODEL_REVISION"))
+            folder = stack.enter_context(own_folder())
+        except (OSError, ValueError) as error:
+            sys.exit(f"error: {' '.join(str(error).split())}")
+        network.warm_up()
         page = build_app(network)
         start_sweeping(folder, KEPT_SECONDS, page.temp_file_sets)
         page.launch(**LAUNCH_OPTIONS)
@@ -115,7 +120,7 @@ def build_app(network: Network) -> gr.Blocks:
     """The page around a network; start it with `.launch(**LAUNCH_OPTIONS)`."""
     server = Server(network)
     block = partial(gr.HTML, apply_default_css=False)
-    with gr.Blocks(title="Brain Tumor U-Net", analytics_enabled=False) as page:
+    with Page(title="Brain Tumor U-Net", analytics_enabled=False) as page:
         ticket = gr.State(time_to_live=KEPT_SECONDS, delete_callback=server.shelf.drop)
         block(views.HEADER, elem_id="header")
         with gr.Row(elem_id="viewer"):
@@ -221,7 +226,8 @@ def build_app(network: Network) -> gr.Blocks:
         for control, setter in looks.items():
             control.change(None, control, js=f"value => page.{setter}(value)")
         tools.select(None, None, both, js="() => page.beforeAndAfter()")
-    return page.queue(max_size=MAX_WAITING)
+    # Without `api_open`, nobody passes by those who wait.
+    return page.queue(max_size=MAX_WAITING, api_open=False)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ more memory than it announced, whatever its data unpack to. Messages count entri
 files are often names of persons.
 """
 
+import errno
 import io
 import re
 import stat
@@ -22,6 +23,7 @@ MAX_RATIO = 200
 ZIP_MAGICS = (b"PK\3\4", b"PK\5\6")
 ENCRYPTED = 0x1
 DIRECTORY_BYTES_PER_ENTRY = 1024
+TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)  # files of the process, or of the system
 
 
 class ArchiveError(ValueError):
@@ -136,6 +138,8 @@ def _open(path: Path, max_entries: int) -> ZipFile:
         raise ArchiveError(f"{display_name(path)}: there is no such file.") from error
     # zipfile raises whatever it stumbles over in a damaged file.
     except Exception as error:
+        if getattr(error, "errno", None) in TOO_MANY_OPEN:  # which says nothing about this one
+            raise
         raise ArchiveError(f"{display_name(path)}: the file is not a ZIP that can be read.") from error
 
 

@@ -9,17 +9,20 @@ not be checked before they are decoded.
 """
 
 import io
+import math
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from PIL import Image
 
 from .archives import MIB, ArchiveError
+from .image_processing_unet import open_picture
 from .nifti import geometry_of
-from .scan import MIN_SIDE, File, Scan, VolumeError, check_affine, check_size, pydicom, read_file
+from .scan import MIN_SIDE, File, Scan, VolumeError, check_affine, check_size, file_size, pydicom, read_file
 
 
 PREAMBLE_BYTES = 128
@@ -51,7 +54,12 @@ META_GROUP = 0x0002
 # tags. pydicom needs hundreds of times the bytes that a short item of a sequence has in the file.
 MAX_HEADER_BYTES = 8 * MIB
 MAX_ITEMS = 50_000
+MAX_ITEMS_PER_FILE = 50  # beyond that, where there are many files: they have few, and only one is rich in them
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+ITEM_BYTES = 8  # of its tag and length, with which every compressed frame begins
+
+# Of all files together, whatever series they belong to: every one becomes an object before the largest series is known.
+MAX_FRAMES = 8000
 
 COLORS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
@@ -112,12 +120,16 @@ class _Image:
         label: what to call it in a message.
         tags: ours, and no others.
         start: number of bytes before the pixels.
+        shape: (rows, columns) of every frame.
+        count: of its frames.
     """
 
     file: File
     label: str
     tags: "pydicom.Dataset"
     start: int
+    shape: tuple[int, int]
+    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,15 +177,27 @@ def read_dicom(files: list[File]) -> Scan:
         VolumeError: no images, damaged or missing tags, over a limit, coloured, or compressed in a way that is not
             decoded.
     """
-    frames, refused = [], []
+    images, frames, refused = [], [], []
+    items_left = MAX_ITEMS + MAX_ITEMS_PER_FILE * len(files)
     for number, file in enumerate(files, start=1):
         label = "The DICOM file" if len(files) == 1 else f"DICOM file {number} of {len(files)}"
         try:
-            frames += _read_frames(file, label)
+            head = read_file(file, MAX_HEADER_BYTES)
+            items_left -= _count_items(head)
+            images += _read_header(file, head, label) if items_left >= 0 else []
         except VolumeError as error:
             refused.append(error)
         except ArchiveError:
             refused.append(VolumeError(f"{label} is damaged and cannot be unpacked."))
+    if items_left < 0:
+        raise VolumeError(f"The {len(files):,} DICOM files have too many items in their tags; they are damaged.")
+    if (claimed := sum(image.count for image in images)) > MAX_FRAMES:
+        raise VolumeError(f"The DICOM files claim {claimed:,} slices together; at most {MAX_FRAMES:,} are accepted.")
+    for image in images:
+        try:
+            frames += _read_frames(image)
+        except VolumeError as error:
+            refused.append(error)
     if not frames:
         raise refused[0] if refused else VolumeError("The DICOM files hold no images.")
     counts = Counter(frame.series for frame in frames)
@@ -215,15 +239,28 @@ def read_dicom(files: list[File]) -> Scan:
 # ----------------------------------------------------------------------------------------------------------------- tags
 
 
-def _read_frames(file: File, label: str) -> list[_Frame]:
-    """The frames of a file, none if it holds no image."""
-    tags, start = _read_tags(read_file(file, MAX_HEADER_BYTES), label)
+def _read_header(file: File, head: bytes, label: str) -> list[_Image]:
+    """The image that a file says it holds, if it says so; `head` is its first bytes."""
+    tags, start = _read_tags(head, label)
     if "Rows" not in tags:
         return []
-    try:
+    with _readable_tags(label):
         shape, count = _check_pixels(tags, label)
-        image, warning = _Image(file, label, tags, start), _sequence_warning(tags)
-        return [_read_frame(image, index, shape, warning) for index in range(count)]
+        _check_length(tags, shape, count, file_size(file) - start, label)
+        return [_Image(file, label, tags, start, shape, count)]
+
+
+def _read_frames(image: _Image) -> list[_Frame]:
+    with _readable_tags(image.label):
+        warning = _sequence_warning(image.tags)
+        return [_read_frame(image, index, warning) for index in range(image.count)]
+
+
+@contextmanager
+def _readable_tags(label: str) -> Iterator[None]:
+    """What values may cause that are not those of their tags is a `VolumeError`."""
+    try:
+        yield
     except VolumeError:
         raise
     except Exception:
@@ -232,7 +269,7 @@ def _read_frames(file: File, label: str) -> list[_Frame]:
 
 def _read_tags(head: bytes, label: str) -> tuple["pydicom.Dataset", int]:
     """Our tags, and no others, of a file's first bytes; and where the pixels start."""
-    if max(head.count(item) for item in ITEMS) > MAX_ITEMS:
+    if _count_items(head) > MAX_ITEMS:
         raise VolumeError(f"{label} has more than {MAX_ITEMS:,} items in its tags; it is damaged.")
     try:
         syntax = _transfer_syntax(head)
@@ -247,6 +284,11 @@ def _read_tags(head: bytes, label: str) -> tuple["pydicom.Dataset", int]:
         f"{label} is compressed as {_syntax_name(syntax)}, which is not decoded here; allowed are uncompressed, RLE, "
         "JPEG of 8 bits and JPEG 2000."
     )
+
+
+def _count_items(head: bytes) -> int:
+    """Items of sequences in a file's first bytes, at most."""
+    return max(head.count(item) for item in ITEMS)
 
 
 def _transfer_syntax(head: bytes) -> str | None:
@@ -284,8 +326,16 @@ def _check_pixels(dataset: "pydicom.Dataset", label: str) -> tuple[tuple[int, in
     return (rows, columns), frames
 
 
-def _read_frame(image: _Image, index: int, shape: tuple[int, int], warning: str | None) -> _Frame:
-    tags = image.tags
+def _check_length(tags: "pydicom.Dataset", shape: tuple[int, int], count: int, length: int, label: str):
+    """Raise a `VolumeError` where several frames take more bytes than the file has left for them."""
+    is_compressed = tags.file_meta.TransferSyntaxUID not in UNCOMPRESSED
+    bytes_per_frame = ITEM_BYTES if is_compressed else math.prod(shape) * tags.BitsAllocated // 8
+    if count > 1 and count * bytes_per_frame > length:
+        raise VolumeError(f"{label} claims {count:,} slices and is too short for them; it is damaged.")
+
+
+def _read_frame(image: _Image, index: int, warning: str | None) -> _Frame:
+    tags, shape = image.tags, image.shape
     groups = [
         *(tags.get("PerFrameFunctionalGroupsSequence") or [])[index : index + 1],
         *(tags.get("SharedFunctionalGroupsSequence") or [])[:1],
@@ -467,6 +517,6 @@ def _check_encapsulated(dataset: "pydicom.Dataset"):
         if syntax == RLE and len(frame) > longest:
             raise ValueError("a run-length coded frame is longer than its pixels")
         if syntax in BY_PILLOW:
-            with Image.open(io.BytesIO(frame), formats=("JPEG", "JPEG2000")) as image:
+            with open_picture(io.BytesIO(frame), "frame", ("JPEG", "JPEG2000")) as image:
                 if image.size != (columns, rows):
                     raise ValueError("a compressed frame has another size than the tags say")

@@ -1,7 +1,8 @@
 """Any image → `pixel_values`; logits → probabilities and masks at the image's own size.
 
 `read_image` and `read_mask` are the only doors through which pictures enter the project: they check the header before
-anything is decoded, and their errors name the file, the value and what is allowed.
+anything is decoded, and their errors name the file, the value and what is allowed. `open_picture` is behind both, and
+keeps what a hostile file costs within bounds: seconds, and some times the memory of its pixels.
 """
 
 import io
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, TiffTags
 from transformers import BatchFeature, PilBackend
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
@@ -26,12 +27,35 @@ FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
 MIN_SIDE = 16
 MAX_SIDE = 8192
+MIB = 1024 * 1024
+MAX_FILE_BYTES = 128 * MIB
+# What a header costs, it costs in reads: Pillow keeps every piece, joins pieces again and again, and makes objects of
+# the numbers in them. Colour profiles take up to a megabyte; encoders write pixels in pieces of kilobytes.
+MAX_HEADER_BYTES = 2 * MIB
+MAX_HEADER_READS = 20_000
+MAX_PIXEL_READS = 1_000_000
+# Its entries may all claim the same bytes, each for itself. One segment of a JPEG holds no more.
+MAX_EXIF_BYTES = 64 * 1024
+EXIF = b"Exif\0\0"
+# The best that encoders found to make of one picture are two dozen; each one passes over all pixels.
+MAX_SCANS = 100
+JPEG_MAGIC, START_OF_SCAN = b"\xff\xd8\xff", b"\xff\xda"
 # Of 16-bit colours Pillow keeps the high bytes. Told the opposite order of bytes, it keeps the low ones; told that the
 # four bytes of grey with alpha are red, green, blue and alpha, it keeps them all.
 ORDERS = ("LB", "BL", "NB" if sys.byteorder == "little" else "NL")
 LOW_BYTES = {f"{mode};16{this}": f"{mode};16{other}" for mode in ("RGB", "RGBX", "RGBA") for this, other in ORDERS}
 LOW_BYTES["LA;16B"] = "RGBA"
 TIFF_BITS, TIFF_PLANES = 258, 284
+# What brings a picture upright, by its EXIF orientation; 1 is upright.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 IGNORE_INDEX = 255
 
 # Contrast-enhanced vessels and fat reach 3 to 4 standard deviations above the mean of the head; what lies beyond is an
@@ -144,8 +168,7 @@ def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
 
 
 def _read_file(file: Path | io.IOBase, name: str, keep_palette_indices: bool) -> np.ndarray:
-    with _open(file, name) as image:
-        _check_header(image, name)
+    with open_picture(file, name) as image:
         return _decode(image, name, keep_palette_indices)
 
 
@@ -159,10 +182,86 @@ def _existing_file(path: Path, name: str) -> Path:
     return path
 
 
-def _open(file: Path | io.IOBase, name: str) -> Image.Image:
-    """Open a file; nothing but its header is read."""
+class _MeteredFile(io.BytesIO):
+    """The bytes of a picture's file, of which its header may take so many, and in so many reads."""
+
+    def __init__(self, content: bytes, name: str):
+        super().__init__(content)
+        self.picture = name
+        self.reads_left, self.bytes_left, self.exif_bytes_left = MAX_HEADER_READS, MAX_HEADER_BYTES, MAX_EXIF_BYTES
+
+    def read(self, size: int | None = -1) -> bytes:
+        piece = super().read(size)
+        self.reads_left -= 1
+        # A decoder that wants the whole file (WebP) asks for no size.
+        self.bytes_left -= len(piece) if size is not None and size >= 0 else 0
+        # Of a JPEG, where they are joined and looked into before anybody can ask how many there are.
+        self.exif_bytes_left -= len(piece) if piece.startswith(EXIF) else 0
+        if min(self.reads_left, self.bytes_left, self.exif_bytes_left) < 0:
+            raise InvalidImageError(
+                f"{self.picture}: the file is in too many pieces or holds too much beside its pixels; save the slice "
+                "as a plain PNG."
+            )
+        return piece
+
+    def expect_pixels(self, count: int):
+        """The header is read: from now on any bytes may come, in as many reads as so many pixels can need."""
+        self.reads_left = min(MAX_HEADER_READS + 2 * count, MAX_PIXEL_READS)
+        self.bytes_left = self.exif_bytes_left = sys.maxsize
+
+
+def open_picture(file: Path | io.IOBase, name: str, formats: tuple[str, ...] = FILE_FORMATS) -> Image.Image:
+    """Open a file that a stranger may have made: its header is read and checked, and its pixels may be decoded.
+
+    Args:
+        file: its path or the open file.
+        name: what to call it in a message.
+        formats: those that are tried, as Pillow calls them.
+
+    Raises:
+        InvalidImageError: as `read_image`.
+    """
+    content = _content(file, name)
+    if content.startswith(JPEG_MAGIC) and (scans := content.count(START_OF_SCAN)) > MAX_SCANS:
+        raise InvalidImageError(f"{name}: the JPEG holds {scans:,} scans; at most {MAX_SCANS} are accepted.")
+    metered = _MeteredFile(content, name)
+    image = _open(metered, name, formats)
     try:
-        return Image.open(file, formats=FILE_FORMATS)
+        _check_header(image, name)
+        if image.format == "TIFF":
+            _forget_nested_tags(image, name)
+    except InvalidImageError:
+        image.close()
+        raise
+    metered.expect_pixels(image.width * image.height)
+    return image
+
+
+def _content(file: Path | io.IOBase, name: str) -> bytes:
+    """The bytes of a file, from its start."""
+    try:
+        if isinstance(file, Path):
+            with file.open("rb") as opened:
+                content = opened.read(MAX_FILE_BYTES + 1)
+        else:
+            if file.seekable():
+                file.seek(0)
+            content = file.read(MAX_FILE_BYTES + 1)
+    except Exception as error:
+        raise InvalidImageError(
+            f"{name}: the file is not an image that can be read (PNG, JPEG, WebP, TIFF or BMP)."
+        ) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise InvalidImageError(f"{name}: the file has over {MAX_FILE_BYTES // MIB} MiB, which no slice needs.")
+    return content
+
+
+def _open(file: _MeteredFile, name: str, formats: tuple[str, ...]) -> Image.Image:
+    """Nothing but the header is read."""
+    try:
+        return Image.open(file, formats=formats)
+    except InvalidImageError:
+        raise
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         raise InvalidImageError(
@@ -179,10 +278,24 @@ def _check_header(image: Image.Image, name: str):
     _check_size(image.size, name)
     try:
         frames = getattr(image, "n_frames", 1)
+    except InvalidImageError:
+        raise
     except Exception as error:
         raise InvalidImageError(f"{name}: the image is damaged; its frames cannot be counted.") from error
     if frames > 1:
         raise InvalidImageError(f"{name}: the file holds {frames} frames; give one slice per file.")
+
+
+def _forget_nested_tags(image: Image.Image, name: str):
+    """Keep Pillow from reading the tags within tags of a TIFF after its pixels, which it would do unasked."""
+    try:
+        exif = image.getexif()
+    except InvalidImageError:
+        raise
+    except Exception as error:
+        raise InvalidImageError(f"{name}: the image is damaged; its tags cannot be read.") from error
+    for tag in TiffTags.TAGS_V2_GROUPS:
+        exif.pop(tag, None)
 
 
 def _decode(image: Image.Image, name: str, keep_palette_indices: bool) -> np.ndarray:
@@ -192,8 +305,10 @@ def _decode(image: Image.Image, name: str, keep_palette_indices: bool) -> np.nda
             f"{name}: 16-bit colours are not read in full the way this file holds them; save it as a 16-bit PNG."
         )
     try:
-        pixels = _low_bytes(image, raw_mode) if raw_mode else None
-        image = _upright(image)
+        pixels = _low_bytes(image, raw_mode, name) if raw_mode else None
+        image = _upright(image, name)
+    except InvalidImageError:
+        raise
     except Exception as error:
         raise InvalidImageError(f"{name}: the image is truncated or damaged and cannot be decoded.") from error
     if pixels is not None:
@@ -212,12 +327,16 @@ def _decode(image: Image.Image, name: str, keep_palette_indices: bool) -> np.nda
     return np.asarray(image)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, name: str) -> Image.Image:
     """The decoded image, turned as its EXIF orientation says."""
     image.load()
-    # Pillow copies even an upright image.
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    return ImageOps.exif_transpose(image) if turned else image
+    # As bytes, or as text in which every byte takes two characters.
+    exif = max(len(image.info.get(key, b"")) for key in ("exif", "Raw profile type exif"))
+    if exif > MAX_EXIF_BYTES + len(EXIF):
+        raise InvalidImageError(f"{name}: its EXIF data take {exif:,} bytes; at most {MAX_EXIF_BYTES:,} are accepted.")
+    # Not by Pillow's own `exif_transpose`, which writes all other tags anew, whatever that takes.
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return image if turn is None else image.transpose(turn)
 
 
 def _deep_raw_mode(image: Image.Image) -> str | None:
@@ -232,13 +351,13 @@ def _deep_raw_mode(image: Image.Image) -> str | None:
     return raw_mode if ";16" in raw_mode else None
 
 
-def _low_bytes(image: Image.Image, raw_mode: str) -> np.ndarray:
+def _low_bytes(image: Image.Image, raw_mode: str, name: str) -> np.ndarray:
     """16-bit colours without their high bytes, which are those that Pillow reads: little-endian [H, W, 3|4]."""
     again = Image.open(image.fp, formats=FILE_FORMATS)
     for index, tile in enumerate(again.tile):
         args = LOW_BYTES[raw_mode] if isinstance(tile.args, str) else (LOW_BYTES[raw_mode], *tile.args[1:])
         again.tile[index] = tile._replace(args=args)
-    low = np.asarray(_upright(again))
+    low = np.asarray(_upright(again, name))
     return (low[..., [1, 1, 1, 3]] if raw_mode == "LA;16B" else low).astype("<u2", order="C")
 
 

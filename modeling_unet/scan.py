@@ -68,7 +68,7 @@ def require_packages():
 def read_file(file: File, size: int | None = None) -> bytes:
     """The bytes of a file, on disk or in an archive, or the first `size`; a `VolumeError` if it has too many."""
     try:
-        if size is None and (whole := file.stat().st_size if isinstance(file, Path) else file.size) > MAX_BYTES:
+        if size is None and (whole := file_size(file)) > MAX_BYTES:
             raise VolumeError(f"A file has {whole / MIB:,.0f} MiB; at most {MAX_BYTES // MIB} MiB are accepted.")
         if isinstance(file, Path):
             with file.open("rb") as stream:
@@ -76,6 +76,11 @@ def read_file(file: File, size: int | None = None) -> bytes:
         return file.read(size)
     except OSError:
         raise VolumeError("A file of the scan is missing, or cannot be read.") from None
+
+
+def file_size(file: File) -> int:
+    """Number of bytes of a file, on disk or in an archive."""
+    return file.stat().st_size if isinstance(file, Path) else file.size
 
 
 def check_size(shape: tuple[int, ...], bytes_per_voxel: int, label: str):

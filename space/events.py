@@ -15,12 +15,13 @@ from modeling_unet.segmenter import DEFAULT_THRESHOLD
 from . import downloads, views
 from .downloads import Look
 from .network import Network
-from .reading import read_slice, segment_files, uploaded
+from .reading import read_slice, segment_files
+from .requests import BUSY, USED_UP, all_uploaded, chosen, refusal, said, uploaded
 from .studies import Settings, Shelf, Study
 
 
 # How much is kept of all visitors together, and for how long.
-MAX_KEPT_BYTES = 1 << 30
+MAX_KEPT_BYTES = 768 << 20
 KEPT_SECONDS = 3300
 NOTHING_SHOWN = "There is no slice on the page any more; choose one first."
 
@@ -55,12 +56,11 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise _error(html.escape(str(error), quote=False)) from None
-
-
-def _error(sentence: str) -> gr.Error:
-    """One that stays on the page until it is closed."""
-    return gr.Error(sentence, duration=None, print_exception=False)
+        raise refusal(html.escape(str(error), quote=False)) from None
+    except OSError as error:
+        if error.errno not in USED_UP:
+            raise
+        raise refusal(BUSY) from None
 
 
 class Server:
@@ -87,7 +87,7 @@ class Server:
         """Segment what was dropped: a slice, several, an archive of them, or a volume."""
 
         def read() -> Study:
-            paths = [uploaded(file) for file in event.files]
+            paths = all_uploaded(said(event, "files"))
             return segment_files(paths, self.network, lambda done, total: progress((done, total), unit="slices"))
 
         return self._show(read, ticket, (threshold, min_area, spacing), page.session_hash)
@@ -105,7 +105,7 @@ class Server:
         """Segment an example, and show it with its truth."""
 
         def read() -> Study:
-            path = views.EXAMPLES[event.index]
+            path = views.EXAMPLES[chosen(event, len(views.EXAMPLES))]
             study = segment_files([path], self.network)
             truth = read_mask(path.parents[1] / "masks" / path.name)
             return replace(study, slices=(replace(study.shown, title=views.describe(path), truth=truth),))
@@ -123,11 +123,14 @@ class Server:
         study.opening.asked = Settings.given(threshold, min_area, spacing)
         return self._change(study, study.turned_to(index - 1), ticket)
 
+    @one_sentence()
     def pick(
         self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, event: gr.EventData
     ) -> View | dict:
         """The same for a click on a slice in the overview."""
-        return self.turn(ticket, threshold, min_area, spacing, event.index + 1)
+        study = self.shelf.get(ticket)
+        index = chosen(event, len(study.slices)) if study else 0
+        return self.turn(ticket, threshold, min_area, spacing, index + 1)
 
     @one_sentence()
     def measure(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None) -> View | dict:
@@ -245,7 +248,7 @@ class Server:
     def _study(self, ticket: str | None) -> Study:
         study = self.shelf.get(ticket)
         if study is None:
-            raise _error(NOTHING_SHOWN)
+            raise refusal(NOTHING_SHOWN)
         return study
 
     # ------------------------------------------------------------------------------------------------- the endpoints
@@ -300,6 +303,6 @@ class Server:
             its name; where a file could not be used, "error" says why.
         """
         settings = Settings.given(threshold, min_area_px, spacing)
-        study = segment_files([uploaded(file) for file in files or [None]], self.network)
+        study = segment_files(all_uploaded(files), self.network)
         measurements = study.table(cut.to_dict() for cut in study.cuts(settings))
         return downloads.save_everything(study, settings, Look(), self.network.origin), measurements

@@ -1,17 +1,33 @@
-"""Memory that would grow with every request."""
+"""What many requests would use up: memory, which would grow with each, and the few files that may be open."""
 
 import ctypes
 import os
 import platform
 import time
+from contextlib import suppress
 from threading import Thread
 
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
 MAX_ARENAS = 2
 TRIM_SECONDS = 20
 
 MAX_RECORDED_EVENTS = 100
+
+
+def open_more_files():
+    """Let this process open as many files at a time as the system allows it; by default it is often 1,024."""
+    if resource is None:
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems say there is no limit, and then refuse it.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def hold_memory_down():

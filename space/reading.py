@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
-from gradio.utils import get_upload_folder
-from PIL import Image
 
 from modeling_unet import InvalidImageError, read_image
 from modeling_unet.archives import MIB, Member, is_archive, members
-from modeling_unet.image_processing_unet import FILE_FORMATS
+from modeling_unet.image_processing_unet import MAX_FILE_BYTES, open_picture
 from modeling_unet.segmenter import Segmentation
+from modeling_unet.volumes import MAX_FILES as MAX_PATHS
 from modeling_unet.volumes import Volume, is_volume, read_volume
 
 from .network import BATCH_SIZE, Network
@@ -25,12 +25,16 @@ from .studies import Refusal, Settings, Slice, Study, in_half_precision
 # known from the headers, before anything is decoded; volumes have the limits of modeling_unet/scan.py.
 MAX_SIDE = 4096
 MAX_FILES = 500
+MAX_ARCHIVES = 16
 MAX_PIXELS = 64_000_000
 MAX_BATCH_PIXELS = BATCH_SIZE * 512 * 512
-MAX_MEMBER_BYTES = 128 * MIB
+# Of the processor, for all slices of a request: five times what honest ones need that are as large as is allowed.
+MAX_READING_SECONDS = 8
 
 MAX_NAME_BYTES = 200  # of a file or folder to take away; file systems allow 255, and endings such as "_mask.png" follow
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,16 +52,6 @@ class Source:
     read: Callable[[], np.ndarray]
 
 
-def uploaded(file: dict | None) -> Path:
-    """Path of the file that came with a request; one that only names another file of the server is refused."""
-    if not (isinstance(file, dict) and isinstance(file.get("path"), str)):
-        raise InvalidImageError("image: no file was given; give one MRI slice.")
-    path = Path(file["path"]).resolve()
-    if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
-        raise InvalidImageError(f"{path.name}: the file was not uploaded.")
-    return path
-
-
 def open_files(paths: list[Path]) -> tuple[list[Source], Volume | None]:
     """Look into files, and into archives, and say what is in them.
 
@@ -69,16 +63,28 @@ def open_files(paths: list[Path]) -> tuple[list[Source], Volume | None]:
 
     Raises:
         ArchiveError, VolumeError: an archive or a volume cannot be used.
-        InvalidImageError: too many files, or too many pixels.
+        InvalidImageError: too many files, too many pixels, or too much work.
     """
-    files = [file for path in paths for file in (members(path) if is_archive(path) else [path])]
+    if len(paths) > MAX_PATHS:
+        raise InvalidImageError(f"These are {len(paths):,} files; the page takes up to {MAX_PATHS:,} at a time.")
+    # An archive stays open as long as its files are wanted: one that is given twice is opened once.
+    archives = [path for path in dict.fromkeys(paths) if is_archive(path)]
+    if len(archives) > MAX_ARCHIVES:
+        raise InvalidImageError(f"These are {len(archives)} archives; the page takes up to {MAX_ARCHIVES} at a time.")
+    unpacked = {path: members(path) for path in archives}
+    files = [file for path in paths for file in unpacked.get(path, [path])]
     if is_volume(files):
         volume = read_volume(files)
         slices = enumerate(volume.slices, 1)
         return [Source(f"slice-{number:03}", pixels.size, pixels.copy) for number, pixels in slices], volume
     if len(files) > MAX_FILES:
         raise InvalidImageError(f"These are {len(files):,} files; the page takes up to {MAX_FILES} at a time.")
-    sources = [Source(file.name, int(np.prod(_size(file))), partial(read_slice, file)) for file in files]
+    effort = Effort(MAX_READING_SECONDS)
+    sizes = [effort(partial(_size, file)) for file in files]
+    sources = [
+        Source(file.name, int(np.prod(size)), partial(effort, partial(read_slice, file, size)))
+        for file, size in zip(files, sizes, strict=True)
+    ]
     if (pixels := sum(source.pixels for source in sources)) > MAX_PIXELS:
         raise InvalidImageError(f"The slices have {pixels:,} pixels together; the page takes up to {MAX_PIXELS:,}.")
     return sources, None
@@ -126,10 +132,15 @@ def segment_files(paths: list[Path], network: Network, report: Callable[[int, in
     return replace(study, volume=volume, index=int(np.argmax(areas)))
 
 
-def read_slice(file: Path | Member) -> np.ndarray:
-    """The pixels of a slice, which may not be larger than the page takes; see `read_image`."""
+def read_slice(file: Path | Member, size: tuple[int, int] | None = None) -> np.ndarray:
+    """The pixels of a slice, which may not be larger than the page takes; see `read_image`.
+
+    Args:
+        file: on disk or in an archive.
+        size: as `_size` tells it, where it has been asked already.
+    """
     name = PurePosixPath(file.name).name
-    width, height = size = _size(file)
+    width, height = size = size or _size(file)
     if max(size) > MAX_SIDE:
         raise InvalidImageError(
             f"{name}: the image is {width} × {height} pixels; the page takes up to {MAX_SIDE} × {MAX_SIDE}."
@@ -142,10 +153,9 @@ def read_slice(file: Path | Member) -> np.ndarray:
 def _size(file: Path | Member) -> tuple[int, int]:
     """(width, height) by the header of a slice; (0, 0) if it cannot be read, which `read_slice` says in words."""
     try:
-        with Image.open(_stream(file), formats=FILE_FORMATS) as image:
+        with open_picture(_stream(file), file.name) as image:
             return image.size
-    # Pillow raises whatever it stumbles over in a damaged file.
-    except Exception:
+    except ValueError:
         return 0, 0
 
 
@@ -210,14 +220,33 @@ def _name(paths: list[Path], volume: Volume | None) -> str:
     return _shortened(name.split(".")[0]) if len(paths) == 1 else "slices"
 
 
+class Effort:
+    """Time of the processor that the files of one request may take; what comes after it is used up is refused."""
+
+    def __init__(self, seconds: float):
+        self.seconds = self._left = seconds
+
+    def __call__(self, read: Callable[[], T]) -> T:
+        """What `read` returns; an `InvalidImageError` if there is no time left for it."""
+        if self._left < 0:
+            raise InvalidImageError(
+                f"These files take too long to read: the page spends up to {self.seconds} s of its processor on them."
+            )
+        started = time.thread_time()
+        try:
+            return read()
+        finally:
+            self._left -= time.thread_time() - started
+
+
 class _NamedBytes(io.BytesIO):
     """The bytes of a file in an archive; messages call it by its name."""
 
     def __init__(self, member: Member):
-        if member.size > MAX_MEMBER_BYTES:
+        if member.size > MAX_FILE_BYTES:
             raise InvalidImageError(
                 f"{PurePosixPath(member.name).name}: the file takes {member.size / MIB:,.0f} MiB; the page takes up to "
-                f"{MAX_MEMBER_BYTES // MIB} MiB."
+                f"{MAX_FILE_BYTES // MIB} MiB."
             )
         super().__init__(member.read())
         self.name = member.name

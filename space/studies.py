@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modeling_unet.image_processing_unet import MAX_SIDE
 from modeling_unet.prediction import summarize
 from modeling_unet.segmenter import (
     DEFAULT_THRESHOLD,
@@ -21,6 +22,10 @@ from modeling_unet.segmenter import (
     check_threshold,
 )
 from modeling_unet.volumes import Volume
+
+
+MAX_AREA_PX = MAX_SIDE**2
+MAX_BITS = 63  # of whole numbers, which answers repeat
 
 
 class WithoutSpecks(Segmentation):
@@ -43,7 +48,7 @@ class Settings:
         spacing: side of a pixel in mm, where its file does not know it; 0 if nobody does.
 
     Raises:
-        ValueError: a threshold outside 0 … 1, no whole number of pixels, or a spacing that no pixel has.
+        ValueError: no number, a threshold outside 0 … 1, no whole number of pixels, or a spacing that no pixel has.
     """
 
     threshold: float = DEFAULT_THRESHOLD
@@ -51,7 +56,13 @@ class Settings:
     spacing: float = 0
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or (isinstance(value, int) and value.bit_length() > MAX_BITS):
+                raise ValueError(f"{name} is no number that can be used; leave it out for the default.")
         check_threshold(self.threshold)
+        if self.min_area_px > MAX_AREA_PX:
+            raise ValueError(f"min_area_px is over {MAX_AREA_PX:,}, which is more than a slice has.")
         check_min_area(self.min_area_px)
         if self.spacing and not MIN_SPACING_MM <= self.spacing <= MAX_SPACING_MM:
             raise ValueError(
@@ -189,8 +200,8 @@ class Study:
     @cached_property
     def nbytes(self) -> int:
         """Memory that the pictures take, at most."""
-        parts = [part.segmentation for part in self.slices]
-        return sum(part.image.nbytes + part.probability.nbytes for part in parts)
+        pictures = [(part.segmentation.image, part.segmentation.probability, part.truth) for part in self.slices]
+        return sum(picture.nbytes for part in pictures for picture in part if picture is not None)
 
 
 def in_half_precision(segmentation: Segmentation) -> Segmentation:

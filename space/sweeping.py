@@ -1,10 +1,12 @@
 """Files that visitors send or take away, and how they go.
 
 Gradio's own sweep (`delete_cache`) leaves their folders behind, and ends for good when a file arrives while it goes
-through its list of them. This one, which goes through the folder instead, is therefore the only one.
+through its list of them. This one, which goes through the folder instead, is therefore the only one. It deletes in a
+folder that nobody else can write to, and follows no links.
 """
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +18,8 @@ from gradio.utils import get_upload_folder
 
 
 NAME = "brain-tumor-unet"
-SWEEP_SECONDS = 300  # with KEPT_SECONDS an hour, as the page promises
+SWEEP_SECONDS = 30
+MAX_KEPT_BYTES = 2 << 30  # of all files together
 
 
 @contextmanager
@@ -25,22 +28,30 @@ def own_folder() -> Iterator[Path]:
 
     Gradio has to be told before the page is built. What is yielded is the folder to sweep: it also holds what an app
     like this one has left that was killed.
+
+    Raises:
+        PermissionError: the folder is not ours alone: somebody else may have put it there.
     """
     folder = Path(get_upload_folder()) / NAME
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_ours(folder):
+        raise PermissionError(
+            f"{folder} is a link, belongs to somebody else or is open to others; name a folder of your own in the "
+            "variable GRADIO_TEMP_DIR"
+        )
     with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as own:
         os.environ["GRADIO_TEMP_DIR"] = own
         yield folder
 
 
-def start_sweeping(folder: Path, seconds: float, lists: list[set[str]]):
-    """From now on, delete what has lain in a folder for so many seconds, and forget Gradio's lists of files."""
+def start_sweeping(folder: Path, seconds: float, lists: list[set[str]], max_bytes: int = MAX_KEPT_BYTES):
+    """From now on, sweep a folder again and again, and forget Gradio's lists of files; arguments as in `sweep`."""
 
     def run():
         while True:
             with suppress(OSError):
                 os.utime(get_upload_folder())  # in use, however long nobody has come
-            sweep(folder, seconds)
+            sweep(folder, seconds, max_bytes)
             for files in lists:  # only its own sweep would ever shorten them
                 files.clear()
             time.sleep(SWEEP_SECONDS)
@@ -48,19 +59,58 @@ def start_sweeping(folder: Path, seconds: float, lists: list[set[str]]):
     Thread(target=run, name="sweep", daemon=True).start()
 
 
-def sweep(folder: Path, seconds: float):
-    """Delete the files below a folder that have not changed for so many seconds, and folders that they leave empty."""
-    for place, _, names in os.walk(folder, topdown=False):
+def sweep(folder: Path, seconds: float, max_bytes: int = MAX_KEPT_BYTES):
+    """Delete files below a folder, if it is ours alone, and folders that they leave empty.
+
+    Args:
+        folder: it goes too if all of it is old.
+        seconds: files go that have not changed for longer.
+        max_bytes: where the others take more together, those that have not changed for longest go as well.
+    """
+    if not _is_ours(folder):
+        return
+    kept = []
+    for place, folders, names in os.walk(folder, topdown=False):
+        # A link to a folder is not walked through, and goes as a file does.
+        names += [name for name in folders if Path(place, name).is_symlink()]
         # A folder changes with its files: its age is that before any of them goes.
-        old = [path for path in (*(Path(place, name) for name in names), Path(place)) if _age(path) > seconds]
-        for path in old:
-            # It is gone already, or a folder that is not empty.
-            with suppress(OSError):
-                path.rmdir() if path.is_dir() else path.unlink()
+        there = [(path, _status(path)) for path in (*(Path(place, name) for name in names), Path(place))]
+        for path, status in there:
+            if status is None:
+                continue
+            if time.time() - status.st_mtime > seconds:
+                _delete(path, status)
+            elif not stat.S_ISDIR(status.st_mode):
+                kept.append((status.st_mtime, status.st_size, path, status))
+    excess = sum(size for _, size, *_ in kept) - max_bytes
+    for _, size, path, status in sorted(kept, key=lambda file: file[0]):
+        if excess <= 0:
+            break
+        _delete(path, status)
+        excess -= size
 
 
-def _age(path: Path) -> float:
-    """Seconds since a file or folder changed; none if it is gone."""
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is one, no link, and nobody else can look into it or put another in its place."""
+    status, around = _status(folder), _status(folder.parent.resolve())
+    if status is None or around is None or not stat.S_ISDIR(status.st_mode):
+        return False
+    if not hasattr(os, "getuid"):  # Windows, where every user has a temporary folder of their own
+        return True
+    is_private = status.st_uid == os.getuid() and not stat.S_IMODE(status.st_mode) & 0o077
+    # Around it, where all may write, as in /tmp, they must not rename what is others'.
+    is_open = around.st_mode & stat.S_IWOTH and not around.st_mode & stat.S_ISVTX
+    return is_private and around.st_uid in (0, os.getuid()) and not is_open
+
+
+def _delete(path: Path, status: os.stat_result):
+    # It is gone already, or a folder that is not empty.
     with suppress(OSError):
-        return time.time() - path.stat().st_mtime
-    return 0
+        path.rmdir() if stat.S_ISDIR(status.st_mode) else path.unlink()
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Of a file, a folder or a link itself; None if it is gone."""
+    with suppress(OSError):
+        return path.lstat()
+    return None

@@ -1,7 +1,8 @@
 """Files that nobody should have sent, each made from a seed: `hostile_file(seed)` → a name and bytes.
 
-Every door through which a file enters the project has to survive each of them: `knock`. All five hundred of them, with
-time and memory: python -m benchmarks.hostile.
+Every door through which a file enters the project has to survive each of them: `knock`. The `AMPLIFIERS` are valid
+files that cost minutes or gigabytes where nobody counts what is in them. All of them, with time and memory, and as many
+others as there is time for: python -m benchmarks.hostile.
 """
 
 import functools
@@ -9,21 +10,24 @@ import gzip
 import io
 import os
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 import phantoms
 from PIL import Image, TiffImagePlugin
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from modeling_unet import read_image, read_mask
 from modeling_unet.archives import members
 from modeling_unet.volumes import is_volume, read_volume
+from space.reading import open_files
 
 
 MIB = 1024 * 1024
@@ -40,22 +44,50 @@ def read_members(path: Path):
         member.read()
 
 
-DOORS = (read_image, read_mask, read_members, read_volume)
+def read_as_the_page(path: Path):
+    """What the page reads of a file, or of an archive, before the network runs."""
+    sources, _ = open_files([path])
+    refusals = []
+    for source in sources:
+        try:
+            source.read()
+        except ValueError as error:
+            refusals.append(error)
+    if len(refusals) == len(sources):
+        raise refusals[0]
 
 
-def knock(path: Path) -> list[str]:
-    """What every door says of a file, empty where it lets it in; an `AssertionError` for a bad answer."""
+DOORS = (read_image, read_mask, read_members, read_volume, read_as_the_page)
+
+
+class Answer(NamedTuple):
+    """What a door says of a file.
+
+    Attributes:
+        door: its name.
+        sentence: the refusal, empty where the file is let in.
+        seconds: of the processor.
+    """
+
+    door: str
+    sentence: str
+    seconds: float
+
+
+def knock(path: Path) -> list[Answer]:
+    """What every door says of a file; an `AssertionError` for a bad answer."""
     is_volume(path)
     answers = []
     for door in DOORS:
+        started = time.process_time()
         try:
             door(path)
-            answer = ""
+            sentence = ""
         except ValueError as error:
-            answer = str(error)
-            assert answer.endswith((".", "pydicom")) and "\n" not in answer and len(answer) < 500, answer
-            assert str(path.parent) not in answer, answer
-        answers.append(answer)
+            sentence = str(error)
+            assert sentence.endswith((".", "pydicom")) and "\n" not in sentence and len(sentence) < 500, sentence
+            assert str(path.parent) not in sentence, sentence
+        answers.append(Answer(door.__name__, sentence, time.process_time() - started))
     return answers
 
 
@@ -446,6 +478,34 @@ def before_pixels(content: bytes, elements: bytes) -> bytes:
     return content[:start] + elements + content[start:]
 
 
+# ----------------------------------------------------------------------------------------------------------- mutations
+
+
+def scan_of_a_format(rng: Rng) -> Made:
+    """A good file of one of ten formats, six of pictures."""
+    formats = (*PICTURE_FORMATS, "nii", "nii.gz", "dcm", "zip")
+    name = formats[rng.integers(len(formats))]
+    voxels = phantoms.noise(20, 22, 4, seed=int(rng.integers(99)))
+    if name in PICTURE_FORMATS:
+        content = picture(rng, name, ("L", "RGB")[rng.integers(2)])
+    elif name == "dcm":
+        makers = (phantoms.dicom, phantoms.run_length, phantoms.jpeg_2000, enhanced)
+        content = makers[rng.integers(len(makers))](voxels[..., 0].astype(np.uint16))
+    elif name == "zip":
+        content = zipped({f"{number}.png": picture(rng) for number in range(3)})
+    else:
+        content = phantoms.nifti(voxels, packed=name == "nii.gz")
+    return f"scan.{name.lower()}", content
+
+
+def mutated(rng: Rng) -> Made:
+    """The same, damaged once or a few times."""
+    name, content = scan_of_a_format(rng)
+    for _ in range(int(rng.integers(1, 4))):
+        content = damaged(rng, content) or content[:1]
+    return name, content
+
+
 KINDS: tuple[Callable[[Rng], Made], ...] = (
     *(damaged_picture, odd_mode, picture_bomb, many_frames, lying_tiff, tiny_or_turned, wrong_type, polyglot),
     *(zip_bomb, bad_names, damaged_zip, zip_of_hostiles),
@@ -454,13 +514,168 @@ KINDS: tuple[Callable[[Rng], Made], ...] = (
 )
 
 
+# ----------------------------------------------------------------------------------------------------------- amplifiers
+
+
+def jpeg(before: bytes = b"", after: bytes = b"", side: int = 40, **options) -> bytes:
+    """A grey JPEG with other segments before its first one, or after its pixels."""
+    content = io.BytesIO()
+    Image.fromarray(np.full((side, side), 99, np.uint8)).save(content, "JPEG", **options)
+    content = content.getvalue()
+    return content[:2] + before + content[2:-2] + after + content[-2:]
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+EMPTY_SCAN = segment(0xDA, b"\x01\x01\x00\x01\x3f\x00")  # of the first component
+
+
+def exif(entries: int, size: int) -> bytes:
+    """A directory of entries that all claim the same numbers of two bytes, in a picture that lies on its side."""
+    lines = [struct.pack("<HHII", 0x112, 3, 1, 6)]
+    lines += [struct.pack("<HHII", 1000 + number, 3, size // 2, 8) for number in range(entries)]
+    directory = struct.pack("<H", len(lines)) + b"".join(lines) + bytes(4)
+    return (b"II*\0\x08\0\0\0" + directory).ljust(size + 8, b"\0")
+
+
+def tiff(*tags: tuple[int, int, int, int | None], data: bytes = b"", side: int = 16) -> bytes:
+    """A TIFF with more tags (number, type, count, value), where None stands for the place of its data."""
+    start = 8 + 2 + 12 * (8 + len(tags)) + 4
+    usual = {256: side, 257: side, 258: 8, 259: 1, 262: 1, 273: start, 278: side, 279: side * side}
+    lines = [(number, 4, 1, value) for number, value in usual.items() if number not in {tag[0] for tag in tags}]
+    lines = sorted([*lines, *tags])
+    packed = b"".join(struct.pack("<HHII", *line[:3], start if line[3] is None else line[3]) for line in lines)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(lines)) + packed + bytes(4) + data.ljust(side * side, b"\0")
+
+
+def tiff_pages(count: int) -> bytes:
+    page = 2 + 8 * 12 + 4
+    end = 8 + count * page
+    tags = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 273: end, 278: 16, 279: 256}
+    packed = struct.pack("<H", 8) + b"".join(struct.pack("<HHII", *(number, 4, 1, tags[number])) for number in tags)
+    following = [8 + number * page for number in range(1, count)] + [0]
+    return b"II*\0\x08\0\0\0" + b"".join(packed + struct.pack("<I", place) for place in following) + bytes(256)
+
+
+def tiff_of_nested_tags(count: int, size: int) -> bytes:
+    """The entries lie in the directory of its EXIF data, which is read when the pixels have been."""
+    start = len(tiff((34665, 4, 1, 0)))
+    nested = struct.pack("<H", count) + b"".join(struct.pack("<HHII", 1000 + n, 1, size, 8) for n in range(count))
+    return tiff((34665, 4, 1, start)) + nested + bytes(4 + size)
+
+
+def gif_comments(count: int, after: bool = False) -> bytes:
+    """A chain of full comment blocks, before or after the picture."""
+    content = io.BytesIO()
+    Image.new("L", (40, 40)).save(content, "GIF")
+    content = content.getvalue()
+    place = len(content) - 1 if after else content.index(b",", 13)
+    return content[:place] + b"!\xfe" + (b"\xff" + b"A" * 255) * count + b"\0" + content[place:]
+
+
+def png_of(*chunks: bytes, after: bool = False) -> bytes:
+    """Chunks in a black picture of 40 × 40 pixels, before or after its pixels."""
+    data = zlib.compress(bytes(41 * 40))
+    if not after:
+        return png(40, 40, data, *chunks)
+    return png(40, 40, data)[:-12] + b"".join(chunks) + png_chunk(b"IEND", b"")
+
+
+def raw_profile(content: bytes) -> bytes:
+    """EXIF data as text, as some programs write them into a PNG."""
+    text = f"\nexif\n{len(content):8}\n{content.hex()}".encode()
+    return png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(text))
+
+
+def webp_exif(content: bytes) -> bytes:
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(picture, "WEBP", exif=EXIF_MARK + content)
+    return picture.getvalue()
+
+
+def run_length_bmp(side: int) -> bytes:
+    """A run of one pixel after another, which are decoded in Python."""
+    header = struct.pack("<IIIHHIIIIII", 40, side, side, 1, 8, 1, 0, 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 54 + 1024) + header + bytes(1024) + b"\x01\x07" * side**2
+
+
+def claiming_dicoms(count: int, frames: int) -> bytes:
+    return zipped({f"{n}.dcm": phantoms.dicom(phantoms.noise(20, 20), NumberOfFrames=frames) for n in range(count)})
+
+
+def compressed_claims(count: int, frames: int) -> bytes:
+    """Frames so short that the files are long enough for them."""
+    pixels = phantoms.noise(20, 20).astype(np.uint16)
+    data = phantoms.dataset(pixels, NumberOfFrames=frames, PixelData=encapsulate([b"\0\0"] * frames))
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = RLELossless
+    return zipped({f"{n}.dcm": phantoms.written(data) for n in range(count)})
+
+
+def dicoms_of_items(count: int, items: int) -> bytes:
+    """Items in a sequence that has to be read."""
+    content = b"\xfe\xff\x00\xe0\0\0\0\0" * items
+    sequence = b"\x00\x52\x30\x92SQ\0\0" + struct.pack("<I", len(content)) + content
+    one = before_pixels(phantoms.dicom(phantoms.noise(20, 20)), sequence)
+    padding = np.random.default_rng(0).bytes(2 * MIB)
+    return zipped({"padding": padding, **{f"{number}.dcm": one for number in range(count)}})
+
+
+def dicom_of_scans(count: int) -> bytes:
+    pixels = np.full((512, 512), 99, np.uint16).astype(np.uint8)
+    return compressed(pixels, jpeg(after=EMPTY_SCAN * count, side=512, progressive=True), JPEGBaseline8Bit)
+
+
+def tiff_archive(count: int) -> bytes:
+    """Each file alone takes a second."""
+    numbers = struct.pack("<II", 3, 7) * (230 * 1024 // 8)
+    one = tiff((282, 5, len(numbers) // 8, None), (283, 5, len(numbers) // 8, None), data=numbers, side=60)
+    return zipped({"padding": np.random.default_rng(0).bytes(2 * MIB), **{f"{n}.tif": one for n in range(count)}})
+
+
+EXIF_MARK = b"Exif\0\0"
+# What each of them is, and how it is made.
+AMPLIFIERS: dict[str, Callable[[], bytes]] = {
+    "scans.jpg": lambda: jpeg(after=EMPTY_SCAN * 20_000, side=2048, progressive=True),
+    "exif-segments.jpg": lambda: jpeg(segment(0xE1, EXIF_MARK + bytes(65_500)) * 1000),
+    "markers.jpg": lambda: jpeg(segment(0xE5, b"") * 8 * MIB),
+    "junk.jpg": lambda: jpeg(segment(0xE5, b"") + bytes(100 * MIB)),
+    "exif-entries.jpg": lambda: jpeg(segment(0xE1, EXIF_MARK + exif(5000, 65_000))),
+    "comments.gif": lambda: gif_comments(32_000),
+    "comments-after.gif": lambda: gif_comments(32_000, after=True),
+    "pages.tif": lambda: tiff_pages(60_000),
+    "rationals.tif": lambda: tiff((282, 5, 4 * MIB, None), (283, 5, 4 * MIB, None), data=b"\x01\0\0\0" * 8 * MIB),
+    "tags.tif": lambda: tiff(*((1000 + n, 1, 10 * MIB, None) for n in range(20_000)), data=bytes(10 * MIB)),
+    "nested-tags.tif": lambda: tiff_of_nested_tags(20_000, 10 * MIB),
+    "strips.tif": lambda: tiff((273, 4, 4 * MIB, 8), data=bytes(16 * MIB)),
+    "chunks.png": lambda: png_of(*[png_chunk(b"prVt", b"")] * 8 * MIB),
+    "chunks-after.png": lambda: png_of(*[png_chunk(b"prVt", b"")] * 8 * MIB, after=True),
+    "empty-pixels.png": lambda: png_of(*[png_chunk(b"IDAT", b"")] * 8 * MIB),
+    "exif.png": lambda: png_of(png_chunk(b"eXIf", exif(60_000, MIB))),
+    "exif-entries.png": lambda: png_of(png_chunk(b"eXIf", exif(5000, 64_000))),
+    "exif-text.png": lambda: png_of(raw_profile(exif(40_000, 500_000))),
+    "exif.webp": lambda: webp_exif(exif(60_000, MIB)),
+    "runs.bmp": lambda: run_length_bmp(7900),
+    "claims.zip": lambda: claiming_dicoms(1000, 2048),
+    "compressed-claims.zip": lambda: compressed_claims(40, 2048),
+    "items.zip": lambda: dicoms_of_items(800, 49_000),
+    "scans.dcm": lambda: dicom_of_scans(60_000),
+    "tiffs.zip": lambda: tiff_archive(300),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
 def hostile_file(seed: int) -> Made:
     """The name and the bytes of one hostile file; the kinds take turns."""
     return KINDS[seed % len(KINDS)](np.random.default_rng(seed))
 
 
-def write_hostile_file(folder: Path, seed: int) -> Path:
-    name, content = hostile_file(seed)
+def write_file(folder: Path, made: Made) -> Path:
+    name, content = made
     path = folder / name.replace(os.sep, "_")
     path.write_bytes(content)
     return path

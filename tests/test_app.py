@@ -28,6 +28,7 @@ from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.segmenter import Segmentation
 from space import memory
 from space.network import Network, Origin
+from space.requests import NO_FUNCTION
 from space.sweeping import own_folder, start_sweeping
 from space.views import EXAMPLES
 from train.data import mask_hash
@@ -120,6 +121,14 @@ class TestMemory:
         memory.hold_memory_down()
         until(lambda: len(calls) == 2)
         assert calls == [("mallopt", -8, 2), ("malloc_trim", 0)]
+
+    def test_as_many_files_may_be_open_as_the_system_allows(self):
+        program = (
+            "import resource as r; from space.memory import open_more_files; _, most = r.getrlimit(r.RLIMIT_NOFILE); "
+            "r.setrlimit(r.RLIMIT_NOFILE, (64, most)); open_more_files(); "
+            "assert r.getrlimit(r.RLIMIT_NOFILE) == (most, most)"
+        )
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
     def test_others_are_left_alone(self, calls, monkeypatch):
         monkeypatch.setattr(memory.platform, "libc_ver", lambda: ("", ""))
@@ -307,6 +316,62 @@ def test_bad_numbers_are_refused_in_one_sentence(client, runs, tmp_path, argumen
     path = saved(tmp_path / "slice.png", slice_of(20, 20))
     with pytest.raises(AppError, match=reason):
         client.predict(handle_file(path), **arguments, api_name="/segment")
+    assert not runs
+
+
+def answer(url: str, function: int, data: list, event: object = None) -> dict:
+    """What the queue says at the end of a request that no page would make."""
+    request = {"data": data, "fn_index": function, "session_hash": "visitor", "event_data": event}
+    httpx.post(f"{url}gradio_api/queue/join", json=request).raise_for_status()
+    with httpx.stream("GET", f"{url}gradio_api/queue/data?session_hash=visitor", timeout=60) as stream:
+        (line,) = (line for line in stream.iter_lines() if '"process_completed"' in line)
+    return json.loads(line.removeprefix("data:"))["output"]
+
+
+def test_parameters_of_another_type_are_refused_in_one_sentence(url, runs, capfd):
+    functions = httpx.get(f"{url}config").json()["dependencies"]
+    values = (
+        None,
+        True,
+        5,
+        "x",
+        [],
+        [None],
+        {},
+        {"path": 5},
+        [True],
+        [{"path": None}],
+        [{"path": "x" * 5000}],
+        10**400,
+    )
+    events = (None, {"index": 99}, {"index": "x"}, {"files": [None]}, {"files": True}, [], "index")
+    asked = [(value, None) for value in values] + [(0.5, event) for event in events]
+    for function in functions:
+        for value, event in asked:
+            said = answer(url, function["id"], [value] * len(function["inputs"]), event)
+            # Of a visitor without a slice there is nothing to change.
+            assert said.get("error", "nothing to do"), (function["api_name"], value, event)
+            assert "\n" not in said.get("error", "") and len(said.get("error", "")) < 300
+    assert not runs
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_functions_that_there_are_not_are_not_found(url, capfd):
+    for route in ("queue/join", "call/segment", "run/segment", "run/nothing"):
+        for function in (99, -1, 10**30):
+            request = {"data": [], "fn_index": function, "session_hash": "visitor"}
+            answered = httpx.post(f"{url}gradio_api/{route}", json=request)
+            assert (answered.status_code, answered.json()["detail"]) == (404, NO_FUNCTION)
+    assert httpx.post(f"{url}gradio_api/call/nothing", json={"data": []}).json()["detail"] == NO_FUNCTION
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("route", ["run", "api"])
+@pytest.mark.parametrize("endpoint", ["segment", "segment_batch"])
+def test_nobody_passes_by_those_who_wait(url, runs, route, endpoint):
+    answered = httpx.post(f"{url}gradio_api/{route}/{endpoint}", json={"data": [None, 0, 0.5, 0]})
+    assert answered.status_code == 404
+    assert "join the queue" in answered.json()["detail"]
     assert not runs
 
 

@@ -1,6 +1,7 @@
 """What the page keeps and reads: the shelf, settings, files that visitors send."""
 
 import csv
+import errno
 import io
 import os
 import re
@@ -17,6 +18,7 @@ import pytest
 from gradio.utils import get_upload_folder
 from pages import encoded, load, save_model, saved, slice_of, zipped
 
+from modeling_unet.archives import members
 from modeling_unet.report import draw_report
 from modeling_unet.segmenter import Segmentation
 from space import downloads, events, reading, views
@@ -24,8 +26,9 @@ from space.downloads import Look
 from space.events import EMPTY_VIEW, Server
 from space.network import Origin
 from space.reading import segment_files
+from space.requests import BUSY
 from space.studies import Settings, Shelf, Slice, Study, extent, in_half_precision
-from space.sweeping import sweep
+from space.sweeping import own_folder, sweep
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +142,19 @@ def test_an_impossible_spacing_is_refused(spacing):
         Settings(spacing=spacing)
 
 
+@pytest.mark.parametrize("name", ["threshold", "min_area_px", "spacing"])
+@pytest.mark.parametrize("value", ["1", True, [], {}, 10**400, 2**63, -(2**70)])
+def test_what_is_no_number_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"{name} is no number that can be used"):
+        Settings(**{name: value})
+
+
+@pytest.mark.parametrize("area", [1e300, 8192 * 8192 + 1])
+def test_a_piece_larger_than_any_slice_is_refused(area):
+    with pytest.raises(ValueError, match="min_area_px is over 67,108,864"):
+        Settings(min_area_px=area)
+
+
 @pytest.mark.parametrize("spacing", [0.01, 100])
 def test_reports_can_be_drawn_with_every_spacing_that_is_allowed(speckled, spacing):
     cut = Settings(spacing=spacing).cut(speckled)
@@ -218,9 +234,40 @@ def test_giants_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
 
 
 def test_a_giant_in_an_archive_is_refused_before_it_is_unpacked(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "MAX_MEMBER_BYTES", 1000)
+    monkeypatch.setattr(reading, "MAX_FILE_BYTES", 1000)
     with pytest.raises(ValueError, match=r"large\.png: the file takes .* MiB; the page takes up to"):
         segment_files([zipped(tmp_path / "s.zip", {"large.png": encoded(slice_of(50, 50))})], network)
+
+
+def test_an_archive_that_is_given_many_times_is_opened_once(network, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(reading, "members", lambda path: opened.append(path) or members(path))
+    path = zipped(tmp_path / "s.zip", {"1.png": encoded(slice_of(20, 20))})
+    assert len(segment_files([path] * 400, network).slices) == 400
+    assert opened == [path]
+
+
+def test_archives_are_counted_before_they_are_opened(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "members", lambda path: pytest.fail("it was opened"))
+    paths = [zipped(tmp_path / f"{number}.zip", {"1.png": b""}) for number in range(17)]
+    with pytest.raises(ValueError, match="These are 17 archives; the page takes up to 16 at a time"):
+        segment_files(paths, network)
+    with pytest.raises(ValueError, match="These are 4,001 files; the page takes up to 4,000 at a time"):
+        segment_files(paths[:1] * 4001, network)
+
+
+def test_what_takes_too_long_to_read_is_refused_and_the_rest_goes_on(network, tmp_path, monkeypatch):
+    clock = iter(range(10_000))
+    monkeypatch.setattr(reading.time, "thread_time", lambda: 3 * next(clock))
+    paths = [saved(tmp_path / f"{number}.png", slice_of(20, 20)) for number in range(2)]
+    study = segment_files(paths, network)
+    assert ([part.title for part in study.slices], [refusal.title for refusal in study.refused]) == (
+        ["0.png"],
+        ["1.png"],
+    )
+    assert study.refused[0].sentence.startswith("These files take too long to read")
+    with pytest.raises(ValueError, match=r"take too long to read: the page spends up to 8 s of its processor"):
+        segment_files(paths * 2, network)
 
 
 @pytest.mark.parametrize("name", ["broken.nii", "broken.NII.gz", "broken.dcm"])
@@ -314,6 +361,64 @@ def test_old_files_go_with_their_folders(tmp_path):
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "fresh", new.parent, new]
 
 
+@pytest.fixture
+def strangers(tmp_path) -> Path:
+    """A folder of somebody else, with an old file of theirs."""
+    path = tmp_path / "home" / "thesis.txt"
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(b"1")
+    os.utime(path, (time.time() - 10_000,) * 2)
+    return path.parent
+
+
+def test_the_sweep_follows_no_links(tmp_path, strangers):
+    folder = tmp_path / "ours"
+    folder.mkdir(mode=0o700)
+    (folder / "folder").symlink_to(strangers)
+    (folder / "file").symlink_to(strangers / "thesis.txt")
+    sweep(folder, -1)
+    assert not folder.exists()
+    folder.symlink_to(strangers)
+    sweep(folder, -1)
+    assert (strangers / "thesis.txt").is_file()
+
+
+@pytest.mark.parametrize("kind", ["link", "open to all", "in a folder where all may rename"])
+def test_files_of_visitors_are_not_kept_where_others_can_put_something_else(tmp_path, strangers, monkeypatch, kind):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    folder = tmp_path / "gradio" / "brain-tumor-unet"
+    folder.parent.mkdir()
+    if kind == "link":
+        folder.symlink_to(strangers)
+    else:
+        folder.mkdir(mode=0o700)
+        (folder if kind == "open to all" else folder.parent).chmod(0o777)
+    with pytest.raises(PermissionError, match=r"name a folder of your own in the variable GRADIO_TEMP_DIR"):
+        own_folder().__enter__()
+    sweep(folder, -1)
+    assert (strangers / "thesis.txt").is_file()
+    assert folder.exists()
+
+
+def test_files_of_somebody_else_are_not_swept(tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(b"1")
+    monkeypatch.setattr("os.getuid", lambda: tmp_path.stat().st_uid + 1)
+    sweep(tmp_path, -1)
+    assert (tmp_path / "file").is_file()
+
+
+def test_where_files_take_too_much_together_the_oldest_go_first(tmp_path):
+    paths = [tmp_path / "folder" / name for name in "abcd"]
+    paths[0].parent.mkdir()
+    for age, path in enumerate(reversed(paths)):
+        path.write_bytes(bytes(100))
+        os.utime(path, (time.time() - 10 * age,) * 2)
+    sweep(tmp_path, 1000, max_bytes=250)
+    assert [path.exists() for path in paths] == [False, False, True, True]
+    sweep(tmp_path, 1000, max_bytes=250)
+    assert [path.exists() for path in paths] == [False, False, True, True]
+
+
 def test_a_file_that_vanishes_meanwhile_does_not_end_the_sweep(tmp_path, monkeypatch):
     paths = [tmp_path / name for name in ("first", "last")]
     for path in paths:
@@ -340,6 +445,42 @@ def test_errors_stay_until_they_are_closed(network):
     with pytest.raises(gr.Error, match="no file was given") as error:
         Server(network).segment(None)
     assert error.value.duration is None
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOSPC])
+def test_who_comes_when_nothing_is_left_is_told_that_the_server_is_busy(network, tmp_path, monkeypatch, number):
+    Path(get_upload_folder()).mkdir(exist_ok=True, parents=True)
+    path = zipped(Path(get_upload_folder()) / "s.zip", {"1.png": encoded(slice_of(20, 20))})
+
+    def none_left(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("modeling_unet.archives.ZipFile", none_left)
+    if number == errno.ENOSPC:
+        monkeypatch.undo()
+        monkeypatch.setattr(downloads, "write", none_left)
+    with pytest.raises(gr.Error, match=BUSY) as error:
+        Server(network).segment_batch([{"path": str(path)}])
+    assert not error.value.print_exception
+
+
+@pytest.mark.parametrize("index", [99, -1, 2**70, "0", True, None, [0]])
+def test_only_what_there_is_can_be_chosen(network, index):
+    server = Server(network)
+    ticket = server.shelf.put(study_of(20))
+    for event in (gr.EventData(None, {"index": index}), gr.EventData(None, index)):
+        with pytest.raises(gr.Error, match="There are 9 to choose from"):
+            server.show_example(None, 0.5, 0, 0, event, SimpleNamespace(session_hash="page"))
+        with pytest.raises(gr.Error, match="There are 1 to choose from"):
+            server.pick(ticket, 0.5, 0, 0, event)
+
+
+@pytest.mark.parametrize("files", [None, True, {}, [], [None], ["a.png"], [{"path": None}], [{"path": "a" * 5000}]])
+def test_only_files_can_be_shown(network, files):
+    for event in (gr.EventData(None, {"files": files}), gr.EventData(None, files)):
+        with pytest.raises(gr.Error, match=r"no file was given|the file was not uploaded") as error:
+            Server(network).show_files(None, 0.5, 0, 0, event, SimpleNamespace(session_hash="page"))
+        assert len(error.value.message) < 200
 
 
 @pytest.mark.parametrize(
