@@ -69,7 +69,7 @@ json.dump({
     "first": {name: splits["train"][0][name] for name in ("slice", "person_id", "fold")},
     "modes": [splits["train"][0][name].mode for name in ("image", "mask")],
     "digests": {file["path"]: hashlib.sha256(file["bytes"]).hexdigest() for file in files},
-    "source": sorted(raw.person_id for raw in source),
+    "source": sorted((raw.person_id, raw.split) for raw in source),
     "page": page,
 }, sys.stdout)
 """
@@ -371,7 +371,7 @@ def test_a_data_set_comes_back_with_splits_types_and_persons(received):
         "fold": "int64",
     }
     assert received["first"]["person_id"] == "000" and received["modes"] == ["L", "1"]
-    assert received["source"] == sorted(f"00{number // 2}" for number in range(10))
+    assert received["source"] == [[f"00{number // 2}", "test" if number > 7 else "train"] for number in range(10)]
 
 
 def test_pictures_come_back_byte_by_byte(received, prepared):

@@ -151,6 +151,11 @@ def _plan(options: list[str], output_dir: Path) -> list[FoldRun]:
             "--push_to_hub would send every fold to one repository; publish the fold that you mean instead."
         )
     slices = load_slices(parsed.data)
+    if len(available_folds(slices)) < 2:
+        raise DataError(
+            "The data set says itself which slices validate, so there is one fold and nothing to cross: train it with "
+            "fit --fold 0, or give --num_folds to deal the slices of both splits out."
+        )
     data_options = as_options(asdict(parsed.data))
     runs = []
     for fold in available_folds(slices):

@@ -32,7 +32,7 @@ from modeling_unet.image_processing_unet import NonBinaryMaskError, to_grayscale
 from .audit import fast_findings, refuse
 from .augmentation import Augmentation
 from .folds import assign_persons
-from .sources import RawSlice, Source, as_file, open_source
+from .sources import DETAIL_COLUMNS, RawSlice, Source, as_file, open_source
 from .synthesis import Axis, Synthesizer, find_axis
 
 
@@ -42,7 +42,7 @@ THUMBNAIL_SIDE = 32
 _PICTURE = datasets.Image(decode=False)
 _SCAN_FEATURES = Features(
     {
-        **dict.fromkeys(("slice", "person_id", "tumor_type", "plane"), Value("string")),
+        **dict.fromkeys(("slice", *DETAIL_COLUMNS), Value("string")),
         "image": _PICTURE,
         "mask": _PICTURE,
         **dict.fromkeys(("height", "width", "mask_area"), Value("int64")),
@@ -103,7 +103,7 @@ def scan_slices(source: str | Path, mask_threshold: float | None = None) -> Data
 
     Returns:
         One row per slice, in the source's order: `slice`; `image` as it lies there and `mask` as a 1-bit PNG
-        (`sources.as_file` opens both); `person_id`, `tumor_type`, `plane` ("" where the source does not say);
+        (`sources.as_file` opens both); `person_id`, `tumor_type`, `plane`, `split` ("" where the source does not say);
         `height`, `width` and `mask_area` in pixels; `dtype` of the pixels; `image_sha256` and `mask_sha256`, the first
         16 hex digits over size and values; `thumbnail`, the bytes of a uint8 [32, 32]; `problem_kind` ("",
         "unpaired", "repeated stem", "unreadable", "size mismatch" or "not binary") and `problem`, a sentence.
@@ -131,7 +131,7 @@ def _examined(source: Source, mask_threshold: float | None, cache_key: tuple) ->
 def examine(raw: RawSlice, mask_threshold: float | None = None) -> dict:
     """One row of the scan."""
     row = {
-        **{name: getattr(raw, name) for name in ("slice", "image", "mask", "person_id", "tumor_type", "plane")},
+        **{name: getattr(raw, name) for name in ("slice", "image", "mask", *DETAIL_COLUMNS)},
         **dict.fromkeys(("height", "width", "mask_area"), 0),
         **dict.fromkeys(("dtype", "image_sha256", "mask_sha256"), ""),
         "thumbnail": b"",

@@ -34,6 +34,7 @@ from . import stranger
 from .cards import complete_model_card, write_data_card, write_model_card, write_space_card
 from .evaluate import write_evaluation
 from .files import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, read_json, save_model, weights_hash
+from .folds import KNOWN_SPLITS
 from .hub import MAIN, check_repo_id, find_token, list_files, upload
 from .report import read_evaluation
 from .sources import DataError, open_source
@@ -242,7 +243,7 @@ def stage_dataset(folder: Path, staged: Path, repo_id: str) -> None:
     if problems := [raw.problem for raw in open_source(folder) if raw.problem]:
         raise DataError(f"{folder} is not what `python -m train prepare` wrote any more. {problems[0]}")
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
-    splits = sorted({row["split"] for row in rows}, key=["train", "example", "test"].index)
+    splits = sorted({row["split"] for row in rows}, key=KNOWN_SPLITS.index)
     (staged / "data").mkdir(parents=True)
     for split in splits:
         _write_split([row for row in rows if row["split"] == split], split, folder, staged)
