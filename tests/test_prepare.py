@@ -140,7 +140,8 @@ def test_other_formats_become_grey_png_without_loss(tmp_path, suffix, shape):
 
 def test_depth_and_colours_are_kept(tmp_path, folder):
     rng = np.random.default_rng(0)
-    deep, coloured = rng.integers(0, 60_000, (64, 64)).astype(np.uint16), rng.integers(0, 256, (64, 64, 3), np.uint8)
+    deep, grey = rng.integers(0, 60_000, (64, 64)).astype(np.uint16), rng.integers(0, 250, (64, 64, 1), np.uint8)
+    coloured = grey + rng.integers(0, 6, (64, 64, 3), np.uint8)
     for name, pixels in (("3", deep), ("4", coloured)):
         (folder / "images" / f"{name}.png").unlink()
         cv2.imwrite(str(folder / "images" / f"{name}.tif"), pixels)

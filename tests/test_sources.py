@@ -433,16 +433,6 @@ def test_the_split_of_a_slice_is_read_by_any_of_its_names(name, folder):
     found = [raw.split for raw in open_source(folder)]
     assert found[:8] == ["train", "validation", "validation", "test", "test", "example", "", "holdout"]
     assert found[8:] == ["train"] * 4
-    assert [raw.split for raw in slices] == ["train", "train", "validation"]
-
-
-@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
-def test_the_split_of_a_slice_is_read_by_any_of_its_names(name, folder):
-    words = ["Train", "val", "dev", "TEST", "testing", "example", "", "holdout", *["training"] * 4]
-    write_metadata(folder, name, [row_of(number, split=word) for number, word in enumerate(words, start=1)])
-    found = [raw.split for raw in open_source(folder)]
-    assert found[:8] == ["train", "validation", "validation", "test", "test", "example", "", "holdout"]
-    assert found[8:] == ["train"] * 4
 
 
 @pytest.mark.parametrize(
