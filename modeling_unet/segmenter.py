@@ -314,9 +314,14 @@ class TumorSegmenter:
 
         Args:
             optimize: as in `from_pretrained`.
+
+        Raises:
+            ValueError: a model of colours or of several kinds of tumour, a device that is not there, or another
+                `optimize`.
         """
         if optimize not in OPTIMIZE:
             raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}")
+        check_segmentable(model.config)
         self.model = model.eval().to(resolve_device(device), memory_format=torch.channels_last)
         self.network = optimize_for_inference(self.model) if optimize == "auto" else self.model
         self.image_processor = image_processor
@@ -341,7 +346,7 @@ class TumorSegmenter:
                 it, which moves the edge of a mask by a few pixels; "none" with the model as it is.
 
         Raises:
-            ValueError: another kind of model, incomplete weights, a device that is not there, or another `optimize`.
+            ValueError: another kind of model, incomplete weights, and as when a segmenter is built.
             OSError: there is no model of that name, or its files cannot be read.
         """
         with _loading(path_or_id):
@@ -414,6 +419,17 @@ class TumorSegmenter:
             Segmentation(to_display(image), probability.cpu().numpy(), spacing=spacing)
             for image, probability in zip(images, probabilities, strict=True)
         ]
+
+
+def check_segmentable(config: UNetConfig):
+    """Raise a ValueError for a model that grey slices and one mask of the tumour do not fit."""
+    if config.num_channels != 1:
+        raise ValueError(f"the model takes {config.num_channels} channels; slices are prepared as 1, their grey values")
+    if config.num_labels != 2:
+        raise ValueError(
+            f"the model tells {config.num_labels} labels apart ({', '.join(config.id2label.values())}); measured are "
+            "2, background and tumour"
+        )
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from .evaluate import put_together, write_evaluation
 from .files import CANVASES, EVALUATION_FILE, RECORD_FILE, read_json, write_json
 from .folds import available_folds, split_fold
 from .sources import DataError
-from .tables import format_table
+from .tables import format_table, headline
 
 
 logger = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ async def _run_fold(fold_run: FoldRun, gpu: str | None, log: Path | None) -> boo
         for command in (fold_run.fit, fold_run.evaluate):
             if code := await run_command(command, gpu, log):
                 raise ChildProcessError(f"{command[0]} ended with exit code {code}")
-        figures = fold_run.evaluation()["all"]
+        figures = headline(fold_run.evaluation())
     except (OSError, ValueError) as error:
         logger.error("Fold %d is given up: %s.", fold_run.fold, str(error).rstrip("."))
         return False

@@ -81,8 +81,12 @@ class DataArguments:
     )
 
 
-def load_slices(arguments: DataArguments) -> Dataset:
+def load_slices(arguments: DataArguments, without_folds: bool = False) -> Dataset:
     """Every slice of the source, with its person and fold; slices that would poison a training are refused.
+
+    Args:
+        arguments: which slices, and whose.
+        without_folds: as in `assign_persons`.
 
     Returns:
         The rows of `scan_slices`, with `person_id`, `tumor_type`, `plane`, `split` and `fold` as `assign_persons` gives
@@ -93,7 +97,7 @@ def load_slices(arguments: DataArguments) -> Dataset:
     """
     scan = scan_slices(arguments.data_dir, arguments.mask_threshold)
     persons = Path(arguments.persons) if arguments.persons else None
-    slices = assign_persons(scan, persons, arguments.num_folds, arguments.official_folds)
+    slices = assign_persons(scan, persons, arguments.num_folds, arguments.official_folds, without_folds)
     refuse(fast_findings(slices))
     return slices
 
