@@ -459,23 +459,24 @@ def test_the_record_of_a_fine_tuning_names_its_base_and_no_path(fine_tuned):
 
 
 @pytest.mark.parametrize("change", ["gone", "others"])
-def test_weights_that_are_gone_are_said_at_once_and_nobody_is_asked(change, fine_tuned, folder, tmp_path):
+def test_weights_that_are_gone_are_said_at_once_and_nobody_is_asked(
+    change, fine_tuned, folder, tmp_path, monkeypatch, capsys
+):
+    def ask(*_, **__):
+        pytest.fail("something was looked for on the Hub")
+
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", ask)
     runs = shutil.copytree(fine_tuned.parent, tmp_path / "runs")
     if change == "gone":
         shutil.rmtree(runs / "first")
     else:
         shutil.copy(runs / "second" / "model.safetensors", runs / "first" / "model.safetensors")
-    # On line, at a Hub that would be waited for.
-    environment = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://192.0.2.1"}
-    data = ("--data_dir", str(folder), "--fold", "0", "--output_dir", str(tmp_path / "again"))
-    command = [sys.executable, "-m", "train", "fit", *data, "--recipe", str(runs / "second" / "training.json")]
-    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 1 and not (tmp_path / "again").exists()
-    (sentence,) = ran.stderr.strip().splitlines()
-    assert (
-        "fine-tunes the weights of a folder first, and " in sentence and "give --init_from with their place" in sentence
-    )
+    assert repeat(runs / "second", folder, tmp_path / "again") == 1
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert "fine-tunes the weights of a folder first, and " in sentence
+    assert "give --init_from with their place" in sentence
     assert ("holds other ones" in sentence) is (change == "others")
+    assert not (tmp_path / "again").exists()
 
 
 def test_another_base_than_that_of_the_record_is_said(fine_tuned, folder, tmp_path, caplog):
