@@ -94,9 +94,7 @@ def _add_predict(commands):
     add("paths", nargs="+", type=Path, metavar="PATH", help="slices, or folders of slices (sub-folders included)")
     add("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     _add_model(command)
-    add(
-        "--quality", choices=QUALITIES, default="fast", help="best: mirrored and in three sizes too, ten times slower"
-    )
+    add("--quality", choices=QUALITIES, default="fast", help="best: mirrored and in three sizes too, ten times slower")
     add("--threshold", type=float, default=DEFAULT_THRESHOLD, help="tumour is above this probability (%(default)s)")
     add("--style", choices=STYLES, default="fill", help="style of the overlay (%(default)s)")
     add("--color", default=DEFAULT_COLOR.strip("#"), metavar="RRGGBB", help="colour of fill and contour (%(default)s)")

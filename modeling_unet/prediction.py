@@ -285,6 +285,8 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
             raise job.error
         segmentation = job.segmentation.at_threshold(options.threshold)
         mask_path, overlay_path = result_paths(out, job.place)
+        for sentence in segmentation.warnings:
+            tqdm.write(f"{job.place}: {sentence}", file=sys.stderr)
         write_atomically(mask_path, encode_png(segmentation.mask))
         write_atomically(overlay_path, encode_png(segmentation.overlay(options.color, options.alpha, options.style)))
         row = {**summarize(segmentation), "seconds": round(job.seconds, 3)}

@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig
 
 from .comparison import Overlap
 from .configuration_unet import UNetConfig
-from .image_processing_unet import UNetImageProcessor, read_image
+from .image_processing_unet import COLOURED, UNetImageProcessor, is_coloured, read_image
 from .inference import optimize_for_inference
 from .modeling_unet import UNetForSemanticSegmentation
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, draw_overlay, to_display
@@ -107,6 +107,11 @@ class Segmentation:
         """Bool [H, W], the mask without the pieces that are too small for a lesion."""
         labels, large, *_ = _label_pieces(self.mask, self.min_area_px)
         return large[labels]
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know of the slice before believing the mask, one sentence each."""
+        return (COLOURED,) if is_coloured(self.image) else ()
 
     @property
     def tumor_found(self) -> bool:

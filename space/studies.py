@@ -156,8 +156,8 @@ class Study:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What to know about a volume before believing its measurements."""
-        return self.volume.warnings if self.volume else ()
+        """What to know about a volume, or the slice on the stage, before believing its measurements."""
+        return self.volume.warnings if self.volume else self.shown.segmentation.warnings
 
     def cuts(self, settings: Settings) -> Iterator[Segmentation]:
         """All slices by these settings, one after another."""

@@ -26,6 +26,8 @@ def row(number: int, **changes) -> dict:
         "dtype": "uint8",
         "image_sha256": f"image {number}",
         "mask_sha256": f"mask {number}",
+        "coloured": False,
+        "labels_left_out": "",
         "thumbnail": thumbnail(number).tobytes(),
         "problem_kind": "",
         "problem": "",

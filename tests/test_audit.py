@@ -65,6 +65,17 @@ def test_a_data_set_without_a_single_sound_slice_is_still_examined():
     assert near_duplicates(table(*rows, filled_up_to=3)) == []
 
 
+def test_coloured_images_are_an_error_with_their_names():
+    finding = found(row(0), row(1, coloured=True), row(2, coloured=True))["coloured images"]
+    assert (finding.severity, finding.slices) == ("error", ("s1", "s2"))
+
+
+def test_labels_that_a_threshold_leaves_out_are_a_warning():
+    finding = found(row(0, labels_left_out="1, 2"), row(1), row(2, labels_left_out="all"))["labels left out"]
+    assert (finding.severity, finding.slices) == ("warning", ("s0", "s2"))
+    assert "s0 (1, 2), s2 (all)" in finding.message
+
+
 BLANK = {"image_sha256": "blank", "thumbnail": bytes(SIDE * SIDE)}
 
 

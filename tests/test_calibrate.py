@@ -1,6 +1,7 @@
 """`python -m train calibrate`, on a tiny network whose logits are made wrong on purpose."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,16 @@ def test_another_model_inherits_the_calibration_of_several_folds(both, model, tm
     take_over(both, tmp_path)
     assert weights_hash(tmp_path) == weights_hash(both / "fold-0")
     assert read_evaluation(tmp_path / "evaluation.json")["stands_for"] == weights_hash(tmp_path)
+
+
+def test_models_of_different_folds_are_refused(folder, model, tmp_path, capsys):
+    models = []
+    for number, folds in enumerate((3, 4)):
+        models.append(str(shutil.copytree(model, tmp_path / f"run{number}")))
+        write_json(Path(models[-1]) / "training.json", {"fold": number, "num_folds": folds})
+    assert calibrate(folder, model, tmp_path / "out", "--model", *models, "--fold", "0", "1") == 1
+    assert "run1 was trained with 4, so its folds are others" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("folds", [("0", "1"), ("0", "0")])

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from train import curves
 from train.curves import (
     BLUE,
     PREDICTION_COLOR,
@@ -133,6 +134,16 @@ def test_both_outlines_are_drawn(tmp_path):
     write_predictions({"best": [prediction()], "worst": [prediction()] * 3}, tmp_path / "predictions.png")
     assert {bytes_of(TRUTH_COLOR), bytes_of(PREDICTION_COLOR)} <= colors_in(tmp_path / "predictions.png")
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.png"]
+
+
+def test_markers_at_0_and_1_are_drawn_whole():
+    rows = [{"epoch": epoch, "training_dice": dice, "validation_dice": dice} for epoch, dice in ((1, 0.0), (2, 1.0))]
+    figure = curves._draw_curves(rows)
+    figure.draw_without_rendering()
+    for axes in figure.axes[1:]:
+        radius = 1.5 / 72 * figure.dpi  # pixels; markers are 3 points wide
+        bottom, top = (axes.transData.transform((1, value))[1] for value in (0, 1))
+        assert axes.bbox.y0 <= bottom - radius and top + radius <= axes.bbox.y1
 
 
 def test_outlines_are_thin_on_small_slices_too(tmp_path):

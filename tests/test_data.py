@@ -119,6 +119,49 @@ def test_a_mask_saved_with_losses_is_refused_with_advice_and_taken_with_a_thresh
     assert (taken != exact).sum() < 0.2 * exact.sum()
 
 
+LABELS = np.array([0, 1, 2, 4])
+
+
+@pytest.mark.parametrize(
+    ("values", "threshold"),
+    [(LABELS, 0), (60 * LABELS, 0), (LABELS[[0, 2]], 0), (LABELS + 1, 1), (np.arange(256), 127), (np.arange(90), 44)],
+    ids=["labels", "grey labels", "one label", "labels from 1 on", "losses", "losses, darker"],
+)
+def test_the_threshold_that_is_advised_takes_the_mask_as_it_is_meant(values, threshold, folder):
+    values = np.uint8(values)
+    mask = np.full((64, 64), values[0])
+    mask[10:50, 10:50] = np.resize(values[len(values) // 2 if len(values) > 16 else 1 :], (40, 40))
+    for path in (folder / "masks").iterdir():
+        cv2.imwrite(str(path), mask)
+    found = problems(folder)
+    assert len(found) == 12 and all(f"--mask_threshold {threshold} takes" in sentence for _, _, sentence in found)
+    rows = scan_slices(folder, mask_threshold=threshold)
+    assert not any(rows["problem"]) and not any(rows["labels_left_out"])
+    np.testing.assert_array_equal(read_mask(as_file(rows[0]["mask"])), mask > threshold)
+    assert 1500 < rows[0]["mask_area"] <= 1600
+
+
+def test_no_threshold_is_advised_where_none_helps(folder):
+    mask = cv2.imread(str(folder / "masks" / "3.png"), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(folder / "masks" / "3.png"), cv2.merge([0 * mask, 0 * mask, mask]))
+    cv2.imwrite(str(folder / "masks" / "4.png"), np.full((64, 64), 7, np.uint8))
+    (_, _, coloured), (_, _, constant) = problems(folder)
+    assert "is coloured" in coloured and "no --mask_threshold helps there: save it in one channel" in coloured
+    assert "outside the tumour a mask has to be 0" in constant and "--mask_threshold" not in constant
+    (still,) = [row for row in problems(folder, mask_threshold=127) if row[0] == "3"]
+    assert still[2] == coloured
+
+
+def test_labels_that_a_threshold_leaves_out_are_named(folder):
+    for name, values in (("3", LABELS), ("4", 60 * LABELS)):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[20:24, 20:24] = np.uint8(values)
+        cv2.imwrite(str(folder / "masks" / f"{name}.png"), mask)
+    cv2.imwrite(str(folder / "masks" / "5.png"), (mask > 0).astype(np.uint8))
+    rows = {row["slice"]: row["labels_left_out"] for row in scan_slices(folder, mask_threshold=127)}
+    assert {name: labels for name, labels in rows.items() if labels} == {"3": "1, 2, 4", "4": "60, 120", "5": "all"}
+
+
 # Loading
 
 
@@ -131,6 +174,16 @@ def test_what_would_poison_a_training_is_refused_by_name(folder):
     cv2.imwrite(str(folder / "masks" / "7.png"), np.zeros((64, 48), np.uint8))
     with pytest.raises(DataError, match=r"48 × 64 pixels"):
         load(folder)
+
+
+def test_several_sequences_in_one_picture_are_refused_by_name(folder):
+    """T1, T1 with contrast and FLAIR, say: the network would see their average."""
+    image = cv2.imread(str(folder / "images" / "7.png"), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(folder / "images" / "7.png"), cv2.merge([image, image // 2, 255 - image]))
+    with pytest.raises(DataError, match=r"coloured images: .*: 7\. Save the sequence that you mean in grey"):
+        load(folder)
+    cv2.imwrite(str(folder / "images" / "7.png"), cv2.merge([image, image, image]))
+    assert len(load(folder)) == 12
 
 
 def test_a_slice_of_two_persons_is_refused(folder, tmp_path):

@@ -1,6 +1,7 @@
 """`python -m train evaluate`, with a stand-in for the network that calls bright pixels tumour."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -289,6 +290,103 @@ def test_a_model_that_has_seen_a_slice_is_told_by_its_record(held_out, folder, t
     report = run(folder, model=str(tmp_path))
     assert report["seen_in_training"] is (None if held_out is None else not held_out)
     assert ("THIS MODEL WAS TRAINED ON" in caplog.text) is (held_out is False)
+
+
+@pytest.mark.parametrize("side", [32, 40, 128])
+def test_slices_that_were_trained_on_are_found_when_they_were_resized(side, folder, tmp_path, caplog):
+    slices = load_slices(DataArguments(str(folder), persons=str(folder / "persons.csv")))
+    record = {"trained_on": " ".join(slices["mask_sha256"]), "looks": " ".join(slices["look"])}
+    write_json(tmp_path / "model" / "training.json", record)
+    resized = tmp_path / "resized"
+    for kind, method in (("images", cv2.INTER_AREA), ("masks", cv2.INTER_NEAREST)):
+        (resized / kind).mkdir(parents=True)
+        for path in (folder / kind).iterdir():
+            picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            cv2.imwrite(str(resized / kind / path.name), cv2.resize(picture, (side, side), interpolation=method))
+    write_persons(resized / "persons.csv", [f"p{number // 2}" for number in range(20)])
+    report = run(resized, model=str(tmp_path / "model"), fold=None, all_persons=True)
+    assert report["seen_in_training"] is True
+    found = re.search(r"TRAINED ON (\d+) OF THESE 20 SLICES \((\d+) of them resized", caplog.text)
+    assert found[1] == found[2] and int(found[1]) > 12
+    caplog.clear()
+    write_json(tmp_path / "model" / "training.json", {"trained_on": record["trained_on"]})  # of an older version
+    assert run(resized, model=str(tmp_path / "model"), fold=None, all_persons=True)["seen_in_training"] is False
+
+
+# Which slices are scored
+
+
+def test_the_folds_are_those_that_the_model_was_trained_with(folder, tmp_path):
+    write_json(tmp_path / "training.json", {"fold": 1, "num_folds": 3, "official_folds": False, "trained_on": ""})
+    (scored, same, five) = (
+        [row["slice"] for row in run(folder, fold=1, **more)["per_slice"]]
+        for more in ({"model": str(tmp_path)}, {"num_folds": 3}, {})
+    )
+    assert scored == same != five
+    write_json(tmp_path / "training.json", {"fold": 1, "num_folds": None, "official_folds": False, "trained_on": ""})
+    assert [row["slice"] for row in run(folder, fold=1, model=str(tmp_path))["per_slice"]] == five
+
+
+@pytest.mark.parametrize(
+    ("trained_with", "more", "message"),
+    [
+        ({"num_folds": 3}, {"num_folds": 5}, "--num_folds is 5, and {} was trained with 3, so its folds are others"),
+        ({"num_folds": None}, {"num_folds": 5}, "--num_folds is 5, and {} was trained without it"),
+        ({"official_folds": True}, {}, "--official_folds are those of the public data set; leave --persons"),
+    ],
+)
+def test_other_folds_than_those_of_the_training_are_refused(trained_with, more, message, folder, tmp_path, capsys):
+    write_json(tmp_path / "training.json", {"fold": 0, **trained_with})
+    assert main(options(folder, model=tmp_path, **more)) == 1
+    error = capsys.readouterr().err
+    assert message.format(tmp_path) in error and "Traceback" not in error
+
+
+def test_of_a_model_trained_on_everybody_no_fold_was_left_out(folder, tmp_path):
+    write_json(tmp_path / "training.json", {"fold": None, "num_folds": None, "official_folds": False})
+    assert run(folder, model=str(tmp_path), num_folds=3)["fold"] == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_a_whole_folder_is_scored_however_few_its_persons_are(count, folder, tmp_path, capsys):
+    persons = write_persons(tmp_path / "persons.csv", [f"p{number % count}" for number in range(20)])
+    where = ("--data_dir", str(folder), "--persons", str(persons), "--model", "any", "--all_persons")
+    assert main(["evaluate", *where, "--output", str(tmp_path / "all.json")]) == 0
+    printed, report = capsys.readouterr().out, json.loads((tmp_path / "all.json").read_text())
+    assert (report["fold"], len(report["per_slice"]), report["all"]["persons"]) == ("all persons", 20, count)
+    (row,) = [line for line in printed.splitlines() if line.startswith(f"| all | 20 | {count} |")]
+    assert (" | – | " in row) is (count < 6)
+    assert ("fewer than 6 persons are too few for one" in printed) is (count < 6)
+
+
+def test_the_slices_of_a_split_are_scored(folder, tmp_path, capsys):
+    persons = tmp_path / "persons.csv"
+    lines = [f"{number},p{number},{'test' if number > 17 else ''}" for number in range(1, 21)]
+    persons.write_text("\n".join(["slice,person_id,split", *lines]))
+    report = run(folder, persons=str(persons), fold=None, split="test")
+    assert (report["fold"], [row["slice"] for row in report["per_slice"]]) == ("test", ["18", "19", "20"])
+    everything = run(folder, persons=str(persons), fold=None, all_persons=True)
+    assert len(everything["per_slice"]) == 20
+    where = ("--data_dir", str(folder), "--persons", str(persons), "--model", "any")
+    assert main(["evaluate", *where, "--split", "example"]) == 1
+    assert "--split is example, and no slice of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("which", [(), ("--fold", "0", "--all_persons"), ("--split", "test", "--fold", "1")])
+def test_what_is_scored_is_said_once(which, folder, capsys):
+    assert main(["evaluate", "--data_dir", str(folder), "--model", "any", *which]) == 1
+    assert "Give one of --fold K" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "calibrate"])
+def test_a_model_of_several_tumours_is_refused(command, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.undo()
+    several = UNetForSemanticSegmentation(tiny_config(num_labels=4))
+    save_model(several, UNetImageProcessor(size={"longest_edge": 32}), tmp_path / "model")
+    output = ["--output_dir", str(tmp_path / "out")] if command == "calibrate" else []
+    assert main([command, *options(folder, model=tmp_path / "model")[1:], *output]) == 1
+    error = capsys.readouterr().err
+    assert "4 labels" in error and "Traceback" not in error and len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

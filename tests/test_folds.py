@@ -7,13 +7,13 @@ from datasets import Dataset
 from slices import write_manifest, write_persons
 
 from train import folds
-from train.folds import assign_folds, assign_persons, available_folds, read_manifest, split_fold
+from train.folds import all_indices, assign_folds, assign_persons, available_folds, read_manifest, split_fold
 from train.sources import DataError
 
 
 def scan(count: int = 12, **columns: list[str]) -> Dataset:
     """The columns of a scan that persons and folds follow from."""
-    blank = {name: [""] * count for name in ("person_id", "tumor_type", "plane")}
+    blank = {name: [""] * count for name in ("person_id", "tumor_type", "plane", "split")}
     stems = [str(number) for number in range(1, count + 1)]
     return Dataset.from_dict({"slice": stems, "mask_sha256": [f"hash{stem}" for stem in stems], **blank, **columns})
 
@@ -105,6 +105,80 @@ def test_the_shipped_manifest_keeps_every_person_on_one_side():
     assert len({row["mask_sha256"] for row in rows if row["mask_sha256"]}) == 2663
 
 
+# A given split
+
+
+def given(*splits: str) -> Dataset:
+    """A slice of another person for each word."""
+    return scan(len(splits), split=[*splits], person_id=[f"p{number}" for number in range(len(splits))])
+
+
+def test_what_the_source_marks_as_test_or_example_is_in_no_fold(caplog):
+    with caplog.at_level(logging.INFO):
+        assigned = assign_persons(given(*["train"] * 8, "test", "test", "example", ""), num_folds=3)
+    assert [fold == -1 for fold in assigned["fold"]] == [False] * 8 + [True] * 3 + [False]
+    assert assigned["split"][7:] == ["train", "test", "test", "example", "train"]
+    sides = [row for fold in range(3) for row in split_fold(assigned, fold)]
+    assert not {"9", "10", "11"} & {name for side in sides for name in side["slice"]}
+    assert "9" not in {assigned["slice"][index] for index in all_indices(assigned)}
+    assert "Kept out of training and validation: 2 slices marked test, 1 slices marked example." in caplog.text
+
+
+def test_a_given_validation_split_is_the_fold_that_validates(caplog):
+    with caplog.at_level(logging.INFO):
+        assigned = assign_persons(given("train", "validation", "train", "test", "validation"))
+    assert available_folds(assigned) == [0]
+    training, validation = split_fold(assigned, 0)
+    assert (training["slice"][:], validation["slice"][:]) == (["1", "3"], ["2", "5"])
+    assert [assigned["slice"][index] for index in all_indices(assigned)] == ["1", "2", "3", "5"]
+    assert "says itself what validates" in caplog.text
+    with pytest.raises(DataError, match="There is no fold 1; this data set has 0"):
+        split_fold(assigned, 1)
+
+
+def test_a_given_validation_split_is_dealt_out_where_that_is_asked_for(caplog):
+    with caplog.at_level(logging.INFO):
+        assigned = assign_persons(given("train", "validation", "train", "test", "validation"), num_folds=2)
+    assert available_folds(assigned) == [0, 1]
+    assert [name for name, fold in zip(assigned["slice"], assigned["fold"], strict=True) if fold == -1] == ["4"]
+    assert "--num_folds" in caplog.text
+
+
+def test_a_split_of_another_name_is_refused():
+    with pytest.raises(DataError, match=r"has the splits holdout, and .* known are train, validation, test, example"):
+        assign_persons(given("train", "holdout"))
+
+
+def test_the_known_data_set_keeps_what_the_source_marks_too(manifest):
+    """Slice 1 trains by the manifest, and its owner has put it aside."""
+    assigned = assign_persons(scan(split=["test", *[""] * 11]))
+    assert assigned["split"][:2] == ["test", "train"] and assigned["fold"][0] == -1
+    assert set(assigned["split"][8:]) == {"example", "test"}
+
+
+def test_a_persons_file_may_give_the_split(tmp_path):
+    lines = [f"{number},p{number},{'Val' if number > 9 else 'test' if number > 8 else ''}" for number in range(1, 13)]
+    (tmp_path / "persons.csv").write_text("\n".join(["slice,person_id,split", *lines]))
+    assigned = assign_persons(scan(split=["", "test", *[""] * 10]), tmp_path / "persons.csv")
+    assert assigned["split"] == ["train", "test", *["train"] * 6, "test", *["validation"] * 3]
+
+
+def test_a_person_on_both_sides_of_what_is_kept_out_is_said(caplog):
+    assign_persons(scan(3, split=["train", "train", "test"], person_id=["a", "b", "a"]), num_folds=2)
+    assert "1 persons have slices that train or validate and others that are kept out" in caplog.text
+
+
+def test_where_all_is_kept_out_there_is_nothing_to_train_on():
+    assigned = assign_persons(given("test", "example"))
+    for choose in (all_indices, lambda slices: split_fold(slices, 0)):
+        with pytest.raises(DataError, match="None of the 2 slices may train: all are marked test or example"):
+            choose(assigned)
+
+
+def test_persons_alone_are_assigned_however_few_they_are():
+    assert assign_persons(given("train"), without_folds=True)["fold"] == [-1]
+
+
 # Data of one's own
 
 
@@ -188,6 +262,6 @@ def test_an_unknown_fold_is_refused():
 
 
 def test_a_person_on_both_sides_stops_the_split():
-    slices = Dataset.from_dict({"person_id": ["a", "a"], "fold": [0, 1]})
+    slices = Dataset.from_dict({"person_id": ["a", "a"], "split": ["train", "train"], "fold": [0, 1]})
     with pytest.raises(DataError, match="1 persons stand on both sides of the split: a"):
         split_fold(slices, 0)

@@ -16,7 +16,7 @@ from transformers import AutoImageProcessor
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
-from modeling_unet.image_processing_unet import NonBinaryMaskError, to_grayscale
+from modeling_unet.image_processing_unet import NonBinaryMaskError, is_coloured, to_grayscale
 
 
 SIDE = 64  # of the network's input here
@@ -235,6 +235,24 @@ class TestAcceptedKinds:
         colour = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
         np.testing.assert_array_equal(read_image(Image.fromarray(colour)), colour)
         np.testing.assert_allclose(to_grayscale(colour), colour.astype(float).mean(axis=2), rtol=1e-6)
+
+    @pytest.mark.parametrize("quality", [10, 75, 95])
+    @pytest.mark.parametrize("file_format", ["JPEG", "WEBP"])
+    def test_what_compression_leaves_in_the_colours_of_a_grey_picture_is_no_colour(self, file_format, quality):
+        file = io.BytesIO()
+        Image.fromarray(np.dstack([HEAD.astype(np.uint8)] * 3)).save(file, file_format, quality=quality)
+        assert not is_coloured(read_image(file))
+
+    @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+    def test_colours_are_those_that_show_different_things(self, dtype):
+        head = HEAD.astype(dtype)
+        assert not is_coloured(head) and not is_coloured(np.dstack([head] * 3))
+        assert not is_coloured(np.dstack([head, head, (0.93 * head).astype(dtype)]))
+        assert is_coloured(np.dstack([head, head.max() - head, head]))
+        drawn = np.dstack([head] * 3)
+        drawn[10:20, 20] = (head.max(), 0, 0)
+        assert is_coloured(drawn)
+        assert not is_coloured(np.zeros((16, 16, 3), dtype))
 
     # What an upright picture has to undergo so that the EXIF orientation undoes it.
     @pytest.mark.parametrize(

@@ -359,6 +359,16 @@ class TestUsage:
         assert line.startswith(f"{tmp_path / 'in' / '2.png'}: the file is not an image")
 
 
+def test_a_slice_whose_colours_differ_is_named(predict, tmp_path, capsys):
+    save_slice(tmp_path / "in" / "grey.png")
+    colours = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(tmp_path / "in" / "colours.png")
+    assert predict("in") == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "averaged to grey" in line]
+    assert len([line for line in said if line.startswith("colours: The colours of the picture differ")]) == 1
+    assert not [line for line in said if "grey: " in line.partition("The colours")[0]]
+
+
 @pytest.fixture
 def segmented(monkeypatch) -> list[int]:
     """How many slices went through the network, batch by batch."""

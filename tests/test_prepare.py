@@ -80,6 +80,23 @@ def test_prepared_twice_it_is_the_same(tmp_path, folder, persons):
         assert path.read_bytes() == (second / path.relative_to(first)).read_bytes(), path.name
 
 
+@pytest.mark.parametrize("second", ["test", "validation"])
+def test_a_given_split_survives_and_is_obeyed(tmp_path, folder, second):
+    splits = ["train"] * 8 + [second] * 2 + ["test", "example"]
+    rows = [
+        {"image_file_name": f"images/{n}.png", "mask_file_name": f"masks/{n}.png", "person_id": f"p{n}", "split": split}
+        for n, split in enumerate(splits, start=1)
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = prepare(folder, tmp_path / "out")
+    assert [row["split"] for row in rows_of(out)] == splits
+    assert_same_slices(folder, out)
+    kept_out = {row["slice"] for row in rows_of(out) if row["split"] in ("test", "example")}
+    slices = load_slices(DataArguments(str(out)))
+    for fold in folds.available_folds(slices):
+        assert not kept_out & {name for side in folds.split_fold(slices, fold) for name in side["slice"]}
+
+
 def test_rows_say_whose_slices_they_are(tmp_path, folder, persons):
     rows = rows_of(prepare(folder, tmp_path / "out", persons=persons))
     fold = load_slices(DataArguments(str(folder), persons=str(persons)))["fold"][0]
@@ -123,7 +140,8 @@ def test_other_formats_become_grey_png_without_loss(tmp_path, suffix, shape):
 
 def test_depth_and_colours_are_kept(tmp_path, folder):
     rng = np.random.default_rng(0)
-    deep, coloured = rng.integers(0, 60_000, (64, 64)).astype(np.uint16), rng.integers(0, 256, (64, 64, 3), np.uint8)
+    deep, grey = rng.integers(0, 60_000, (64, 64)).astype(np.uint16), rng.integers(0, 250, (64, 64, 1), np.uint8)
+    coloured = grey + rng.integers(0, 6, (64, 64, 3), np.uint8)
     for name, pixels in (("3", deep), ("4", coloured)):
         (folder / "images" / f"{name}.png").unlink()
         cv2.imwrite(str(folder / "images" / f"{name}.tif"), pixels)

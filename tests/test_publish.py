@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -10,16 +11,18 @@ from pathlib import Path
 
 import pytest
 from hub import DROP, HANG, READER, STRANGER, Hub
-from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub import DatasetCard, ModelCard, get_session
 from PIL import Image
 from safetensors.torch import load_file
 from slices import write_data_set, write_persons
-from tiny import TINY
+from tiny import TINY, tiny_config
 
-from modeling_unet import TumorSegmenter
+from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
 from train.__main__ import main
-from train.cards import complete_model_card
-from train.files import write_json
+from train.cards import complete_model_card, describe_scored
+from train.files import save_model, write_json
+from train.folds import read_manifest
+from train.publish import stage_model
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,7 +72,7 @@ json.dump({
     "first": {name: splits["train"][0][name] for name in ("slice", "person_id", "fold")},
     "modes": [splits["train"][0][name].mode for name in ("image", "mask")],
     "digests": {file["path"]: hashlib.sha256(file["bytes"]).hexdigest() for file in files},
-    "source": sorted(raw.person_id for raw in source),
+    "source": sorted((raw.person_id, raw.split) for raw in source),
     "page": page,
 }, sys.stdout)
 """
@@ -371,7 +374,7 @@ def test_a_data_set_comes_back_with_splits_types_and_persons(received):
         "fold": "int64",
     }
     assert received["first"]["person_id"] == "000" and received["modes"] == ["L", "1"]
-    assert received["source"] == sorted(f"00{number // 2}" for number in range(10))
+    assert received["source"] == [[f"00{number // 2}", "test" if number > 7 else "train"] for number in range(10)]
 
 
 def test_pictures_come_back_byte_by_byte(received, prepared):
@@ -442,8 +445,6 @@ def test_the_card_of_the_shipped_model_names_where_it_is_published():
 
 
 def test_figures_of_a_fold_stand_for_weights_trained_on_everybody(trained, tmp_path):
-    from train.publish import stage_model
-
     for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
         (tmp_path / name).write_bytes((trained / name).read_bytes())
     evaluation = json.loads((trained / "evaluation.json").read_text())
@@ -454,13 +455,92 @@ def test_figures_of_a_fold_stand_for_weights_trained_on_everybody(trained, tmp_p
     assert "the model itself was trained on all folds" in card and "model-index" in card
 
 
+def test_requests_are_not_printed():
+    """Whatever the client is called in this version of huggingface_hub."""
+    main(["--help"])
+    client = type(get_session()).__module__.partition(".")[0]
+    assert client.startswith("httpx") and not logging.getLogger(client).isEnabledFor(logging.INFO)
+
+
+def test_a_model_of_several_tumours_is_not_published(tmp_path, capsys):
+    model = UNetForSemanticSegmentation(tiny_config(num_labels=4))
+    save_model(model, UNetImageProcessor(), tmp_path)
+    assert main(["publish", "model", str(tmp_path), "--repo_id", "you/several", "--dry_run"]) == 1
+    out, error = capsys.readouterr()
+    assert "4 labels" in error and len(error.splitlines()) == 1 and not out
+
+
+# The cards of weights
+
+
+def staged_card(folder: Path, tmp_path: Path, record: dict | None = None, **options) -> ModelCard:
+    """Of a folder's weights as they would be published, with another record beside them."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json", "evaluation.json"):
+        (copy / name).write_bytes((folder / name).read_bytes())
+    write_json(copy / "training.json", record or json.loads((folder / "training.json").read_text()))
+    stage_model(copy, tmp_path / "staged", "you/name", "main", **options)
+    return ModelCard((tmp_path / "staged" / "README.md").read_text())
+
+
+def test_a_licence_is_set_by_the_owner_alone(trained, tmp_path, caplog):
+    card = staged_card(trained, tmp_path)
+    assert card.data.license is None and "**No licence of the weights is given**" in card.text
+    assert "The card names no licence; give --license" in caplog.text
+    caplog.clear()
+    (tmp_path / "again").mkdir()
+    card = staged_card(trained, tmp_path / "again", license="cc-by-nc-4.0")
+    assert card.data.license == "cc-by-nc-4.0" and "Licence of the weights: `cc-by-nc-4.0`" in card.text
+    assert "licence" not in caplog.text
+
+
+@pytest.mark.parametrize(("init_from", "base_model"), [("me/first", None), ("first", "me/first"), ("first", None)])
+def test_the_card_of_a_fine_tuned_model_names_its_base_and_that_ones_data(init_from, base_model, trained, tmp_path):
+    own = json.loads((trained / "training.json").read_text())
+    public = [row["mask_sha256"][:8] for row in read_manifest().values() if row["mask_sha256"]][:5]
+    base = {**own, "training_slices": 2609, "training_persons": 172, "fold": None}
+    record = {
+        **own,
+        "recipe": {**own["recipe"], "init_from": init_from},
+        "init_from_sha256": "0123456789abcdef",
+        "started_from": {name: value for name, value in base.items() if name not in ("trained_on", "looks")},
+        "trained_on": " ".join([*own["trained_on"].split(), *public]),
+    }
+    card = staged_card(trained, tmp_path, record, base_model=base_model)
+    known = init_from == "me/first" or base_model
+    assert card.data.base_model == ("me/first" if known else None)
+    shown = "[me/first](https://huggingface.co/me/first)" if known else "a model called `first`"
+    assert f"Fine-tuned from {shown} (SHA-256 of its weights 0123456789ab…)" in card.text
+    assert "trained on 2,609 slices of 172 persons; nobody was held out." in card.text
+    assert "5 are from Jun Cheng, *brain tumor dataset*" in card.text and "CC BY 4.0" in card.text
+
+
+def test_a_model_that_was_not_fine_tuned_has_no_base(trained, tmp_path):
+    card = staged_card(trained, tmp_path)
+    assert card.data.base_model is None
+    assert "Fine-tuned" not in card.text and "Jun Cheng" not in card.text
+
+
+@pytest.mark.parametrize(("fold", "name"), [("all persons", "all persons"), ("test", "the test split"), (0, "fold 0")])
+def test_the_card_says_which_slices_were_scored(fold, name, trained):
+    evaluation = {**json.loads((trained / "evaluation.json").read_text()), "fold": fold}
+    assert f"On {name}, 3 slices of 3 persons" in describe_scored(evaluation)
+
+
+def test_the_figure_that_is_ranked_is_that_of_slices_with_tumour(trained):
+    evaluation = json.loads((trained / "evaluation.json").read_text())
+    mixed = {**evaluation, "all": {**evaluation["all"], "slices": 9, "slice_dice": 0.99}}
+    card = ModelCard(complete_model_card("---\n---\n", mixed, "you/name", "main"))
+    results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert results["slice_dice"] == pytest.approx(evaluation["with_tumor"]["slice_dice"], abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("seen", "sentence"),
     [(True, "The model was trained on these persons"), (None, "trained on these persons is not known")],
 )
 def test_figures_that_say_nothing_about_new_people_are_not_ranked(trained, tmp_path, seen, sentence):
-    from train.publish import stage_model
-
     for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
         (tmp_path / name).write_bytes((trained / name).read_bytes())
     evaluation = json.loads((trained / "evaluation.json").read_text()) | {"seen_in_training": seen}

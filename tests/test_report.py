@@ -71,7 +71,8 @@ def test_a_report_has_the_tables_and_pictures_that_can_be_read(files, tmp_path):
     assert "| first | runs/x | 0 | 4 | 3 | 0.5 | native |" in text
     assert "| all | 4 | 3 | 0.5250 |" in text
     assert "| type: glioma | 2 | 2 | 0.2500 |" in text and "| type: meningioma | 2 | 2 | 0.8000 |" in text
-    assert "| Q1: 100–100 px | 4 |" in text
+    assert "| Q1: 100–100 px on a 512-px grid | 4 |" in text
+    assert "– stands for an interval where fewer than 6 persons are too few for one" in text
     assert "plane: unknown" not in text
     assert "| all | 0.5000 | – | – | 4 | 724.1 | 1.000 | 0.000 | 0.1000 | 0.0400 |" in text
     assert "against" not in text
@@ -140,7 +141,35 @@ def test_only_slices_that_both_scored_are_compared_in_whatever_order():
     assert comparison["metrics"]["slice_dice"]["difference"] == pytest.approx(0.1)
     text = format_report({"first": FIRST, "second": second})
     assert "On the 2 slices of 2 persons that both have scored. first has 2 more, left out here. second has 1" in text
-    assert "| slice_dice | 0.8000 | 0.9000 | +0.1000 | +0.1000 … +0.1000 |" in text
+    assert "| slice_dice | 0.8000 | 0.9000 | +0.1000 | – |" in text
+    assert "2 persons are too few for an interval of the difference" in text
+
+
+@pytest.mark.parametrize(("persons", "interval"), [(5, "–"), (6, "+0.1000 … +0.1000")])
+def test_differences_have_an_interval_where_the_tables_have_one(persons, interval):
+    first, second = (
+        evaluation([{**row(0, dice), "slice": f"{n}", "person_id": f"p{n}"} for n in range(persons)])
+        for dice in (80, 90)
+    )
+    text = format_report({"first": first, "second": second})
+    assert f"| slice_dice | 0.8000 | 0.9000 | +0.1000 | {interval} |" in text
+    assert ("| 0.800–0.800 |" in text) is (persons == 6)
+
+
+def test_slices_with_tumour_alone_come_first_where_there_are_others():
+    """Three found nothing where nothing is, which counts as 1; the figure to quote is that of the four others."""
+    empty = {"true": 0, "predicted": 0, "dice": 1.0}
+    rows = [row(number, dice) for number, dice in enumerate((50, 70, 0, 90))]
+    others = [{**row(number, 0, **empty), "slice": f"empty {number}"} for number in range(3)]
+    mixed = evaluation([*rows, *others])
+    assert (mixed["all"]["slice_dice"], mixed["with_tumor"]) == (pytest.approx((2.1 + 3) / 7), FIRST["all"])
+    text = format_report({"first": mixed})
+    assert text.index("| with tumour | 4 | 3 | 0.5250 |") < text.index("| all | 7 | 3 | 0.7286 |")
+    assert "left out of the row “with tumour”" in text and "with tumour |" not in format_report({"first": FIRST})
+    better = evaluation([*(row(number, dice) for number, dice in enumerate((60, 80, 10, 100))), *others])
+    metrics = compare(mixed, better, ("first", "second"))["metrics"]
+    assert metrics["slice_dice, with tumour"]["difference"] == pytest.approx(0.1)
+    assert metrics["slice_dice"]["difference"] == pytest.approx(0.4 / 7)
 
 
 @pytest.mark.parametrize(

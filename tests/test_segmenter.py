@@ -56,6 +56,15 @@ def two_lesions() -> np.ndarray:
     return probability
 
 
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_a_slice_whose_colours_differ_comes_with_a_warning(segmenter, depth):
+    grey, colours = noise(30, 40, dtype=depth), noise(30, 40, 3, dtype=depth)
+    plain = [segmenter(grey), segmenter(np.dstack([grey] * 3)), segmenter(np.dstack([grey, grey, grey - grey // 20]))]
+    assert [segmentation.warnings for segmentation in plain] == [()] * 3
+    (sentence,) = segmenter(colours).warnings
+    assert "averaged to grey" in sentence
+
+
 class TestLesions:
     def test_by_hand(self):
         probability = two_lesions()

@@ -423,6 +423,16 @@ def test_splits_may_have_metadata_of_their_own(tmp_path):
     slices = list(open_source(tmp_path))
     assert [(raw.slice, raw.problem) for raw in slices] == [("train-1", ""), ("train-2", ""), ("validation-1", "")]
     assert Path(slices[2].image["path"]) == tmp_path / "validation" / "images" / "1.png"
+    assert [raw.split for raw in slices] == ["train", "train", "validation"]
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_the_split_of_a_slice_is_read_by_any_of_its_names(name, folder):
+    words = ["Train", "val", "dev", "TEST", "testing", "example", "", "holdout", *["training"] * 4]
+    write_metadata(folder, name, [row_of(number, split=word) for number, word in enumerate(words, start=1)])
+    found = [raw.split for raw in open_source(folder)]
+    assert found[:8] == ["train", "validation", "validation", "test", "test", "example", "", "holdout"]
+    assert found[8:] == ["train"] * 4
 
 
 @pytest.mark.parametrize(
@@ -500,6 +510,17 @@ def test_parquet_files_are_read_with_all_splits(tmp_path, folder):
         expected = read_image(folder / "images" / f"{number}.png")
         np.testing.assert_array_equal(read_image(as_file(raw.image)), expected)
         np.testing.assert_array_equal(read_mask(as_file(raw.mask)), read_mask(folder / "masks" / f"{number}.png"))
+
+
+def test_the_split_of_parquet_files_is_that_of_their_rows_or_names(tmp_path, folder):
+    named = write_parquet(tmp_path / "named", train=table(folder).select([0, 1]), test=table(folder).select([2]))
+    assert [raw.split for raw in open_source(named)] == ["test", "train", "train"]
+    rows = table(folder, split=["train", "val", "test"])
+    assert [raw.split for raw in open_source(write_parquet(tmp_path / "rows", train=rows))] == [
+        *("train", "validation", "test"),
+    ]
+    alone = write_parquet(tmp_path / "alone", everything=table(folder))
+    assert [raw.split for raw in open_source(alone)] == ["", "", ""]
 
 
 def test_the_stamp_of_parquet_files_changes_with_them(tmp_path, folder):

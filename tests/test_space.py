@@ -55,6 +55,20 @@ def test_a_ticket_leads_to_its_study_alone():
     assert [shelf.get(ticket) for ticket in tickets] == [None, other]
 
 
+def test_a_picture_whose_colours_differ_is_warned_of():
+    grey, colours = (
+        Segmentation(image, np.zeros((20, 20), np.float32))
+        for image in (
+            np.full((20, 20, 3), 90, np.uint8),
+            np.eye(3, dtype=np.uint8)[np.arange(400).reshape(20, 20) % 3] * 255,
+        )
+    )
+    study = study_of(20)
+    warned, quiet = (replace(study, slices=(replace(study.shown, segmentation=one),)) for one in (colours, grey))
+    assert (len(warned.warnings), quiet.warnings) == (1, ())
+    assert "averaged to grey" in views.draw_report(warned, colours, Settings(), Origin("model"))
+
+
 def test_a_visitor_has_one_study():
     shelf = Shelf(max_bytes=10**9, max_seconds=60)
     ticket = shelf.put(study_of(20))

@@ -342,10 +342,23 @@ def test_two_processes_train_as_one_on_the_same_global_batch(folder, tmp_path):
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-3) for name in ours)
 
 
-def test_it_stops_when_nothing_gets_better(folder, tmp_path):
+def test_it_stops_when_nothing_gets_better_and_says_so(folder, tmp_path, caplog):
     options = ("--num_train_epochs", "9", "--learning_rate", "0", "--early_stopping_patience", "2")
     assert fit(folder, tmp_path, *WITHOUT_BATCH_STATISTICS, *options) == 0
     assert json.loads((tmp_path / "training.json").read_text())["steps"] == 3 * 4
+    best = max(log_of(tmp_path, "eval_dice_at_network_size"))
+    assert f"Stopped early, after 3 of 9 epochs: dice_at_network_size was {best:.4f} at best" in caplog.text
+
+
+def test_a_network_that_finds_nothing_is_said_aloud(folder, tmp_path, caplog):
+    assert fit(folder, tmp_path / "short", "--num_train_epochs", "1", "--early_stopping_patience", "5") == 0
+    assert "Stopped early" not in caplog.text
+    model = UNetForSemanticSegmentation(UNetConfig(**TINY))
+    torch.nn.init.constant_(model.head.bias, -20)
+    save_model(model, UNetImageProcessor(size={"longest_edge": 32}), tmp_path / "blind")
+    options = ("--init_from", str(tmp_path / "blind"), "--num_train_epochs", "1", "--learning_rate", "0")
+    assert fine_tune(folder, tmp_path / "nothing", *options) == 0
+    assert "THE NETWORK FINDS NOTHING: Dice is 0 on every one of the 4 slices with tumour" in caplog.text
 
 
 # Fine-tuning
@@ -371,7 +384,9 @@ def test_what_the_given_weights_were_trained_on_is_not_forgotten(trained, folder
     options = ("--init_from", str(trained), "--fold", "1", "--max_steps", "1")
     assert fine_tune(folder, tmp_path, *options) == 0
     first, both = (json.loads((run / "training.json").read_text()) for run in (trained, tmp_path))
-    assert set(first["trained_on"].split()) < set(both["trained_on"].split())
+    for name in ("trained_on", "looks"):
+        assert set(first[name].split()) < set(both[name].split())
+    assert not {"trained_on", "looks"} & both["started_from"].keys()
     assert both["started_from"]["recipe"] == first["recipe"]
 
 
@@ -402,6 +417,92 @@ def test_a_frozen_encoder_keeps_weights_and_statistics(trained, folder, tmp_path
     changed = {name for name in ours if not torch.allclose(ours[name].float(), theirs[name].float(), atol=1e-6)}
     assert changed and not [name for name in changed if name.startswith("unet.encoder")]
     assert any("running_mean" in name for name in changed)
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(trained, folder, tmp_path_factory) -> Path:
+    """A run beside that which it started from."""
+    runs = tmp_path_factory.mktemp("runs")
+    shutil.copytree(trained, runs / "first", ignore=shutil.ignore_patterns("checkpoint-*"))
+    options = ("--init_from", str(runs / "first"), "--num_train_epochs", "2", "--seed", "3")
+    assert fine_tune(folder, runs / "second", *options) == 0
+    return runs / "second"
+
+
+def repeat(run: Path, folder: Path, output: Path, *options: str) -> int:
+    """Train by the record of a run alone."""
+    where = ("--data_dir", str(folder), "--persons", str(folder / "persons.csv"), "--fold", "0")
+    recipe = ("--recipe", str(run / "training.json"), "--disable_tqdm", "true")
+    return main(["fit", *where, "--output_dir", str(output), *recipe, *options])
+
+
+@pytest.mark.parametrize("place", ["beside the run", "named", "elsewhere below"])
+def test_the_record_of_a_fine_tuning_repeats_it_to_the_bit(place, fine_tuned, folder, tmp_path, caplog):
+    runs, options = shutil.copytree(fine_tuned.parent, tmp_path / "runs"), ()
+    if place == "named":
+        (runs / "first").rename(tmp_path / "moved")
+        options = ("--init_from", str(tmp_path / "moved"))
+    if place == "elsewhere below":
+        (runs / "older").mkdir()
+        (runs / "first").rename(runs / "older" / "first")
+    assert repeat(runs / "second", folder, tmp_path / "again", *options) == 0
+    ours, theirs = weights_of(tmp_path / "again"), weights_of(fine_tuned)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert "does not repeat it" not in caplog.text
+
+
+def test_the_record_of_a_fine_tuning_names_its_base_and_no_path(fine_tuned):
+    record = json.loads((fine_tuned / "training.json").read_text())
+    assert record["recipe"]["init_from"] == "first"
+    assert record["init_from_sha256"] == weights_hash(fine_tuned.parent / "first")
+    assert str(fine_tuned.parent) not in json.dumps(record)
+
+
+@pytest.mark.parametrize("change", ["gone", "others"])
+def test_weights_that_are_gone_are_said_at_once_and_nobody_is_asked(
+    change, fine_tuned, folder, tmp_path, monkeypatch, capsys
+):
+    def ask(*_, **__):
+        pytest.fail("something was looked for on the Hub")
+
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", ask)
+    runs = shutil.copytree(fine_tuned.parent, tmp_path / "runs")
+    if change == "gone":
+        shutil.rmtree(runs / "first")
+    else:
+        shutil.copy(runs / "second" / "model.safetensors", runs / "first" / "model.safetensors")
+    assert repeat(runs / "second", folder, tmp_path / "again") == 1
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert "fine-tunes the weights of a folder first, and " in sentence
+    assert "give --init_from with their place" in sentence
+    assert ("holds other ones" in sentence) is (change == "others")
+    assert not (tmp_path / "again").exists()
+
+
+def test_another_base_than_that_of_the_record_is_said(fine_tuned, folder, tmp_path, caplog):
+    assert repeat(fine_tuned, folder, tmp_path, "--init_from", str(fine_tuned), "--max_steps", "1") == 0
+    assert "started from other weights than those of --init_from: this run does not repeat it" in caplog.text
+
+
+def test_a_run_of_other_weights_by_the_same_name_is_not_resumed(fine_tuned, folder, tmp_path, capsys):
+    runs = shutil.copytree(fine_tuned.parent, tmp_path / "runs")
+    shutil.copy(runs / "second" / "model.safetensors", runs / "first" / "model.safetensors")
+    options = ("--init_from", str(runs / "first"), "--num_train_epochs", "2", "--seed", "3")
+    assert fine_tune(folder, runs / "second", *options) == 1
+    assert "holds another run (init_from_sha256 was" in capsys.readouterr().err
+
+
+def test_a_record_of_an_older_version_is_still_this_run(fine_tuned, folder, tmp_path, caplog):
+    runs = shutil.copytree(fine_tuned.parent, tmp_path / "runs")
+    record = json.loads((runs / "second" / "training.json").read_text())
+    older = {name: value for name, value in record.items() if name not in ("looks", "init_from_sha256")}
+    write_json(runs / "second" / "training.json", older)
+    options = ("--init_from", str(runs / "first"), "--num_train_epochs", "2", "--seed", "3")
+    with caplog.at_level(logging.INFO):
+        assert fine_tune(folder, runs / "second", *options) == 0
+    assert "finished: nothing is left to do" in caplog.text
+    shutil.rmtree(tmp_path / "again", ignore_errors=True)
+    assert repeat(runs / "second", folder, tmp_path / "again", "--max_steps", "1") == 0
 
 
 def test_what_does_not_fit_starts_anew_and_is_said(folder, tmp_path, caplog):

@@ -32,7 +32,8 @@ def main(arguments: list[str]) -> int:
     # With torchrun every process runs this; one of them talks.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # which of them huggingface_hub has depends on its version
+        logging.getLogger(client).setLevel(logging.WARNING)
     transformers.utils.logging.disable_progress_bar()  # one for every file that is read or written; the Trainer's stays
     command, options = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help"):
@@ -93,7 +94,8 @@ def _cv(options: list[str]) -> int:
 def _evaluate(options: list[str]) -> None:
     from .evaluate import EvaluateArguments, evaluate
 
-    usage = "python -m train evaluate --data_dir DATA --model RUN --fold K [options]"
+    which = "(--fold K | --split NAME | --all_persons)"
+    usage = f"python -m train evaluate --data_dir DATA --model RUN {which} [options]"
     parser = HfArgumentParser(EvaluateArguments, prog="python -m train evaluate", usage=usage, allow_abbrev=False)
     evaluate(*parser.parse_args_into_dataclasses(options))
 

@@ -21,6 +21,7 @@ from modeling_unet import UNetConfig
 
 from .augmentation import Augmentation
 from .data import DataArguments
+from .files import BASE_WEIGHTS, read_json, weights_hash
 from .hub import check_repo_id
 from .precision import has_fast_bfloat16
 from .synthesis import Synthesis
@@ -183,13 +184,17 @@ def parse_fit(options: list[str]) -> FitOptions:
     """Options as on the command line → what `fit` takes, with the recipe's values where an option is not given.
 
     Raises:
-        ValueError: there is no such recipe, it names an option that does not exist, or options exclude each other.
+        ValueError: there is no such recipe, it names an option that does not exist or starts from weights that are not
+            found, or options exclude each other.
         SystemExit: an option does not exist or has an impossible value, as argparse does it.
     """
     parser = HfArgumentParser(_GROUPS, prog="python -m train fit", usage=USAGE, allow_abbrev=False)
     name = _value_of("--recipe", options) or DEFAULT_RECIPE
     layers = [DEFAULT_RECIPE] if name == DEFAULT_RECIPE else [DEFAULT_RECIPE, name]
-    from_recipes = [option for layer in layers for option in as_options(read_recipe(layer))]
+    recipes = [read_recipe(layer) for layer in layers]
+    if recipes[-1].get("init_from") and _value_of("--init_from", options) is None:
+        recipes[-1]["init_from"] = _find_base(Path(name), recipes[-1]["init_from"])
+    from_recipes = [option for recipe in recipes for option in as_options(recipe)]
     parsed = FitOptions(*parser.parse_args_into_dataclasses([*from_recipes, *options]))
     _check_together(parsed.run, parsed.trainer)
     return parsed
@@ -231,6 +236,27 @@ def read_recipe(name: str) -> dict[str, Any]:
     if unknown := sorted(values.keys() - known):
         raise ValueError(f"The recipe {path.name} names options that do not exist: {', '.join(map(str, unknown))}.")
     return values
+
+
+def _find_base(recipe: Path, name: str) -> str:
+    """What `--init_from` has to be to start as a recipe does: an id or path as it is, of a folder's name its place.
+
+    The record of a run keeps of a folder its name and the hash of its weights. It is looked for beside the run, in the
+    runs beside it, and here.
+    """
+    if "/" in name:
+        return name
+    expected = read_json(recipe).get(BASE_WEIGHTS) if recipe.suffix == ".json" else None
+    runs = recipe.absolute().parent.parent
+    places = [runs, Path(), *(sorted(runs.glob("*/")) if expected else [])]
+    found = [place / name for place in places if (place / name / "config.json").is_file()]
+    if same := [folder for folder in found if expected in (None, weights_hash(folder))]:
+        return str(same[0])
+    where = f"{found[0]} holds other ones" if found else f"there is no such folder in {runs} or here"
+    raise ValueError(
+        f"The recipe {recipe} fine-tunes the weights of a folder {name}, and {where}; give --init_from with their place"
+        f"{f' (SHA-256 {expected[:12]}…)' if expected else ''}."
+    )
 
 
 def _value_of(name: str, options: list[str]) -> str | None:

@@ -94,7 +94,7 @@ def slice_findings(slices: Dataset) -> list[Finding]:
     """The part of `fast_findings` for which it does not matter whose the slices are: the scan alone will do."""
     sound = sound_slices(slices)
     rows = _rows(sound)
-    checks = (_blank_images, _contradictions, _odd_masks, _repeated_masks)
+    checks = (_blank_images, _coloured_images, _contradictions, _odd_masks, _labels_left_out, _repeated_masks)
     found = [finding for check in checks for finding in check(rows)]
     return errors_first([*_problems(slices), *found, *_misplaced_masks(sound)])
 
@@ -145,6 +145,22 @@ def _blank_images(rows: list[dict]) -> Iterator[Finding]:
     if names := _names(row for row in rows if row["blank"] and row["mask_area"]):
         message = f"The image has one value throughout, and its mask shows a tumour: {listed(names)}."
         yield Finding("blank images", "error", names, message)
+
+
+def _coloured_images(rows: list[dict]) -> Iterator[Finding]:
+    if names := _names(row for row in rows if row["coloured"]):
+        message = (
+            f"The colours of an image differ, and the grey that the network sees would be their average: "
+            f"{listed(names)}. Save the sequence that you mean in grey, and nothing drawn on it."
+        )
+        yield Finding("coloured images", "error", names, message)
+
+
+def _labels_left_out(rows: list[dict]) -> Iterator[Finding]:
+    if found := {row["slice"]: row["labels_left_out"] for row in rows if row["labels_left_out"]}:
+        shown = listed([f"{name} ({labels})" for name, labels in found.items()])
+        message = f"--mask_threshold takes labels of masks for background: {shown}. Is that meant?"
+        yield Finding("labels left out", "warning", tuple(found), message)
 
 
 def _odd_masks(rows: list[dict]) -> Iterator[Finding]:
@@ -329,6 +345,7 @@ def sound_slices(slices: Dataset) -> Dataset:
 def _rows(slices: Dataset) -> list[dict]:
     """What is known of every slice, without its pictures; `blank` tells an image that has one value throughout."""
     names = ["slice", "person_id", "tumor_type", "height", "width", "mask_area", "image_sha256", "mask_sha256"]
+    names += ["coloured", "labels_left_out"]
     rows = slices.select_columns(names).to_list()
     return [{**row, "blank": not any(thumbnail)} for row, thumbnail in zip(rows, slices["thumbnail"], strict=True)]
 

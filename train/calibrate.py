@@ -27,7 +27,7 @@ from modeling_unet import Segmentation, TumorSegmenter, read_mask
 
 from .data import load_slices
 from .evaluate import (
-    EvaluateArguments,
+    ScoringArguments,
     find_negatives,
     is_seen_in_training,
     put_together,
@@ -35,6 +35,7 @@ from .evaluate import (
     score_fold,
     score_negatives,
     segment_fold,
+    with_folds_of,
     write_evaluation,
 )
 from .files import (
@@ -59,7 +60,7 @@ GROUPS = 5  # of persons, one of which is left out of each fit
 
 
 @dataclass(kw_only=True)
-class CalibrateArguments(EvaluateArguments):
+class CalibrateArguments(ScoringArguments):
     """What to calibrate, on what, and where the result goes."""
 
     model: list[str] = field(
@@ -69,8 +70,6 @@ class CalibrateArguments(EvaluateArguments):
     output_dir: str = field(metadata={"help": "Folder for the calibrated model, or for fold-K/, and its evaluation."})
 
     def __post_init__(self):
-        if self.output is not None:
-            raise ValueError("--output is not an option of calibrate: the evaluation goes to --output_dir.")
         if len(self.model) != len(self.fold) or len(set(self.fold)) < len(self.fold):
             raise ValueError(
                 "--model and --fold belong together, each fold once: give as many of the one as of the other."
@@ -109,7 +108,8 @@ def calibrate(arguments: CalibrateArguments) -> dict:
 
     Raises:
         DataError: the data set cannot be scored.
-        ValueError: a model was trained on these persons, is calibrated already, or cannot be calibrated.
+        ValueError: a model was trained on these persons or with other folds, is calibrated already, or cannot be
+            calibrated.
         OSError: a model or a slice cannot be read.
     """
     output_dir = Path(arguments.output_dir)
@@ -140,7 +140,8 @@ def _open(arguments: CalibrateArguments) -> list[HeldOut]:
     segmenters = [
         TumorSegmenter.from_pretrained(model, device=arguments.device, optimize="none") for model in arguments.model
     ]
-    everything, held_out = load_slices(arguments), []
+    everything = load_slices(with_folds_of(arguments, dict(zip(arguments.model, records, strict=True))))
+    held_out = []
     for model, record, segmenter, fold in zip(arguments.model, records, segmenters, arguments.fold, strict=True):
         _, slices = split_fold(everything, fold)
         seen = is_seen_in_training(model, slices)

@@ -6,17 +6,17 @@ README.md of this project, a model's id ─ write_space_card ─→ README.md of
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, RepoCard
 
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
-from .files import STANDS_FOR
-from .tables import format_table
+from .files import ALL_PERSONS, BASE_WEIGHTS, STANDS_FOR
+from .folds import read_manifest
+from .tables import format_table, headline
 
 
-LICENSE = "apache-2.0"
 TAGS = ["medical-imaging", "brain-tumor", "mri", "unet"]
 REPORTED = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd", "zero_dice_rate")
 # Stands for the id of the model in the card that the project writes by hand.
@@ -62,6 +62,8 @@ The code that this runs lies beside the weights.
 
 {training}
 
+{license}
+
 ## Figures
 
 {figures}
@@ -71,6 +73,12 @@ The code that this runs lies beside the weights.
 The network knows what its training slices show and nothing else: other sequences, scanners and diseases are outside,
 and so are slices without a tumour if it has seen none. {calibration}
 """
+
+LICENSED = "Licence of the weights: `{license}`, as their owner says."
+NOT_LICENSED = "**No licence of the weights is given**: ask their owner before you use them."
+PUBLIC_DATA_SET = (
+    "Jun Cheng, *brain tumor dataset*, figshare, <https://doi.org/10.6084/m9.figshare.1512427>, shared under CC BY 4.0"
+)
 
 SPACE_CARD = """---
 {front_matter}
@@ -123,6 +131,8 @@ def write_model_card(
     repo_id: str,
     revision: str,
     dataset_id: str | None = None,
+    license: str | None = None,
+    base_model: str | None = None,
 ) -> str:
     """A card that says of a model what its own files say.
 
@@ -132,14 +142,16 @@ def write_model_card(
         evaluation: content of evaluation.json; None if there is none.
         repo_id, revision: where it is published.
         dataset_id: of the slices that it was trained and scored on, if they are on the Hub.
+        license: of the weights, by its name on the Hub, e.g. apache-2.0; their owner alone can say it.
+        base_model: id on the Hub of what was fine-tuned, where the record does not know it.
     """
     config = model.config
     front_matter = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-segmentation",
-        license=LICENSE,
+        license=license,
         tags=TAGS,
-        base_model=_base_model(record),
+        base_model=base_model or _base_model(record),
     )
     text = MODEL_CARD.format(
         front_matter=front_matter.to_yaml(),
@@ -150,7 +162,8 @@ def write_model_card(
         parameters=model.num_parameters() / 1e6,
         side=processor.size["longest_edge"],
         initialization=config.encoder_initialization,
-        training=_describe_training(record),
+        training=_describe_training(record, base_model),
+        license=LICENSED.format(license=license) if license else NOT_LICENSED,
         calibration=_describe_calibration(record),
         figures=_describe_figures(evaluation),
     )
@@ -158,19 +171,30 @@ def write_model_card(
 
 
 def complete_model_card(
-    text: str, evaluation: dict | None, repo_id: str, revision: str, dataset_id: str | None = None
+    text: str,
+    evaluation: dict | None,
+    repo_id: str,
+    revision: str,
+    dataset_id: str | None = None,
+    license: str | None = None,
+    base_model: str | None = None,
 ) -> str:
     """Fill in where a model is published, and what it scored, as the Hub reads it.
 
     Args:
         text: of the card; `PLACEHOLDER` in it, and `revision="main"`, are replaced.
-        evaluation, repo_id, revision, dataset_id: as in `write_model_card`.
+        evaluation, repo_id, revision, dataset_id, license, base_model: as in `write_model_card`; what is None stays as
+            the text has it.
     """
     text = text.replace(PLACEHOLDER, repo_id).replace('revision="main"', f'revision="{revision}"')
     text = text.replace(f"]({OWN_FOLDER}/", "](")  # its pictures lie beside it there
     card = ModelCard(text, ignore_metadata_errors=False)
     if dataset_id:
         card.data.datasets = [dataset_id]
+    if license:
+        card.data.license = license
+    if base_model:
+        card.data.base_model = base_model
     # Figures that do not hold for new people, or of which it is not known, must not be ranked beside those that do.
     if evaluation and evaluation.get("seen_in_training") is False:
         card.data.model_name = repo_id.partition("/")[2]
@@ -184,13 +208,41 @@ def _base_model(record: dict | None) -> str | None:
     return init_from if "/" in init_from else None
 
 
-def _describe_training(record: dict | None) -> str:
+def _describe_training(record: dict | None, base_model: str | None) -> str:
     if record is None:
         return "No record of the training lies beside these weights: what they were trained on is not known here."
+    sentences = [f"On {_describe_slices(record)}."]
+    sentences += _describe_bases(record, base_model)
+    sentences += _describe_public_slices(record)
+    sentences.append("The recipe, the course of the validation and the versions are in `training.json`.")
+    return " ".join(sentences)
+
+
+def _describe_slices(record: dict) -> str:
     slices, persons = record.get("training_slices"), record.get("training_persons")
     held_out = "nobody was held out" if record.get("fold") is None else f"fold {record['fold']} was held out"
-    amount = f"On {slices:,} slices of {persons:,} persons" if slices and persons else "On slices that were not counted"
-    return f"{amount}; {held_out}. The recipe, the course of the validation and the versions are in `training.json`."
+    amount = f"{slices:,} slices of {persons:,} persons" if slices and persons else "slices that were not counted"
+    return f"{amount}; {held_out}"
+
+
+def _describe_bases(record: dict, base_model: str | None) -> Iterator[str]:
+    """Of every training before this one, the last first, which weights it left and what they had been trained on."""
+    while name := record.get("recipe", {}).get("init_from"):
+        digest = f" (SHA-256 of its weights {record[BASE_WEIGHTS][:12]}…)" if record.get(BASE_WEIGHTS) else ""
+        link = base_model or (name if "/" in name else None)
+        shown = f"[{link}](https://huggingface.co/{link})" if link else f"a model called `{name}`"
+        record, base_model = record.get("started_from") or {}, None
+        known = f"trained on {_describe_slices(record)}" if record else "whose own training has no record"
+        yield f"Fine-tuned from {shown}{digest}, {known}."
+
+
+def _describe_public_slices(record: dict) -> Iterator[str]:
+    """Whose slices are known by the hashes of their masks, the base model's included: their licence wants a name."""
+    trained_on = record.get("trained_on", "").split()
+    digits = len(trained_on[0]) if trained_on else 0
+    public = {row["mask_sha256"][:digits] for row in read_manifest().values() if row["mask_sha256"]}
+    if known := len(public.intersection(trained_on)):
+        yield f"Of all these slices {known:,} are from {PUBLIC_DATA_SET}."
 
 
 def _describe_calibration(record: dict | None) -> str:
@@ -230,6 +282,8 @@ def describe_scored(evaluation: dict) -> str:
 
 def _name_folds(evaluation: dict) -> str:
     fold = evaluation["fold"]
+    if isinstance(fold, str):
+        return fold if fold == ALL_PERSONS else f"the {fold} split"
     return f"folds {', '.join(map(str, fold))}" if isinstance(fold, list) else f"fold {fold}"
 
 
@@ -245,7 +299,7 @@ def _eval_results(evaluation: dict, dataset_id: str | None) -> list[EvalResult]:
             metric_value=round(value, 4),
         )
         for name in REPORTED
-        if (value := evaluation["all"][name]) is not None
+        if (value := headline(evaluation)[name]) is not None
     ]
 
 

@@ -43,7 +43,7 @@ def draw_reliability(evaluations: dict[str, dict]) -> Figure:
         axes.plot(*_coordinates(points), color=color, marker=marker, markersize=5, linewidth=1.6, label=label)
         edges = [part["from"] for part in bins] + [1]
         counts.stairs([part["pixels"] for part in bins], edges, color=color, linewidth=1.6)
-    axes.set_title("Reliability, on the tumour and 15 px around it", loc="left")
+    axes.set_title("Reliability, on the tumour and 15 px around it (512-px grid)", loc="left")
     axes.set(ylabel="share of pixels that are tumour", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     counts.set(xlabel="tumour probability", ylabel="pixels per bin", yscale="log")
     _draw_grid(axes, counts)

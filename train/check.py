@@ -123,10 +123,10 @@ def summarize(slices: Dataset) -> dict[str, str]:
         "pixels": _counted(sound["dtype"]),
         "masks": _describe_masks(_mask_percent(sound)),
     }
-    if "split" in slices.column_names:
+    if "fold" in slices.column_names:
         folds = Counter(fold for fold in slices["fold"] if fold >= 0)
         facts["split"] = _counted(slices["split"])
-        facts["slices per fold"] = ", ".join(f"{folds[fold]:,}" for fold in sorted(folds))
+        facts["slices per fold"] = ", ".join(f"{folds[fold]:,}" for fold in sorted(folds)) or "–"
     return facts
 
 

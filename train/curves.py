@@ -94,7 +94,8 @@ def _draw_curves(rows: list[dict[str, float]]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.grid(axis="y")
         axes.set_axisbelow(True)
-        axes.set_ylim(bottom=0, top=None if name == "loss" else 1)
+        # A marker at 0 or 1 is drawn whole.
+        axes.set_ylim((0, None) if name == "loss" else (-0.03, 1.03))
     panels[0].set_xlim(left=0)
     panels[-1].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False, borderaxespad=0)
     figure.supxlabel(CURVES_CAPTION, **CAPTION)

@@ -25,7 +25,7 @@ from .evaluate import put_together, write_evaluation
 from .files import CANVASES, EVALUATION_FILE, RECORD_FILE, read_json, write_json
 from .folds import available_folds, split_fold
 from .sources import DataError
-from .tables import format_table
+from .tables import format_table, headline
 
 
 logger = logging.getLogger(__name__)
@@ -151,6 +151,11 @@ def _plan(options: list[str], output_dir: Path) -> list[FoldRun]:
             "--push_to_hub would send every fold to one repository; publish the fold that you mean instead."
         )
     slices = load_slices(parsed.data)
+    if len(available_folds(slices)) < 2:
+        raise DataError(
+            "The data set says itself which slices validate, so there is one fold and nothing to cross: train it with "
+            "fit --fold 0, or give --num_folds to deal the slices of both splits out."
+        )
     data_options = as_options(asdict(parsed.data))
     runs = []
     for fold in available_folds(slices):
@@ -210,7 +215,7 @@ async def _run_fold(fold_run: FoldRun, gpu: str | None, log: Path | None) -> boo
         for command in (fold_run.fit, fold_run.evaluate):
             if code := await run_command(command, gpu, log):
                 raise ChildProcessError(f"{command[0]} ended with exit code {code}")
-        figures = fold_run.evaluation()["all"]
+        figures = headline(fold_run.evaluation())
     except (OSError, ValueError) as error:
         logger.error("Fold %d is given up: %s.", fold_run.fold, str(error).rstrip("."))
         return False

@@ -27,26 +27,29 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
 from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
-from modeling_unet.image_processing_unet import NonBinaryMaskError, to_grayscale
+from modeling_unet.image_processing_unet import MASK_VALUES, NonBinaryMaskError, is_coloured, to_grayscale
 
 from .audit import fast_findings, refuse
 from .augmentation import Augmentation
 from .folds import assign_persons
-from .sources import RawSlice, Source, as_file, open_source
+from .looks import look_of
+from .sources import DETAIL_COLUMNS, Picture, RawSlice, Source, as_file, open_source
 from .synthesis import Axis, Synthesizer, find_axis
 
 
 logger = logging.getLogger(__name__)
 
 THUMBNAIL_SIDE = 32
+MAX_LABELS = 16  # a mask of more values was saved with losses, or resized
 _PICTURE = datasets.Image(decode=False)
 _SCAN_FEATURES = Features(
     {
-        **dict.fromkeys(("slice", "person_id", "tumor_type", "plane"), Value("string")),
+        **dict.fromkeys(("slice", *DETAIL_COLUMNS), Value("string")),
         "image": _PICTURE,
         "mask": _PICTURE,
         **dict.fromkeys(("height", "width", "mask_area"), Value("int64")),
-        **dict.fromkeys(("dtype", "image_sha256", "mask_sha256"), Value("string")),
+        **dict.fromkeys(("dtype", "image_sha256", "mask_sha256", "look", "labels_left_out"), Value("string")),
+        "coloured": Value("bool"),
         "thumbnail": Value("binary"),
         **dict.fromkeys(("problem_kind", "problem"), Value("string")),
     }
@@ -78,8 +81,12 @@ class DataArguments:
     )
 
 
-def load_slices(arguments: DataArguments) -> Dataset:
+def load_slices(arguments: DataArguments, without_folds: bool = False) -> Dataset:
     """Every slice of the source, with its person and fold; slices that would poison a training are refused.
+
+    Args:
+        arguments: which slices, and whose.
+        without_folds: as in `assign_persons`.
 
     Returns:
         The rows of `scan_slices`, with `person_id`, `tumor_type`, `plane`, `split` and `fold` as `assign_persons` gives
@@ -90,7 +97,7 @@ def load_slices(arguments: DataArguments) -> Dataset:
     """
     scan = scan_slices(arguments.data_dir, arguments.mask_threshold)
     persons = Path(arguments.persons) if arguments.persons else None
-    slices = assign_persons(scan, persons, arguments.num_folds, arguments.official_folds)
+    slices = assign_persons(scan, persons, arguments.num_folds, arguments.official_folds, without_folds)
     refuse(fast_findings(slices))
     return slices
 
@@ -103,9 +110,10 @@ def scan_slices(source: str | Path, mask_threshold: float | None = None) -> Data
 
     Returns:
         One row per slice, in the source's order: `slice`; `image` as it lies there and `mask` as a 1-bit PNG
-        (`sources.as_file` opens both); `person_id`, `tumor_type`, `plane` ("" where the source does not say);
+        (`sources.as_file` opens both); `person_id`, `tumor_type`, `plane`, `split` ("" where the source does not say);
         `height`, `width` and `mask_area` in pixels; `dtype` of the pixels; `image_sha256` and `mask_sha256`, the first
-        16 hex digits over size and values; `thumbnail`, the bytes of a uint8 [32, 32]; `problem_kind` ("",
+        16 hex digits over size and values; `look`, see `looks.look_of`; `labels_left_out`, values of the mask that the
+        threshold takes for background; `coloured`; `thumbnail`, the bytes of a uint8 [32, 32]; `problem_kind` ("",
         "unpaired", "repeated stem", "unreadable", "size mismatch" or "not binary") and `problem`, a sentence.
 
     Raises:
@@ -115,7 +123,7 @@ def scan_slices(source: str | Path, mask_threshold: float | None = None) -> Data
     gen_kwargs = {
         "source": opened,
         "mask_threshold": mask_threshold,
-        "cache_key": (opened.stamp(), *map(_code_of, (type(opened), open_source, examine, read_mask))),
+        "cache_key": (opened.stamp(), *map(_code_of, (type(opened), open_source, examine, read_mask, look_of))),
     }
     with _no_progress_bar_of_datasets():
         return Dataset.from_generator(_examined, features=_SCAN_FEATURES, gen_kwargs=gen_kwargs)
@@ -131,9 +139,10 @@ def _examined(source: Source, mask_threshold: float | None, cache_key: tuple) ->
 def examine(raw: RawSlice, mask_threshold: float | None = None) -> dict:
     """One row of the scan."""
     row = {
-        **{name: getattr(raw, name) for name in ("slice", "image", "mask", "person_id", "tumor_type", "plane")},
+        **{name: getattr(raw, name) for name in ("slice", "image", "mask", *DETAIL_COLUMNS)},
         **dict.fromkeys(("height", "width", "mask_area"), 0),
-        **dict.fromkeys(("dtype", "image_sha256", "mask_sha256"), ""),
+        **dict.fromkeys(("dtype", "image_sha256", "mask_sha256", "look", "labels_left_out"), ""),
+        "coloured": False,
         "thumbnail": b"",
         "problem_kind": raw.problem_kind,
         "problem": raw.problem,
@@ -145,9 +154,12 @@ def examine(raw: RawSlice, mask_threshold: float | None = None) -> dict:
         row.update(_image_facts(image))
         mask = read_mask(as_file(raw.mask), mask_threshold)
         row.update(_mask_facts(mask, raw.slice))
+        row["look"] = look_of(np.frombuffer(row["thumbnail"], np.uint8).reshape(THUMBNAIL_SIDE, -1), mask)
+        if mask_threshold is not None:
+            row["labels_left_out"] = _labels_left_out(raw.mask, mask, mask_threshold)
     except NonBinaryMaskError as error:
-        advice = "if it was saved with losses, as JPEG does, --mask_threshold 127 takes what lies above 127"
-        return row | {"problem_kind": "not binary", "problem": f"{str(error).rstrip('.')}; {advice}."}
+        problem = f"{str(error).rstrip('.')}; {_advise(error.values)}."
+        return row | {"problem_kind": "not binary", "problem": problem}
     except InvalidImageError as error:
         return row | {"problem_kind": "unreadable", "problem": str(error)}
     if mask.shape != image.shape[:2]:
@@ -159,6 +171,37 @@ def examine(raw: RawSlice, mask_threshold: float | None = None) -> dict:
     return row
 
 
+def _advise(values: np.ndarray | None) -> str:
+    """What to do with a mask of these values, None for colours, in words that follow a semicolon."""
+    if values is None:
+        return "no --mask_threshold helps there: save it in one channel, with 0 outside the tumour"
+    lowest, highest = float(values[0]), float(values[-1])
+    if lowest == highest:
+        return "outside the tumour a mask has to be 0"
+    if len(values) <= MAX_LABELS:
+        return (
+            f"if these are labels of parts of the tumour, --mask_threshold {lowest:g} takes all but {lowest:g}, and a "
+            "higher one only the labels above it"
+        )
+    full = next((value for value in MASK_VALUES if value >= highest), highest)
+    half = (full if highest > full / 2 else highest) / 2
+    half = half if half < 1 else int(half)
+    return (
+        f"if it was saved with losses, as JPEG does, or resized, --mask_threshold {half:g} takes what lies above "
+        f"{half:g}"
+    )
+
+
+def _labels_left_out(picture: Picture, mask: np.ndarray, threshold: float) -> str:
+    """The labels of a picture, but for the lowest, that do not lie above the threshold, by which it gives this mask."""
+    try:
+        whole = read_mask(as_file(picture))
+    except NonBinaryMaskError as error:
+        labels = error.values[1:] if len(error.values) <= MAX_LABELS else ()
+        return ", ".join(f"{label:g}" for label in labels if label <= threshold)
+    return "all" if whole.any() and not mask.any() else ""
+
+
 def _image_facts(image: np.ndarray) -> dict:
     grey = to_grayscale(image)
     height, width = grey.shape
@@ -166,6 +209,7 @@ def _image_facts(image: np.ndarray) -> dict:
         "height": height,
         "width": width,
         "dtype": image.dtype.name,
+        "coloured": is_coloured(image),
         "image_sha256": _pixel_hash(grey.shape, grey.tobytes()),
         "thumbnail": _thumbnail(grey).tobytes(),
     }

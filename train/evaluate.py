@@ -1,4 +1,7 @@
-"""`python -m train evaluate`: score a model on the persons of one fold, on the route that its users take.
+"""`python -m train evaluate`: score a model on people it was not trained on, on the route that its users take.
+
+    python -m train evaluate --data_dir DATA --model RUN --fold 0
+    python -m train evaluate --data_dir DATA_OF_ANOTHER_HOSPITAL --model RUN --all_persons
 
     slice ─ TumorSegmenter ─→ segmentation ┐
     true mask ─────────────────────────────┴─ score_slice ─→ one row per slice ─ figures_of ─→ tables, FILE.json
@@ -12,8 +15,9 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from datasets import Dataset
@@ -28,26 +32,26 @@ from modeling_unet.surface import hd95, nsd, surface_distances
 from .calibration import Calibration, threshold_dice
 from .data import DataArguments, content_hash, load_slices
 from .figures import figures_of
-from .files import check_writable, read_record, weights_hash, write_whole
-from .folds import split_fold
+from .files import ALL_PERSONS, LOOKS, check_writable, read_record, weights_hash, write_whole
+from .folds import KNOWN_SPLITS, split_fold
+from .looks import recognize
 from .metrics import LesionCounts
-from .sources import as_file, image_files
+from .sources import DataError, as_file, image_files
 from .tables import SPREAD_OVER_FOLDS, format_table
 
 
 logger = logging.getLogger(__name__)
 
+Data = TypeVar("Data", bound=DataArguments)
 ROW_COLUMNS = ("slice", "person_id", "tumor_type", "plane")
 # BIDS names begin with the subject, and a folder of several data sets with what tells their subjects apart.
 NEGATIVES_PERSON_PATTERN = r".*?sub-[0-9A-Za-z]+"
 
 
 @dataclass(kw_only=True)
-class EvaluateArguments(DataArguments):
-    """What to score, and on what."""
+class ScoringArguments(DataArguments):
+    """How slices are scored, and which ones without tumour besides."""
 
-    model: str = field(metadata={"help": "Model folder or Hub id."})
-    fold: int = field(metadata={"help": "The fold whose persons are scored."})
     negatives: str | None = field(
         default=None,
         metadata={"help": "Folder of slices without tumour, sub-folders included: how often is one reported there?"},
@@ -59,9 +63,6 @@ class EvaluateArguments(DataArguments):
             "up to BIDS' sub-XX; a file that it does not fit counts as a person of its own."
         },
     )
-    output: str | None = field(
-        default=None, metadata={"help": "JSON file to write, the score of every slice included; see report."}
-    )
     batch_size: int = field(default=16, metadata={"help": "Slices that go through the network together."})
     device: str = field(default="auto", metadata={"help": "auto, cuda, mps or cpu."})
 
@@ -72,6 +73,34 @@ class EvaluateArguments(DataArguments):
             raise ValueError(
                 f"--negatives_person_pattern {self.negatives_person_pattern} is not a regular expression: {error}."
             ) from error
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments(ScoringArguments):
+    """What to score, and on what."""
+
+    model: str = field(metadata={"help": "Model folder or Hub id."})
+    fold: int | None = field(
+        default=None, metadata={"help": "The fold whose persons are scored, of as many as the model was trained with."}
+    )
+    split: str | None = field(
+        default=None,
+        metadata={"help": "The slices that the data set marks so are scored, e.g. test.", "choices": KNOWN_SPLITS},
+    )
+    all_persons: bool = field(
+        default=False, metadata={"help": "Every slice is scored, however few persons there are: for data of others."}
+    )
+    output: str | None = field(
+        default=None, metadata={"help": "JSON file to write, the score of every slice included; see report."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if (self.fold is not None) + (self.split is not None) + self.all_persons != 1:
+            raise ValueError(
+                "Give one of --fold K, the fold that the training left out, --all_persons to score every slice, and "
+                "--split test to score those that are marked so."
+            )
         if self.output is not None and Path(self.output).is_dir():
             raise ValueError(f"--output {self.output} is a folder; name a file in it.")
 
@@ -80,19 +109,19 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     """Score, print the tables, and write `arguments.output` if it is given.
 
     Returns:
-        What was scored: `model`, `weights_sha256`, `fold`, `seen_in_training` (None if the model does not say what it
-        was trained on), `slices_sha256`, `resolution`, `threshold`; the figures of `figures.figures_of`; and
-        `per_slice` and `per_negative`, one row for each slice, from which those follow.
+        What was scored: `model`, `weights_sha256`, `fold` (a number, a split, or `ALL_PERSONS`), `seen_in_training`
+        (None if the model does not say what it was trained on), `slices_sha256`, `resolution`, `threshold`; the figures
+        of `figures.figures_of`; and `per_slice` and `per_negative`, one row for each slice, from which those follow.
 
     Raises:
         DataError: the data set cannot be scored.
-        ValueError, OSError: the model or a slice cannot be read.
+        ValueError, OSError: the model or a slice cannot be read, or the model was trained with other folds.
     """
     if arguments.output:
         check_writable(Path(arguments.output), "--output")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
     segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device, optimize="none")
-    _, scored = split_fold(load_slices(arguments), arguments.fold)
+    fold, scored = _choose(arguments)
     seen_in_training = is_seen_in_training(arguments.model, scored)
     # The fold's slices have been read by now and these have not: what is wrong with them is better said first.
     per_negative = score_negatives(
@@ -101,8 +130,8 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     per_slice = score_fold(segment_fold(segmenter, scored, arguments.batch_size), scored)
     report = {
         "model": str(arguments.model),
-        "fold": arguments.fold,
-        "weights_sha256": weights_hash(Path(arguments.model)),
+        "fold": fold,
+        "weights_sha256": weights_hash(arguments.model),
         "seen_in_training": seen_in_training,
         **report_of(scored, per_slice, per_negative),
     }
@@ -110,6 +139,46 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     if arguments.output:
         write_evaluation(Path(arguments.output), report)
     return report
+
+
+def _choose(arguments: EvaluateArguments) -> tuple[int | str, Dataset]:
+    """What is scored, by its name and its slices."""
+    if arguments.fold is not None:
+        slices = load_slices(with_folds_of(arguments, {arguments.model: read_record(arguments.model)}))
+        return arguments.fold, split_fold(slices, arguments.fold)[1]
+    slices = load_slices(arguments, without_folds=True)
+    if arguments.all_persons:
+        return ALL_PERSONS, slices
+    marked = slices.select([index for index, split in enumerate(slices["split"]) if split == arguments.split])
+    if not len(marked):
+        raise DataError(f"--split is {arguments.split}, and no slice of {arguments.data_dir} is marked so.")
+    return arguments.split, marked
+
+
+def with_folds_of(arguments: Data, records: dict[str, dict]) -> Data:
+    """The arguments, with the folds that models were trained with where they do not say them.
+
+    Args:
+        arguments: of any command.
+        records: model → what lies beside it about its training; one that was trained on all folds has left none out.
+
+    Raises:
+        ValueError: the arguments, or the models among each other, say different things.
+    """
+    for name, plain in (("num_folds", None), ("official_folds", False)):
+        of_folds = {model: record for model, record in records.items() if record.get("fold") is not None}
+        trained_with = {model: record[name] for model, record in of_folds.items() if name in record}
+        if trained_with and getattr(arguments, name) == plain:
+            arguments = replace(arguments, **{name: next(iter(trained_with.values()))})
+        for model, value in trained_with.items():
+            if (value_here := getattr(arguments, name)) != value:
+                here = "not given" if value_here == plain else value_here
+                there = "without it" if value == plain else f"with {value}"
+                raise ValueError(
+                    f"--{name} is {here}, and {model} was trained {there}, so its folds are others; leave --{name} "
+                    "out, or score every slice by evaluate --all_persons."
+                )
+    return arguments
 
 
 def report_of(scored: Dataset, per_slice: list[dict], per_negative: list[dict]) -> dict:
@@ -263,15 +332,19 @@ def _indented(value) -> str:
 
 def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
     """Whether any of the slices was trained on, by the record beside the weights; None if it does not say."""
-    trained_on = read_record(model).get("trained_on")
+    record = read_record(model)
+    trained_on = record.get("trained_on")
     if trained_on is None:
         return None
     hashes = trained_on.split()
     known, digits = set(hashes), len(hashes[0]) if hashes else 0
-    seen = sum(digest[:digits] in known for digest in scored["mask_sha256"])
+    equal = [digest[:digits] in known for digest in scored["mask_sha256"]]
+    alike = recognize(scored["look"], record.get(LOOKS, "").split())
+    seen = sum(map(max, equal, alike))
     if seen:
+        resized = f" ({seen - sum(equal)} of them resized or saved anew)" if seen > sum(equal) else ""
         logger.warning(
-            "THIS MODEL WAS TRAINED ON %d OF THESE %d SLICES: the figures say nothing about new people.",
-            *(seen, len(scored)),
+            "THIS MODEL WAS TRAINED ON %d OF THESE %d SLICES%s: the figures say nothing about new people.",
+            *(seen, len(scored), resized),
         )
     return seen > 0

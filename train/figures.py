@@ -39,12 +39,15 @@ def figures_of(rows: Sequence[dict], negatives: Sequence[dict] = ()) -> dict:
         negatives: `per_negative` likewise: scores of slices without tumour, which enter no average with the others.
 
     Returns:
-        `all`, `by_tumor_type`, `by_plane` and `by_lesion_size` (Q1, the quarter of the slices with the smallest tumour
-        areas, to Q4): figures as `summarize_rows` names them; `calibration`: the bins of the reliability diagram;
+        `all`, `with_tumor` (the slices with one, where every Dice has a meaning; None if there are none),
+        `by_tumor_type`, `by_plane` and `by_lesion_size` (Q1, the quarter of the slices with the smallest tumour areas,
+        to Q4): figures as `summarize_rows` names them; `calibration`: the bins of the reliability diagram;
         `thresholds`: `slice_dice` at each; `detection`: is there a tumour in the slice; `false_alarms` on negatives.
     """
+    with_tumor = [row for row in rows if row["true"]]
     return {
         "all": summarize_rows(rows),
+        "with_tumor": summarize_rows(with_tumor) if with_tumor else None,
         "by_tumor_type": _summarize_by("tumor_type", rows),
         "by_plane": _summarize_by("plane", rows),
         "by_lesion_size": _summarize_by_lesion_size(rows),

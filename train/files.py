@@ -15,8 +15,11 @@ from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
 # In a folder of trained weights.
 RECORD_FILE = "training.json"  # what the run was, by `fit`
+LOOKS = "looks"  # in it: what the slices look like that were trained on, see `looks.look_of`
+BASE_WEIGHTS = "init_from_sha256"  # in it: hash of the weights that were fine-tuned
 CANVASES = "canvases_sha256"  # in it: hash of the slices without tumour that were trained on
 EVALUATION_FILE = "evaluation.json"  # how it scored, by `evaluate` or `cv`
+ALL_PERSONS = "all persons"  # in an evaluation, instead of the number of a fold: every slice of a data set
 STANDS_FOR = "stands_for"  # in an evaluation: hash of other weights, trained on everybody by the same recipe
 
 
@@ -53,10 +56,12 @@ def read_record(model: str) -> dict:
         return {}
 
 
-def weights_hash(folder: Path) -> str | None:
-    """SHA-256 of the weights in a model folder, in hexadecimal; None if there are none, as for the id of a model."""
-    path = folder / "model.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+def weights_hash(model: str | Path) -> str | None:
+    """SHA-256 of the weights in a model folder or on the Hub, in hexadecimal; None if there are none in one file."""
+    try:
+        return hashlib.sha256(Path(cached_file(str(model), "model.safetensors")).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def check_writable(path: Path, option: str) -> None:

@@ -2,6 +2,9 @@
 
     scan ─ assign_persons ─→ + person_id, tumor_type, plane, split, fold ─ split_fold ─→ training | validation
 
+A split that is given is obeyed: slices that the source, the `--persons` file or the manifest marks as `test` or
+`example` neither train nor validate, and where some are marked as `validation`, they are the one fold there is.
+
 Persons come, in this order, from a file (`--persons`), from the project's manifest if the masks show that this is the
 public data set, or from the source itself. Where nobody knows them, every slice counts as a person of its own, and a
 warning says what such a split cannot promise.
@@ -15,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from .sources import DataError, listed
+from .sources import SPLITS, DataError, listed
 
 
 logger = logging.getLogger(__name__)
@@ -26,25 +29,36 @@ SPLIT_SEED = 0  # of the order in which persons of equally many slices are dealt
 NO_FOLD = -1
 UNKNOWN = "unknown"
 PERSON_COLUMNS = ("person_id", "tumor_type", "plane", "split", "fold")
+KNOWN_SPLITS = ("train", "validation", "test", "example")
+KEPT_OUT = ("test", "example")
+GIVEN_FOLD = 0  # of the slices that are marked as validation
 
 
 def assign_persons(
-    scan: Dataset, persons: Path | None = None, num_folds: int | None = None, official_folds: bool = False
+    scan: Dataset,
+    persons: Path | None = None,
+    num_folds: int | None = None,
+    official_folds: bool = False,
+    without_folds: bool = False,
 ) -> Dataset:
     """The scan with a person, tumour type, plane, split and fold for every slice.
 
     Args:
         scan: what `data.scan_slices` returns.
-        persons: CSV file with the columns `slice`, `person_id` and, if known, `tumor_type` and `plane`.
-        num_folds: deal the persons out to this many folds; by default the manifest's five, or five.
+        persons: CSV file with the columns `slice`, `person_id` and, if known, `tumor_type`, `plane` and `split`.
+        num_folds: deal the persons out to this many folds, those of a given validation split too; by default that
+            split, the manifest's five, or five.
         official_folds: the folds of the public data set's author, numbered 1…5 as there. They part patient ids, so here
             `person_id` is the patient id, and every slice that is there has a fold, `test` and `example` included.
+        without_folds: leave it at the persons, however few there are; `fold` is that of the manifest, or -1.
 
     Returns:
-        `split` is `train`, `example` or `test`; `fold` is -1 for slices that neither train nor validate.
+        `split` is one of `KNOWN_SPLITS`; `fold` is the one in which a slice validates, or -1: it trains alone, or is
+        kept out.
 
     Raises:
-        DataError: persons are missing, too few for the folds, or contradict what is known of the data set.
+        DataError: persons are missing, too few for the folds, or contradict what is known of the data set; or a split
+            has a name that is not known.
     """
     if official_folds and (persons is not None or num_folds is not None):
         raise DataError("--official_folds are those of the public data set; leave --persons and --num_folds out.")
@@ -56,8 +70,13 @@ def assign_persons(
         raise DataError("--official_folds are those of the public data set, and these masks are not its masks.")
     else:
         rows = _rows_from_source(scan)
-    if num_folds is not None or "fold" not in rows[0]:
-        _deal_folds(rows, NUM_FOLDS if num_folds is None else num_folds)
+    if not official_folds:
+        _obey_splits(rows, scan["split"])
+        if not without_folds:
+            _give_folds(rows, num_folds)
+            _say_who_is_kept_out(rows)
+    for row in rows:
+        row.setdefault("fold", NO_FOLD)
     assigned = scan.remove_columns([name for name in PERSON_COLUMNS if name in scan.column_names])
     for name in PERSON_COLUMNS:
         assigned = assigned.add_column(name, [row[name] for row in rows])
@@ -106,22 +125,30 @@ def fold_indices(slices: Dataset, fold: int) -> tuple[list[int], list[int]]:
     Raises:
         DataError: there is no such fold, nothing is left to train on, or a person stands on both sides.
     """
-    available = available_folds(slices)
+    may_train, available = all_indices(slices), available_folds(slices)
     if fold not in available:
         raise DataError(f"There is no fold {fold}; this data set has {', '.join(map(str, available))}.")
-    if len(available) < 2:
-        raise DataError(f"Fold {fold} is the only one; there is nothing to train on.")
     folds, persons = list(slices["fold"]), list(slices["person_id"])
-    training = [index for index, other in enumerate(folds) if other not in (NO_FOLD, fold)]
+    training = [index for index in may_train if folds[index] != fold]
     validation = [index for index, other in enumerate(folds) if other == fold]
+    if not training:
+        raise DataError(f"Fold {fold} is the only one; there is nothing to train on.")
     if shared := {persons[index] for index in training} & {persons[index] for index in validation}:
         raise DataError(f"{len(shared)} persons stand on both sides of the split: {listed(sorted(shared))}.")
     return training, validation
 
 
 def all_indices(slices: Dataset) -> list[int]:
-    """Rows of the slices of every fold."""
-    return [index for index, fold in enumerate(slices["fold"]) if fold != NO_FOLD]
+    """Rows of all slices that may train: those of every fold, and those that never validate.
+
+    Raises:
+        DataError: there are none.
+    """
+    columns = zip(slices["fold"], slices["split"], strict=True)
+    found = [index for index, (fold, split) in enumerate(columns) if fold != NO_FOLD or split == "train"]
+    if not found:
+        raise DataError(f"None of the {len(slices):,} slices may train: all are marked {' or '.join(KEPT_OUT)}.")
+    return found
 
 
 def available_folds(slices: Dataset) -> list[int]:
@@ -197,7 +224,7 @@ def _rows_from_file(scan: Dataset, path: Path) -> list[dict]:
     if unknown:
         raise DataError(f"{path.name} names no person for {len(unknown)} slices: {listed(unknown)}.")
     rows = (by_slice[stem] for stem in scan["slice"])
-    return [_row(row["person_id"], row.get("tumor_type"), row.get("plane")) for row in rows]
+    return [_row(*(row.get(name) for name in ("person_id", "tumor_type", "plane", "split"))) for row in rows]
 
 
 def _rows_from_source(scan: Dataset) -> list[dict]:
@@ -217,16 +244,71 @@ def _rows_from_source(scan: Dataset) -> list[dict]:
     return [_row(*values) for values in columns]
 
 
-def _row(person: str, tumor_type: str | None, plane: str | None) -> dict:
-    return {"person_id": person, "tumor_type": tumor_type or UNKNOWN, "plane": plane or UNKNOWN, "split": "train"}
+def _row(person: str, tumor_type: str | None, plane: str | None, split: str | None = None) -> dict:
+    split = (split or "").strip()
+    return {
+        "person_id": person,
+        "tumor_type": tumor_type or UNKNOWN,
+        "plane": plane or UNKNOWN,
+        "split": SPLITS.get(split.lower(), split or "train"),
+    }
 
 
-def _deal_folds(rows: list[dict], num_folds: int) -> None:
-    """Give every row that may train a fold, in place."""
+# --------------------------------------------------------------------------------------------------------------- splits
+
+
+def _obey_splits(rows: list[dict], given: list[str]) -> None:
+    """Mark the rows, in place, that the source marks and nobody else does; raises DataError at words not known."""
+    for row, split in zip(rows, given, strict=True):
+        if row["split"] == "train" and split not in ("", "train"):
+            row |= {"split": split, "fold": NO_FOLD}
+    # A slice that the manifest does not have could not be read, and is refused for that.
+    unknown = sorted({row["split"] for row in rows} - {*KNOWN_SPLITS, ""})
+    if unknown:
+        raise DataError(
+            f"The data set has the splits {listed(unknown)}, and which of their slices may train is not clear; known "
+            f"are {', '.join(KNOWN_SPLITS)}."
+        )
+
+
+def _give_folds(rows: list[dict], num_folds: int | None) -> None:
+    """Give every row a fold, in place: those of a given validation split, or those that the persons are dealt to."""
+    if any(row["split"] == "validation" for row in rows):
+        if num_folds is None:
+            logger.info("The data set says itself what validates: that is fold %d, and there is no other.", GIVEN_FOLD)
+            for row in rows:
+                row["fold"] = GIVEN_FOLD if row["split"] == "validation" else NO_FOLD
+            return
+        logger.info("The given validation split is dealt out to the folds with the training split: --num_folds.")
+        for row in rows:
+            row["split"] = "train" if row["split"] == "validation" else row["split"]
     dealt = [row for row in rows if row["split"] == "train"]
-    folds = assign_folds([row["person_id"] for row in dealt], [row["tumor_type"] for row in dealt], num_folds)
+    if not dealt or (num_folds is None and all("fold" in row for row in dealt)):
+        return
+    folds = assign_folds(
+        [row["person_id"] for row in dealt],
+        [row["tumor_type"] for row in dealt],
+        NUM_FOLDS if num_folds is None else num_folds,
+    )
+    for row in rows:
+        row["fold"] = NO_FOLD
     for row, fold in zip(dealt, folds, strict=True):
         row["fold"] = fold
+
+
+def _say_who_is_kept_out(rows: list[dict]) -> None:
+    counts = Counter(row["split"] for row in rows if row["split"] in KEPT_OUT)
+    if not counts:
+        return
+    shown = ", ".join(f"{count:,} slices marked {split}" for split, count in counts.items())
+    logger.info("Kept out of training and validation: %s.", shown)
+    persons = [{row["person_id"] for row in rows if (row["split"] in KEPT_OUT) is out} for out in (True, False)]
+    if shared := sorted(persons[0] & persons[1]):
+        logger.warning(
+            "%d persons have slices that train or validate and others that are kept out, which are not new people to "
+            "the network then: %s.",
+            *(len(shared), listed(shared)),
+        )
 
 
 def _most_frequent_type(persons: list[str], tumor_types: list[str]) -> dict[str, str]:

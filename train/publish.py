@@ -34,6 +34,7 @@ from . import stranger
 from .cards import complete_model_card, write_data_card, write_model_card, write_space_card
 from .evaluate import write_evaluation
 from .files import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, read_json, save_model, weights_hash
+from .folds import KNOWN_SPLITS
 from .hub import MAIN, check_repo_id, find_token, list_files, upload
 from .report import read_evaluation
 from .sources import DataError, open_source
@@ -74,6 +75,8 @@ def publish_model(
     private: bool = False,
     revision: str | None = None,
     dataset_id: str | None = None,
+    license: str | None = None,
+    base_model: str | None = None,
     token: str | None = None,
     dry_run: bool = False,
 ) -> CommitInfo | None:
@@ -85,6 +88,8 @@ def publish_model(
         private: create the repository so that its owner alone sees it.
         revision: the branch to publish to, by default `main`.
         dataset_id: of the slices it was trained on, for the card.
+        license: of the weights, for the card; None leaves it out, or as it is in a README.md of the folder.
+        base_model: id on the Hub of what was fine-tuned, for the card, where the record has the name of a folder.
         token: by default the one that `hf auth login` left.
         dry_run: list the files and do no more.
 
@@ -98,9 +103,11 @@ def publish_model(
     """
     folder, revision = Path(folder), revision or MAIN
     check_repo_id("--repo_id", repo_id)
+    if base_model:
+        check_repo_id("--base_model", base_model)
     with tempfile.TemporaryDirectory() as temporary:
         staged = Path(temporary, "model")
-        stage_model(folder, staged, repo_id, revision, dataset_id)
+        stage_model(folder, staged, repo_id, revision, dataset_id, license, base_model)
         if dry_run:
             _list(staged, repo_id)
             return None
@@ -122,7 +129,15 @@ def publish_model(
     return commit
 
 
-def stage_model(folder: Path, staged: Path, repo_id: str, revision: str, dataset_id: str | None = None) -> None:
+def stage_model(
+    folder: Path,
+    staged: Path,
+    repo_id: str,
+    revision: str,
+    dataset_id: str | None = None,
+    license: str | None = None,
+    base_model: str | None = None,
+) -> None:
     """Write what a model repository holds: weights, config, processor, code, card, records and pictures.
 
     The weights are read and written anew, so that config and code are those of this version, and nothing else of the
@@ -143,11 +158,16 @@ def stage_model(folder: Path, staged: Path, repo_id: str, revision: str, dataset
             shutil.copyfile(folder / name, staged / name)
     own_card = MODEL_CARD if folder.resolve() == SHIPPED_MODEL else folder / "README.md"
     if own_card.is_file():
-        card = complete_model_card(own_card.read_text(encoding="utf-8"), evaluation, repo_id, revision, dataset_id)
+        text = own_card.read_text(encoding="utf-8")
+        card = complete_model_card(text, evaluation, repo_id, revision, dataset_id, license, base_model)
     else:
         if evaluation is None:
             logger.warning("%s has no evaluation of these weights, and the card will say so.", folder)
-        card = write_model_card(model, processor, record, evaluation, repo_id, revision, dataset_id)
+        card = write_model_card(
+            model, processor, record, evaluation, repo_id, revision, dataset_id, license, base_model
+        )
+    if "\nlicense:" not in card:
+        logger.warning("The card names no licence; give --license with the one that the weights have, e.g. apache-2.0.")
     (staged / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -242,7 +262,7 @@ def stage_dataset(folder: Path, staged: Path, repo_id: str) -> None:
     if problems := [raw.problem for raw in open_source(folder) if raw.problem]:
         raise DataError(f"{folder} is not what `python -m train prepare` wrote any more. {problems[0]}")
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
-    splits = sorted({row["split"] for row in rows}, key=["train", "example", "test"].index)
+    splits = sorted({row["split"] for row in rows}, key=KNOWN_SPLITS.index)
     (staged / "data").mkdir(parents=True)
     for split in splits:
         _write_split([row for row in rows if row["split"] == split], split, folder, staged)
@@ -318,6 +338,8 @@ def main(options: list[str]) -> None:
     model = kinds.add_parser("model", help="weights, processor, code and card")
     model.add_argument("folder", help="folder that fit wrote")
     model.add_argument("--revision", help="branch to publish to, e.g. v1; main if it is left out")
+    model.add_argument("--license", help="of the weights, e.g. apache-2.0; else the card says that none is given")
+    model.add_argument("--base_model", help="what was fine-tuned, for the card, you/name; else as the record says")
     model.set_defaults(publish=publish_model)
     dataset = kinds.add_parser("dataset", help="slices, masks and whose they are, in Parquet")
     dataset.add_argument("folder", help="folder that prepare wrote")

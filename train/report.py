@@ -18,10 +18,15 @@ from .files import read_json, write_whole
 from .folds import UNKNOWN
 from .metrics import paired_interval, person_means
 from .tables import (
+    EMPTY_MEANS,
+    MIN_PERSONS_OF_AN_INTERVAL,
+    NONE_MEANS,
+    WITH_TUMOR,
     comparison_table,
     describe_detection,
     detail_table,
     false_alarm_table,
+    main_groups,
     markdown_table,
     overlap_table,
 )
@@ -44,6 +49,8 @@ NOTES = """\
   one that finds none is false.
 - `ece` and `brier` are taken on the tumour and 15 px around it, on a 512-px grid.
 - "Is there a tumour?" is answered yes where any lesion is predicted, wherever it lies.
+- {none_means}
+- {empty_means}
 - A threshold that is picked by its curve would have to be scored on other persons.
 - Q1 to Q4 are quarters of the slices by tumour area, on a 512-px grid.
 """
@@ -100,8 +107,9 @@ def compare(first: dict, second: dict, names: tuple[str, str]) -> dict:
 
     Returns:
         `slices`, `persons`, `only_first` and `only_second` (numbers of slices that the other has not scored);
-        `metrics`: for `slice_dice`, `person_dice`, `slice_iou` and `zero_dice_rate` the values `first` and `second`,
-        `difference` and its `interval`, 95 % by paired bootstrap over persons.
+        `metrics`: for `slice_dice`, `person_dice`, `slice_iou` and `zero_dice_rate`, and where slices without tumour
+        are among them for `slice_dice` on the others, the values `first` and `second`, `difference` and its `interval`,
+        95 % by paired bootstrap over persons.
 
     Raises:
         ValueError: there is no such slice, or the comparison would not be fair; the message says why.
@@ -154,7 +162,13 @@ def _differences(ours: list[dict], theirs: list[dict]) -> dict[str, dict]:
     dice_of_persons = [list(person_means(values, persons).values()) for values in dice]
     iou = [[overlap_of(row).iou for row in rows] for rows in (ours, theirs)]
     zero = [[value == 0 for value in values] for values in dice]
+    with_tumor = [index for index, row in enumerate(ours) if row["true"]]
+    headline = {}
+    if 0 < len(with_tumor) < len(ours):
+        chosen = [[values[index] for index in with_tumor] for values in (*dice, persons)]
+        headline[f"slice_dice, {WITH_TUMOR}"] = _difference(*chosen)
     return {
+        **headline,
         "slice_dice": _difference(*dice, persons),
         "person_dice": _difference(*dice_of_persons, list(dict.fromkeys(persons))),
         "slice_iou": _difference(*iou, persons),
@@ -180,7 +194,8 @@ def format_report(evaluations: dict[str, dict]) -> str:
     for name in others:
         sections += _comparison_sections(first, name, evaluations)
     sections += ["## Pictures", "![reliability](reliability.png)"]
-    sections += ["![Dice at other thresholds](thresholds.png)", "![persons](persons.png)", "## Notes", NOTES.strip()]
+    sections += ["![Dice at other thresholds](thresholds.png)", "![persons](persons.png)", "## Notes"]
+    sections.append(NOTES.strip().format(none_means=NONE_MEANS, empty_means=EMPTY_MEANS))
     return "\n\n".join(sections) + "\n"
 
 
@@ -194,13 +209,22 @@ def _overview(evaluations: dict[str, dict]) -> str:
     return markdown_table(["model", "fold", "slices", "persons", "threshold", "resolution"], rows)
 
 
+def _describe_intervals(persons: int) -> str:
+    if persons < MIN_PERSONS_OF_AN_INTERVAL:
+        return f"{persons} persons are too few for an interval of the difference, and to tell which is better."
+    return (
+        "Intervals of the difference, by paired bootstrap over persons; one that spans 0 leaves open which is better."
+    )
+
+
 def _evaluation_sections(evaluation: dict) -> list[str]:
-    groups = {"all": evaluation["all"]}
+    groups = main_groups(evaluation)
     for part, label in (("by_tumor_type", "type"), ("by_plane", "plane")):
         if set(evaluation[part]) != {UNKNOWN}:
             groups |= {f"{label}: {name}": figures for name, figures in evaluation[part].items()}
     for name, figures in evaluation["by_lesion_size"].items():
-        groups[f"{name}: {figures['smallest_area']:.0f}–{figures['largest_area']:.0f} px"] = figures
+        areas = f"{figures['smallest_area']:.0f}–{figures['largest_area']:.0f} px"
+        groups[f"{name}: {areas} on a 512-px grid"] = figures
     warning = (
         "**This model was trained on the persons that are scored here: the figures say nothing about new people.**"
     )
@@ -218,6 +242,6 @@ def _comparison_sections(first: str, second: str, evaluations: dict[str, dict]) 
     return [
         f"## {second} against {first}",
         f"On the {comparison['slices']} slices of {comparison['persons']} persons that both have scored.{aside} "
-        "Intervals of the difference, by paired bootstrap over persons; one that spans 0 leaves open which is better.",
+        f"{_describe_intervals(comparison['persons'])}",
         comparison_table(comparison, (first, second)),
     ]

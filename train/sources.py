@@ -31,10 +31,18 @@ from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 KINDS = ("images", "masks")
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = ("image_file_name", "mask_file_name")
-DETAIL_COLUMNS = ("person_id", "tumor_type", "plane")
+DETAIL_COLUMNS = ("person_id", "tumor_type", "plane", "split")
+# What a slice is for, by the words that data sets have for it.
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("example", "examples"), "example"),
+}
 SHOWN = 5  # names in a message
 MAT_NAME = re.compile(r"\d+\.mat")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+PARQUET_SHARD = re.compile(r"(?P<split>\w+(\.\w+)*)-\d{5}-of-\d{5}(-\w+)?\.parquet")
 
 
 class DataError(ValueError):
@@ -52,6 +60,7 @@ class Picture(TypedDict):
 class RawSlice:
     """A slice as its source gives it; "" stands for what the source does not say.
 
+    `split` is one of `SPLITS`' values, or another word of the source, which `folds.assign_persons` refuses.
     `problem` is a sentence that names the file; `problem_kind` is "unpaired", "repeated stem" or "unreadable". Where
     there is none, `image` and `mask` are there.
     """
@@ -62,6 +71,7 @@ class RawSlice:
     person_id: str = ""
     tumor_type: str = ""
     plane: str = ""
+    split: str = ""
     problem_kind: str = ""
     problem: str = ""
 
@@ -165,7 +175,7 @@ def _open_folder(folder: Path) -> Source:
     mat_files = [path for path in (*folder.glob("*.mat"), *folder.glob("*/*.mat")) if MAT_NAME.fullmatch(path.name)]
     if files := mat_files or list(folder.glob("*.zip")):
         return _open_figshare(sorted(files, key=lambda path: natural_order(path.name)))
-    if files := sorted(map(str, (*folder.glob("*.parquet"), *folder.glob("data/*.parquet")))):
+    if files := _parquet_files(folder):
         return _open_dataset(str(folder), partial(load_dataset, "parquet", data_files=files))
     if metadata := [found for split in sorted(folder.glob("*/")) if (found := _metadata_in(split))]:
         return MetadataFolders(tuple(metadata))
@@ -290,6 +300,8 @@ def _rows(metadata: Path) -> list[dict[str, str]]:
             # Numbers are taken as strings, and so stay as they are written.
             rows = [json.loads(line, parse_int=str, parse_float=str) for line in text.split("\n") if line.strip()]
         rows = [{name: _text(row.get(name)) for name in ("slice", *FILE_COLUMNS, *DETAIL_COLUMNS)} for row in rows]
+        for row in rows:
+            row["split"] = _split(row["split"] or SPLITS.get(metadata.parent.name.lower(), ""))
     except (OSError, ValueError, AttributeError, csv.Error) as error:
         raise DataError(f"{metadata} cannot be read as rows with named columns: {error}.") from error
     if missing := [column for column in FILE_COLUMNS if not any(row[column] for row in rows)]:
@@ -340,6 +352,10 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
+def _split(word: str) -> str:
+    return SPLITS.get(word.lower(), word)
+
+
 # --------------------------------------------------------------------------------------------------------- 🤗 Datasets
 
 
@@ -375,20 +391,35 @@ class DatasetRows(Source):
     def _details(self, row: dict) -> Iterator[str]:
         for column in DETAIL_COLUMNS:
             value, feature = row.get(column), self.dataset.features.get(column)
-            yield _text(feature.int2str(value) if isinstance(feature, ClassLabel) and value is not None else value)
+            text = _text(feature.int2str(value) if isinstance(feature, ClassLabel) and value is not None else value)
+            yield _split(text) if column == "split" else text
+
+
+def _parquet_files(folder: Path) -> dict[str, list[str]]:
+    """Split → files, as their names say it; those whose names do not are of the split `train`."""
+    files = defaultdict(list)
+    for path in sorted((*folder.glob("*.parquet"), *folder.glob("data/*.parquet"))):
+        shard = PARQUET_SHARD.fullmatch(path.name)
+        files[shard["split"] if shard else "train"].append(str(path))
+    return dict(files)
 
 
 def _open_dataset(name: str, load: Callable[[], dict[str, Dataset]]) -> DatasetRows:
     try:
-        return DatasetRows(concatenate_datasets([_needed_columns(split) for split in load().values()]))
+        splits = load()
+        return DatasetRows(concatenate_datasets([_needed_columns(*item, len(splits) > 1) for item in splits.items()]))
     except (DatasetsError, OSError, TypeError, ValueError) as error:
         raise DataError(f"{name} cannot be used as a data set: {str(error).rstrip('.')}.") from error
 
 
-def _needed_columns(split: Dataset) -> Dataset:
+def _needed_columns(name: str, split: Dataset, is_one_of_several: bool) -> Dataset:
+    """A split with a column that names it, unless it has one of its own; a single one may be called anything."""
     found = split.column_names
     if not {"image", "mask"} <= {*found}:
         raise DataError(f"its columns are {', '.join(found)}, and image and mask are needed")
+    if "split" not in found and (is_one_of_several or name.lower() in SPLITS):
+        split = split.add_column("split", [name] * len(split))
+        found = split.column_names
     split = split.select_columns([column for column in ("image", "mask", "slice", *DETAIL_COLUMNS) if column in found])
     return split.cast_column("image", Image(decode=False)).cast_column("mask", Image(decode=False))
 

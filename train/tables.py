@@ -1,22 +1,50 @@
 """Figures as Markdown: for the terminal that `evaluate` prints to, and for `report.md`."""
 
 NONE = "–"
+WITH_TUMOR = "with tumour"
 # The means of n persons all lie on one side of the true median with probability 2 · 0.5ⁿ: with fewer persons not even
 # the range of all of them is a 95 % interval.
 MIN_PERSONS_OF_AN_INTERVAL = 6
 SPREAD_OVER_FOLDS = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd", "zero_dice_rate")
 
 
+# What a dash stands for, wherever there is one.
+NONE_MEANS = (
+    f"{NONE} stands for an interval where fewer than {MIN_PERSONS_OF_AN_INTERVAL} persons are too few for one, and for "
+    "a figure that these slices do not have."
+)
+EMPTY_MEANS = (
+    "Slices without tumour are among all others: an empty prediction on one counts as 1, any other as 0. They are left "
+    f"out of the row “{WITH_TUMOR}”."
+)
+
+
+def main_groups(report: dict) -> dict[str, dict]:
+    """Name → figures, the ones to quote first: of the slices with tumour, and of all if these are not the same."""
+    with_tumor, everything = report.get("with_tumor"), {"all": report["all"]}
+    if with_tumor is None or with_tumor["slices"] == report["all"]["slices"]:
+        return everything
+    return {WITH_TUMOR: with_tumor, **everything}
+
+
+def headline(report: dict) -> dict:
+    """The figures to quote where there is room for one set: those of the slices with tumour."""
+    return next(iter(main_groups(report).values()))
+
+
 def format_table(report: dict) -> str:
     """The tables of an evaluation for a terminal: all slices, each tumour type and fold, then slices without tumour."""
-    types = report["by_tumor_type"]
-    groups = {"all": report["all"], **(types if len(types) > 1 else {})}
+    main, types = main_groups(report), report["by_tumor_type"]
+    groups = {**main, **(types if len(types) > 1 else {})}
     tables = [overlap_table(groups), detail_table(groups)]
     if "by_fold" in report:
         tables.append(fold_table(report))
     if report["false_alarms"]:
         tables.append(false_alarm_table(report["false_alarms"]))
-    return "\n\n".join([*tables, describe_detection(report["detection"])])
+    notes = [describe_detection(report["detection"])]
+    notes += [EMPTY_MEANS] if WITH_TUMOR in main else []
+    notes += [NONE_MEANS] if any(f"| {NONE} |" in table for table in tables) else []
+    return "\n\n".join([*tables, *notes])
 
 
 def overlap_table(groups: dict[str, dict]) -> str:
@@ -102,7 +130,8 @@ def comparison_table(comparison: dict, names: tuple[str, str]) -> str:
     rows = {
         metric: [
             *(_number(figures["first"]), _number(figures["second"])),
-            *(f"{figures['difference']:+.4f}", "{:+.4f} … {:+.4f}".format(*figures["interval"])),
+            f"{figures['difference']:+.4f}",
+            "{:+.4f} … {:+.4f}".format(*figures["interval"]) if _has_interval(comparison) else NONE,
         ]
         for metric, figures in comparison["metrics"].items()
     }

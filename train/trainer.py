@@ -15,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from enum import Enum
@@ -51,7 +51,19 @@ from .curves import Prediction, pick_examples, write_curves, write_predictions
 from .data import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
 from .ema import ExponentialMovingAverage
 from .evaluate import is_seen_in_training
-from .files import CANVASES, RECORD_FILE, check_writable, read_json, read_record, save_model, write_json, write_whole
+from .files import (
+    BASE_WEIGHTS,
+    CANVASES,
+    LOOKS,
+    RECORD_FILE,
+    check_writable,
+    read_json,
+    read_record,
+    save_model,
+    weights_hash,
+    write_json,
+    write_whole,
+)
 from .folds import all_indices, fold_indices
 from .hub import check_token, find_token
 from .memory import keep_freed_memory
@@ -78,7 +90,8 @@ NOT_IN_A_RECIPE |= {"push_to_hub", "hub_token", "hub_model_id", "hub_private_rep
 NOT_IN_A_RECIPE |= {"hub_always_push"}
 # What makes a run this run and no other: a checkpoint of another one must not be resumed.
 STARTED = ("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256")
-STARTED += (CANVASES,)
+STARTED += (CANVASES, BASE_WEIGHTS)
+ADDED_LATER = (LOOKS, BASE_WEIGHTS)
 FIXED_OPTIONS = {field.name for group in (RunArguments, Synthesis, Augmentation) for field in fields(group)}
 FIXED_OPTIONS |= {"ema_decay", "ema_warm_up", "freeze_encoder", "seed"}
 FIXED_OPTIONS -= NOT_IN_A_RECIPE
@@ -277,6 +290,7 @@ def fit(options: FitOptions) -> dict:
     )
     canvases = read_canvases(options.synthesis.canvases, processor) if options.synthesis.canvases else []
     started = _started(options, model.config, training)
+    _warn_of_other_weights(options.run, started)
     if canvases:
         started[CANVASES] = hashlib.sha256(np.concatenate(canvases)).hexdigest()
     if calibration is not None:
@@ -312,6 +326,8 @@ def fit(options: FitOptions) -> dict:
         trainer.train(resume_from_checkpoint=checkpoint)
         if len(validation) and not trainer.validation_dice:
             trainer.evaluate()
+        if len(validation):
+            _say_how_it_ended(trainer, validation["mask_area"])
     trainer.save_average(output_dir)
     record = {**started, "commit": commit, **_finished(trainer)}
     if trainer.is_world_process_zero():
@@ -457,6 +473,7 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
     base.pop("validation", None)
     known = not options.run.init_from or "trained_on" in base
     trained_on.update(base.pop("trained_on", "").split())
+    looks = {*filter(None, training["look"]), *base.pop(LOOKS, "").split()}
     started = {
         "fold": options.run.fold,
         "num_folds": options.data.num_folds,
@@ -468,9 +485,13 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
         "recipe": _recipe(options),
         "started_from": base,
     }
+    if options.run.init_from:
+        started[BASE_WEIGHTS] = weights_hash(options.run.init_from)
     if known:
-        # By which `evaluate` tells whether a slice was trained on: the beginnings of the hashes of masks with a tumour.
+        # By which `evaluate` tells whether a slice was trained on: the beginnings of the hashes of masks with a tumour,
+        # and their looks.
         started["trained_on"] = " ".join(sorted(trained_on))
+        started[LOOKS] = " ".join(sorted(looks))
     return started
 
 
@@ -495,6 +516,14 @@ def _recipe(options: FitOptions) -> dict:
     }
 
 
+def _warn_of_other_weights(run: RunArguments, started: dict) -> None:
+    """A recipe that is the record of a fine-tuning is repeated only from the weights that it started from."""
+    path = Path(run.recipe)
+    recorded = read_json(path).get(BASE_WEIGHTS) if path.suffix == ".json" else None
+    if recorded and recorded != started.get(BASE_WEIGHTS):
+        logger.warning("%s started from other weights than those of --init_from: this run does not repeat it.", path)
+
+
 def _warn_of_another_recipe(calibrated_dir: Path, started: dict) -> None:
     """The calibration and the figures of a fold hold for everybody's model as far as all its trainings are the same."""
     here, there = (list(_trainings(run)) for run in (started, read_record(calibrated_dir)))
@@ -517,8 +546,7 @@ def _trainings(run: dict) -> Iterator[dict]:
 
 def _finished_before(output_dir: Path, started: dict) -> dict | None:
     """The record of this very run, with the same schedule and all, if it went to its end."""
-    path = output_dir / RECORD_FILE
-    record = read_json(path) if path.is_file() else {}
+    record = _read_record_of(output_dir, started)
     names = {*started, CANVASES, CALIBRATION_KEY}
     is_same = all(record.get(name) == started.get(name) for name in names)
     return record if is_same and "steps" in record and (output_dir / "model.safetensors").is_file() else None
@@ -528,8 +556,7 @@ def _find_checkpoint(output_dir: Path, started: dict) -> str | None:
     """The checkpoint to go on from, if there is one; a ValueError if it is another run's."""
     if not any(output_dir.glob("checkpoint-*")):
         return None
-    path = output_dir / RECORD_FILE
-    before = _fixed(read_json(path)) if path.is_file() else {}
+    before = _fixed(_read_record_of(output_dir, started))
     for name, value in _fixed(started).items():
         if before.get(name) != value:
             raise ValueError(
@@ -544,6 +571,14 @@ def _find_checkpoint(output_dir: Path, started: dict) -> str | None:
     return str(checkpoint)
 
 
+def _read_record_of(output_dir: Path, started: dict) -> dict:
+    """The record that lies in a folder; what older versions did not write down is taken to be as it is now."""
+    path = output_dir / RECORD_FILE
+    if not path.is_file():
+        return {}
+    return {**{name: started[name] for name in ADDED_LATER if name in started}, **read_json(path)}
+
+
 def _fixed(record: dict) -> dict:
     """What must not change between the starts of one run; the schedule, for one, may."""
     facts = {name: record.get(name) for name in STARTED}
@@ -552,6 +587,25 @@ def _fixed(record: dict) -> dict:
     recipe = record.get("recipe")
     recipe = recipe if isinstance(recipe, dict) else {}
     return {**facts, **{name: recipe.get(name) for name in sorted(FIXED_OPTIONS)}}
+
+
+def _say_how_it_ended(trainer: SegmentationTrainer, mask_areas: Sequence[int]) -> None:
+    """Aloud what an exit code of 0 does not say: that the run stopped early, and that the network finds nothing."""
+    arguments, state = trainer.args, trainer.state
+    if arguments.early_stopping_patience is not None and state.global_step < state.max_steps:
+        logger.warning(
+            "Stopped early, after %.4g of %.4g epochs: %s was %.4f at best, and nothing better came in "
+            "--early_stopping_patience %d evaluations.",
+            *(state.epoch, state.num_train_epochs, arguments.metric_for_best_model, state.best_metric),
+            arguments.early_stopping_patience,
+        )
+    with_tumor = [dice for dice, area in zip(trainer.validation_dice, mask_areas, strict=True) if area]
+    if with_tumor and not any(with_tumor):
+        logger.warning(
+            "THE NETWORK FINDS NOTHING: Dice is 0 on every one of the %d slices with tumour that validate; train for "
+            "longer, or with another --learning_rate.",
+            len(with_tumor),
+        )
 
 
 def _finished(trainer: SegmentationTrainer) -> dict:
@@ -579,7 +633,9 @@ def _evaluate_command(options: FitOptions) -> str:
 
 def _public_name(init_from: str | None) -> str | None:
     """A Hub id as it is, of a folder its name alone."""
-    return Path(init_from).name if init_from and Path(init_from).exists() else init_from
+    if init_from and (path := Path(init_from)).exists():
+        return path.name or path.resolve().name  # "." has no name
+    return init_from
 
 
 def _accelerator() -> str:
