@@ -19,8 +19,8 @@ from transformers.utils import logging
 
 from modeling_unet import Segmentation, TumorSegmenter, read_image
 from modeling_unet.overlay import to_display
-from train import trainer
-from train.arguments import parse_fit
+from train.fitting import trainer
+from train.fitting.options import parse_fit
 
 from .measuring import EXAMPLES, SHIPPED_MODEL, WARM_UP_ROUNDS, describe_machine, print_table, write_json
 

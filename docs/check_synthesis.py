@@ -14,9 +14,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modeling_unet import UNetImageProcessor
-from train.data import AugmentedSlices, DataArguments, find_axes, load_slices, prepare_slices
-from train.folds import fold_indices
-from train.synthesis import Synthesis, Synthesizer, find_axis, read_canvases
+from train.data.folds import fold_indices
+from train.data.slices import AugmentedSlices, DataArguments, find_axes, load_slices, prepare_slices
+from train.data.synthesis import Synthesis, Synthesizer, find_axis, read_canvases
 
 
 DRAWS = 2000

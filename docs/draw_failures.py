@@ -10,10 +10,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modeling_unet import TumorSegmenter, read_mask
-from train.curves import Prediction, write_predictions
-from train.data import DataArguments, load_slices
+from train.data.slices import DataArguments, load_slices
+from train.data.sources import as_file
 from train.files import read_json
-from train.sources import as_file
+from train.fitting.curves import Prediction, write_predictions
 
 
 ROWS, PER_ROW = 2, 4

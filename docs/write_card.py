@@ -12,9 +12,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from train.cards import describe_scored
 from train.files import EVALUATION_FILE, RECORD_FILE, read_json, write_whole
-from train.tables import describe_detection, detail_table, false_alarm_table, fold_table, markdown_table, overlap_table
+from train.hub.cards import describe_scored
+from train.scoring.tables import (
+    describe_detection,
+    detail_table,
+    false_alarm_table,
+    fold_table,
+    markdown_table,
+    overlap_table,
+)
 
 
 ROOT = Path(__file__).resolve().parents[1]

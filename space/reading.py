@@ -11,18 +11,18 @@ from typing import TypeVar
 import numpy as np
 
 from modeling_unet import InvalidImageError, read_image
-from modeling_unet.archives import MIB, Member, is_archive, members
 from modeling_unet.image_processing_unet import MAX_FILE_BYTES, open_picture
 from modeling_unet.segmenter import Segmentation
-from modeling_unet.volumes import MAX_FILES as MAX_PATHS
-from modeling_unet.volumes import Volume, is_volume, read_volume
+from modeling_unet.volumes.archives import MIB, Member, is_archive, members
+from modeling_unet.volumes.volume import MAX_FILES as MAX_PATHS
+from modeling_unet.volumes.volume import Volume, is_volume, read_volume
 
 from .network import BATCH_SIZE, Network
 from .studies import Refusal, Settings, Slice, Study, in_half_precision
 
 
 # What visitors can cost the server is bounded: by the sides of a slice, and by files and pixels together. All of it is
-# known from the headers, before anything is decoded; volumes have the limits of modeling_unet/scan.py.
+# known from the headers, before anything is decoded; volumes have the limits of modeling_unet/volumes/scan.py.
 MAX_SIDE = 4096
 MAX_FILES = 500
 MAX_ARCHIVES = 16

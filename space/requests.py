@@ -14,7 +14,7 @@ from gradio.route_utils import FnIndexInferError
 from gradio.utils import get_upload_folder
 
 from modeling_unet import InvalidImageError
-from modeling_unet.archives import TOO_MANY_OPEN
+from modeling_unet.volumes.archives import TOO_MANY_OPEN
 
 
 MAX_NAME_SHOWN = 100

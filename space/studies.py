@@ -21,7 +21,7 @@ from modeling_unet.segmenter import (
     check_min_area,
     check_threshold,
 )
-from modeling_unet.volumes import Volume
+from modeling_unet.volumes.volume import Volume
 
 
 MAX_AREA_PX = MAX_SIDE**2

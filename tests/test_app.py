@@ -31,8 +31,8 @@ from space.network import Network, Origin
 from space.requests import NO_FUNCTION
 from space.sweeping import own_folder, start_sweeping
 from space.views import EXAMPLES
-from train.data import mask_hash
-from train.folds import read_manifest
+from train.data.folds import read_manifest
+from train.data.slices import mask_hash
 
 
 ROOT = Path(__file__).resolve().parents[1]

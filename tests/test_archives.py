@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_unet.archives import MIB, ArchiveError, is_archive, members
+from modeling_unet.volumes.archives import MIB, ArchiveError, is_archive, members
 
 
 RANDOM = bytes(range(256)) * 8

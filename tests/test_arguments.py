@@ -3,9 +3,9 @@ import json
 import pytest
 import yaml
 
-from train import arguments
-from train.arguments import RECIPES, FitArguments, parse_fit, read_recipe
-from train.trainer import build_model
+from train.fitting import options as arguments
+from train.fitting.options import RECIPES, FitArguments, parse_fit, read_recipe
+from train.fitting.trainer import build_model
 
 
 REQUIRED = ["--data_dir", "DATA", "--output_dir", "OUT", "--fold", "0"]

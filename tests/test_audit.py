@@ -9,9 +9,9 @@ from datasets import Dataset
 from scans import SIDE, row, thumbnail
 from slices import draw_slice
 
-from train import audit
-from train.audit import Finding, fast_findings, near_duplicates, persons_known, refuse, slice_findings
-from train.sources import DataError
+from train.data import audit
+from train.data.audit import Finding, fast_findings, near_duplicates, persons_known, refuse, slice_findings
+from train.data.sources import DataError
 
 
 def table(*rows: dict, filled_up_to: int = 24) -> Dataset:

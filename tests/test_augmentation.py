@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from slices import draw_slice
 
-from train.augmentation import Augmentation
+from train.data.augmentation import Augmentation
 
 
 STEPS = ("flip", "affine", "view", "scanner", "gamma", "contrast", "blur", "noise")

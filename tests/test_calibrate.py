@@ -12,10 +12,10 @@ from tiny import tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
 from train.__main__ import main
-from train.calibrate import calibrated_folders, cross_fit, take_over
 from train.files import save_model, weights_hash, write_json
-from train.platt import LogitCounts, Platt, fit_platt, fold_into_head, logit, read_calibration
-from train.report import read_evaluation
+from train.scoring.calibration import calibrated_folders, cross_fit, take_over
+from train.scoring.platt import LogitCounts, Platt, fit_platt, fold_into_head, logit, read_calibration
+from train.scoring.report import read_evaluation
 
 
 def sigmoid(values):
@@ -208,7 +208,7 @@ def test_twice_is_refused(calibrated, folder, tmp_path, capsys):
 
 
 def test_persons_that_were_trained_on_are_refused(model, folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("train.calibrate.is_seen_in_training", lambda *_: True)
+    monkeypatch.setattr("train.scoring.calibration.is_seen_in_training", lambda *_: True)
     assert calibrate(folder, model, tmp_path / "out") == 1
     assert "was trained on persons of fold 0" in capsys.readouterr().err
 

@@ -12,9 +12,17 @@ from scans import row
 from slices import write_data_set, write_persons
 
 from train.__main__ import main
-from train.audit import Finding
-from train.check import check, draw_distributions, draw_flagged, format_markdown, format_text, summarize, write_pictures
-from train.sources import DataError
+from train.data.audit import Finding
+from train.data.check import (
+    check,
+    draw_distributions,
+    draw_flagged,
+    format_markdown,
+    format_text,
+    summarize,
+    write_pictures,
+)
+from train.data.sources import DataError
 
 
 @pytest.fixture

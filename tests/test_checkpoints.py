@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from train.checkpoints import find_newest_intact, seal
+from train.fitting.checkpoints import find_newest_intact, seal
 
 
 @pytest.fixture

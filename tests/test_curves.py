@@ -9,8 +9,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from train import curves
-from train.curves import (
+from train.fitting import curves
+from train.fitting.curves import (
     BLUE,
     PREDICTION_COLOR,
     TRUTH_COLOR,

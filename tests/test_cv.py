@@ -14,13 +14,13 @@ from slices import write_data_set, write_persons
 from tiny import tiny_config
 
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
-from train import cv
 from train.__main__ import main
-from train.data import DataArguments, content_hash, load_slices
+from train.commands import cv
+from train.data.folds import split_fold
+from train.data.slices import DataArguments, content_hash, load_slices
+from train.data.sources import DataError
 from train.files import save_model, write_json
-from train.folds import split_fold
-from train.sources import DataError
-from train.tables import format_table
+from train.scoring.tables import format_table
 
 
 SLICES = 12

@@ -15,13 +15,13 @@ from modeling_unet import Segmentation, TumorSegmenter, UNetForSemanticSegmentat
 from modeling_unet.comparison import Overlap
 from modeling_unet.overlay import to_display
 from train.__main__ import main
-from train.calibration import Calibration
-from train.data import DataArguments, load_slices
-from train.evaluate import EvaluateArguments, evaluate, score_slice
-from train.figures import figures_of
+from train.data.slices import DataArguments, load_slices
 from train.files import save_model, write_json
-from train.metrics import LesionCounts
-from train.tables import describe_detection, false_alarm_table, overlap_table
+from train.scoring.aggregate import figures_of
+from train.scoring.evaluation import EvaluateArguments, evaluate, score_slice
+from train.scoring.metrics import LesionCounts
+from train.scoring.reliability import Calibration
+from train.scoring.tables import describe_detection, false_alarm_table, overlap_table
 
 
 class BrightPixels:

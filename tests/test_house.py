@@ -218,7 +218,9 @@ def test_package_dependencies_are_what_it_imports():
 
 
 def test_requirements_are_what_the_app_and_the_evaluation_import():
-    needed = third_party(sources("app.py", "space", "modeling_unet", "train/data.py", "train/evaluate.py"))
+    needed = third_party(
+        sources("app.py", "space", "modeling_unet", "train/data/slices.py", "train/scoring/evaluation.py")
+    )
     assert pins("requirements.txt").keys() == needed.keys() | USED_BY_APP_UNIMPORTED | OPTIONAL
 
 

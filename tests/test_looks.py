@@ -6,9 +6,9 @@ import pytest
 from conftest import ROOT
 
 from modeling_unet import read_image, read_mask
-from train.data import examine
+from train.data.slices import examine
+from train.data.sources import RawSlice
 from train.looks import look_of, recognize
-from train.sources import RawSlice
 
 
 EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import missing
 
-from train import memory
+from train.fitting import memory
 
 
 PAGE_FAULTS = """

@@ -4,8 +4,7 @@ from masks import box, mask, random_masks
 
 from modeling_unet.comparison import Overlap
 from modeling_unet.segmenter import find_lesions
-from train.calibration import THRESHOLDS, Calibration, threshold_dice
-from train.metrics import (
+from train.scoring.metrics import (
     LesionCounts,
     bootstrap_interval,
     detection_rates,
@@ -16,6 +15,7 @@ from train.metrics import (
     summarize,
     summarize_hd95,
 )
+from train.scoring.reliability import THRESHOLDS, Calibration, threshold_dice
 
 
 EMPTY = mask(".... ....")

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from train.precision import keep_depthwise_in_float32
+from train.fitting.precision import keep_depthwise_in_float32
 
 
 def test_depthwise_convolutions_leave_autocast_and_others_do_not(monkeypatch):

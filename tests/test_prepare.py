@@ -14,10 +14,10 @@ from PIL.PngImagePlugin import PngInfo
 from slices import write_data_set, write_manifest, write_persons
 
 from modeling_unet import read_image, read_mask
-from train import folds
-from train.data import DataArguments, load_slices, scan_slices
-from train.prepare import prepare
-from train.sources import DataError, open_source
+from train.data import folds
+from train.data.prepare import prepare
+from train.data.slices import DataArguments, load_slices, scan_slices
+from train.data.sources import DataError, open_source
 
 
 EXAMPLES = ROOT / "examples"

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from modeling_unet import UNetConfig, UNetForSemanticSegmentation
-from train import pretrained
-from train.pretrained import load_imagenet_encoder
+from train.fitting import pretrained
+from train.fitting.pretrained import load_imagenet_encoder
 
 
 @pytest.fixture(scope="module")

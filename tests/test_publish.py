@@ -19,10 +19,10 @@ from tiny import TINY, tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
 from train.__main__ import main
-from train.cards import complete_model_card, describe_scored
+from train.data.folds import read_manifest
 from train.files import save_model, write_json
-from train.folds import read_manifest
-from train.publish import stage_model
+from train.hub.cards import complete_model_card, describe_scored
+from train.hub.publishing import stage_model
 
 
 ROOT = Path(__file__).resolve().parents[1]

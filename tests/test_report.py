@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from train.__main__ import main
-from train.evaluate import write_evaluation
-from train.figures import figures_of
-from train.report import compare, format_report, read_evaluation
+from train.scoring.aggregate import figures_of
+from train.scoring.evaluation import write_evaluation
+from train.scoring.report import compare, format_report, read_evaluation
 
 
 PERSONS = ("a", "a", "b", "c")

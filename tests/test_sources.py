@@ -19,8 +19,8 @@ from mat import mat_bytes, write_zip
 from slices import draw_slice, write_data_set
 
 from modeling_unet import read_image, read_mask
-from train import figshare, sources
-from train.sources import DataError, as_file, encode_png, natural_order, open_source
+from train.data import figshare, sources
+from train.data.sources import DataError, as_file, encode_png, natural_order, open_source
 
 
 EXAMPLES = ROOT / "examples"
@@ -318,7 +318,7 @@ def test_the_files_made_here_are_what_matlab_writes(mat_files):
 
 
 def test_without_h5py_the_message_says_how_to_get_it(zips, monkeypatch):
-    monkeypatch.setitem(sys.modules, "train.figshare", None)
+    monkeypatch.setitem(sys.modules, "train.data.figshare", None)
     with pytest.raises(DataError, match=r"1-766\.zip needs h5py.*pip install h5py"):
         open_source(zips)
 

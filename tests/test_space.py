@@ -18,9 +18,9 @@ import pytest
 from gradio.utils import get_upload_folder
 from pages import encoded, load, save_model, saved, slice_of, zipped
 
-from modeling_unet.archives import members
 from modeling_unet.report import draw_report
 from modeling_unet.segmenter import Segmentation
+from modeling_unet.volumes.archives import members
 from space import downloads, events, reading, views
 from space.downloads import Look
 from space.events import EMPTY_VIEW, Server
@@ -469,7 +469,7 @@ def test_who_comes_when_nothing_is_left_is_told_that_the_server_is_busy(network,
     def none_left(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("modeling_unet.archives.ZipFile", none_left)
+    monkeypatch.setattr("modeling_unet.volumes.archives.ZipFile", none_left)
     if number == errno.ENOSPC:
         monkeypatch.undo()
         monkeypatch.setattr(downloads, "write", none_left)

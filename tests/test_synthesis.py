@@ -3,7 +3,17 @@ import numpy as np
 import pytest
 
 from modeling_unet import UNetImageProcessor
-from train.synthesis import Axis, Donors, Synthesis, Synthesizer, find_axis, head, mirror_region, paste, read_canvases
+from train.data.synthesis import (
+    Axis,
+    Donors,
+    Synthesis,
+    Synthesizer,
+    find_axis,
+    head,
+    mirror_region,
+    paste,
+    read_canvases,
+)
 
 
 PROBABILITIES = ("canvas_probability", "mirror_probability", "paste_probability", "cover_probability")

@@ -21,14 +21,14 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
 from modeling_unet.comparison import Overlap
-from train import trainer
 from train.__main__ import main
-from train.arguments import FitArguments, parse_fit
-from train.data import DataArguments, load_slices
-from train.ema import ExponentialMovingAverage
-from train.evaluate import is_seen_in_training
+from train.data.slices import DataArguments, load_slices
 from train.files import save_model, weights_hash, write_json
-from train.trainer import SegmentationTrainer, _warn_of_another_recipe
+from train.fitting import trainer
+from train.fitting.ema import ExponentialMovingAverage
+from train.fitting.options import FitArguments, parse_fit
+from train.fitting.trainer import SegmentationTrainer, _warn_of_another_recipe
+from train.scoring.evaluation import is_seen_in_training
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,9 +15,9 @@ import pytest
 from phantoms import noise
 from pydicom.uid import UID_dictionary
 
-from modeling_unet import scan
-from modeling_unet.archives import members
-from modeling_unet.volumes import DISPLAY, VolumeError, is_volume, read_volume
+from modeling_unet.volumes import scan
+from modeling_unet.volumes.archives import members
+from modeling_unet.volumes.volume import DISPLAY, VolumeError, is_volume, read_volume
 
 
 ALL_ORIENTATIONS = [
@@ -625,7 +625,7 @@ def test_damaged_slice_in_a_zip_is_said(tmp_path, side):
 
 
 def test_damaged_pixels_of_a_long_file_in_a_zip_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr("modeling_unet.dicom.MAX_HEADER_BYTES", 70_000)
+    monkeypatch.setattr("modeling_unet.volumes.dicom.MAX_HEADER_BYTES", 70_000)
     pixels = noise(200, 200)
     with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
         archive.writestr("1", phantoms.dicom(pixels))
@@ -668,6 +668,6 @@ def test_modules_can_be_imported_without_them(monkeypatch):
         monkeypatch.delitem(sys.modules, f"modeling_unet.{name}")
     for name in ("nibabel", "pydicom"):
         monkeypatch.setitem(sys.modules, name, None)
-    volumes = importlib.import_module("modeling_unet.volumes")
+    volumes = importlib.import_module("modeling_unet.volumes.volume")
     with pytest.raises(ValueError, match="pip install nibabel pydicom"):
         volumes.read_volume("scan.nii")

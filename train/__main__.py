@@ -61,7 +61,7 @@ def _explain(error: Exception) -> str:
 
 
 def _check(options: list[str]) -> int:
-    from .check import check
+    from .data.check import check
 
     parser = ArgumentParser(prog="python -m train check", allow_abbrev=False)
     _add_source(parser)
@@ -70,7 +70,7 @@ def _check(options: list[str]) -> int:
 
 
 def _prepare(options: list[str]) -> None:
-    from .prepare import prepare
+    from .data.prepare import prepare
 
     parser = ArgumentParser(prog="python -m train prepare", allow_abbrev=False)
     _add_source(parser)
@@ -79,20 +79,20 @@ def _prepare(options: list[str]) -> None:
 
 
 def _fit(options: list[str]) -> None:
-    from .arguments import parse_fit
-    from .trainer import fit
+    from .fitting.options import parse_fit
+    from .fitting.trainer import fit
 
     fit(parse_fit(options))
 
 
 def _cv(options: list[str]) -> int:
-    from .cv import main
+    from .commands.cv import main
 
     return main(options)
 
 
 def _evaluate(options: list[str]) -> None:
-    from .evaluate import EvaluateArguments, evaluate
+    from .scoring.evaluation import EvaluateArguments, evaluate
 
     which = "(--fold K | --split NAME | --all_persons)"
     usage = f"python -m train evaluate --data_dir DATA --model RUN {which} [options]"
@@ -101,7 +101,7 @@ def _evaluate(options: list[str]) -> None:
 
 
 def _calibrate(options: list[str]) -> None:
-    from .calibrate import CalibrateArguments, calibrate
+    from .scoring.calibration import CalibrateArguments, calibrate
 
     usage = "python -m train calibrate --data_dir DATA --model RUN --fold K --output_dir CALIBRATED [options]"
     parser = HfArgumentParser(CalibrateArguments, prog="python -m train calibrate", usage=usage, allow_abbrev=False)
@@ -109,7 +109,7 @@ def _calibrate(options: list[str]) -> None:
 
 
 def _report(options: list[str]) -> None:
-    from .report import report
+    from .scoring.report import report
 
     parser = ArgumentParser(prog="python -m train report", allow_abbrev=False)
     parser.add_argument(
@@ -120,7 +120,7 @@ def _report(options: list[str]) -> None:
 
 
 def _publish(options: list[str]) -> None:
-    from .publish import main
+    from .hub.publishing import main
 
     main(options)
 

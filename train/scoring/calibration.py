@@ -25,8 +25,20 @@ from tqdm.auto import tqdm
 
 from modeling_unet import Segmentation, TumorSegmenter, read_mask
 
-from .data import load_slices
-from .evaluate import (
+from ..data.folds import split_fold
+from ..data.slices import load_slices
+from ..data.sources import as_file
+from ..files import (
+    EVALUATION_FILE,
+    RECORD_FILE,
+    STANDS_FOR,
+    check_writable,
+    read_json,
+    read_record,
+    weights_hash,
+    write_json,
+)
+from .evaluation import (
     ScoringArguments,
     find_negatives,
     is_seen_in_training,
@@ -38,19 +50,7 @@ from .evaluate import (
     with_folds_of,
     write_evaluation,
 )
-from .files import (
-    EVALUATION_FILE,
-    RECORD_FILE,
-    STANDS_FOR,
-    check_writable,
-    read_json,
-    read_record,
-    weights_hash,
-    write_json,
-)
-from .folds import split_fold
 from .platt import KEY, LogitCounts, Platt, fit_platt, fold_into_head, read_calibration
-from .sources import as_file
 from .tables import format_table
 
 

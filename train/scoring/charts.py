@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..style import INK, LOOKS, PALE, write_figure
 from .metrics import person_means
-from .style import INK, LOOKS, PALE, write_figure
 
 
 def write_charts(evaluations: dict[str, dict], folder: Path) -> None:

@@ -24,20 +24,12 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from modeling_unet import InvalidImageError, read_image, read_mask
 from modeling_unet.overlay import draw_overlay, to_display
 
-from .audit import (
-    Finding,
-    errors_first,
-    fast_findings,
-    near_duplicates,
-    persons_known,
-    slice_findings,
-    sound_slices,
-)
-from .data import scan_slices
-from .files import check_writable, write_whole
+from ..files import check_writable, write_whole
+from ..style import LOOKS, TRUTH_COLOR, write_figure
+from .audit import Finding, errors_first, fast_findings, near_duplicates, persons_known, slice_findings, sound_slices
 from .folds import UNKNOWN, assign_persons
+from .slices import scan_slices
 from .sources import SHOWN, DataError, as_file
-from .style import LOOKS, TRUTH_COLOR, write_figure
 
 
 REPORT, DISTRIBUTIONS, FLAGGED = "report.md", "distributions.png", "flagged.png"

@@ -1,6 +1,6 @@
 """What somebody without this project does with a published model: load it by its id and segment a slice.
 
-    python -I train/stranger.py ID REVISION PICTURE OUT
+    python -I train/hub/stranger.py ID REVISION PICTURE OUT
 
 `publish` runs it in a fresh process; OUT then holds `probability` and `mask`, both [H, W].
 """

@@ -43,15 +43,12 @@ from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentatio
 from modeling_unet.comparison import Overlap
 from modeling_unet.image_processing_unet import IGNORE_INDEX, MIN_SIDE
 
-from .arguments import ARCHITECTURES, DEFAULT_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
-from .augmentation import Augmentation
-from .calibrate import calibrated_folders, take_over
-from .checkpoints import find_newest_intact, keep_newest, seal
-from .curves import Prediction, pick_examples, write_curves, write_predictions
-from .data import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
-from .ema import ExponentialMovingAverage
-from .evaluate import is_seen_in_training
-from .files import (
+from ..data.augmentation import Augmentation
+from ..data.folds import all_indices, fold_indices
+from ..data.slices import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
+from ..data.sources import as_file
+from ..data.synthesis import Synthesis, Synthesizer, read_canvases
+from ..files import (
     BASE_WEIGHTS,
     CANVASES,
     LOOKS,
@@ -64,16 +61,19 @@ from .files import (
     write_json,
     write_whole,
 )
-from .folds import all_indices, fold_indices
-from .hub import check_token, find_token
+from ..hub.client import check_token, find_token
+from ..hub.publishing import publish_model
+from ..scoring.calibration import calibrated_folders, take_over
+from ..scoring.evaluation import is_seen_in_training
+from ..scoring.platt import KEY as CALIBRATION_KEY
+from ..scoring.platt import read_calibration
+from .checkpoints import find_newest_intact, keep_newest, seal
+from .curves import Prediction, pick_examples, write_curves, write_predictions
+from .ema import ExponentialMovingAverage
 from .memory import keep_freed_memory
-from .platt import KEY as CALIBRATION_KEY
-from .platt import read_calibration
+from .options import ARCHITECTURES, DEFAULT_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
 from .precision import keep_depthwise_in_float32
 from .pretrained import load_imagenet_encoder
-from .publish import publish_model
-from .sources import as_file
-from .synthesis import Synthesis, Synthesizer, read_canvases
 
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import distributed, nn
 
-from .files import write_whole
+from ..files import write_whole
 
 
 class ExponentialMovingAverage:

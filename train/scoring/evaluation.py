@@ -29,14 +29,14 @@ from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 from modeling_unet.segmenter import DEFAULT_THRESHOLD
 from modeling_unet.surface import hd95, nsd, surface_distances
 
-from .calibration import Calibration, threshold_dice
-from .data import DataArguments, content_hash, load_slices
-from .figures import figures_of
-from .files import ALL_PERSONS, LOOKS, check_writable, read_record, weights_hash, write_whole
-from .folds import KNOWN_SPLITS, split_fold
-from .looks import recognize
+from ..data.folds import KNOWN_SPLITS, split_fold
+from ..data.slices import DataArguments, content_hash, load_slices
+from ..data.sources import DataError, as_file, image_files
+from ..files import ALL_PERSONS, LOOKS, check_writable, read_record, weights_hash, write_whole
+from ..looks import recognize
+from .aggregate import figures_of
 from .metrics import LesionCounts
-from .sources import DataError, as_file, image_files
+from .reliability import Calibration, threshold_dice
 from .tables import SPREAD_OVER_FOLDS, format_table
 
 

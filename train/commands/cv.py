@@ -19,13 +19,13 @@ from pathlib import Path
 
 import torch
 
-from .arguments import as_options, parse_fit
-from .data import content_hash, load_slices
-from .evaluate import put_together, write_evaluation
-from .files import CANVASES, EVALUATION_FILE, RECORD_FILE, read_json, write_json
-from .folds import available_folds, split_fold
-from .sources import DataError
-from .tables import format_table, headline
+from ..data.folds import available_folds, split_fold
+from ..data.slices import content_hash, load_slices
+from ..data.sources import DataError
+from ..files import CANVASES, EVALUATION_FILE, RECORD_FILE, read_json, write_json
+from ..fitting.options import as_options, parse_fit
+from ..scoring.evaluation import put_together, write_evaluation
+from ..scoring.tables import format_table, headline
 
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import re
 import shutil
 from pathlib import Path
 
-from .files import read_json, write_json
+from ..files import read_json, write_json
 
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..segmenter import MAX_SPACING_MM, MIN_SPACING_MM
 from .archives import MIB, Member
-from .segmenter import MAX_SPACING_MM, MIN_SPACING_MM
 
 
 try:

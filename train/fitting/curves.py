@@ -19,9 +19,9 @@ from matplotlib.ticker import MaxNLocator
 from modeling_unet.comparison import Overlap
 from modeling_unet.overlay import draw_overlay
 
-from .files import write_whole
-from .folds import UNKNOWN
-from .style import BLUE, PREDICTION_COLOR, TRUTH_COLOR, VERMILION, write_figure
+from ..data.folds import UNKNOWN
+from ..files import write_whole
+from ..style import BLUE, PREDICTION_COLOR, TRUTH_COLOR, VERMILION, write_figure
 
 
 # Name of a figure in the Trainer's log → its column.

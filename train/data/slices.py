@@ -29,10 +29,10 @@ from tqdm.auto import tqdm
 from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
 from modeling_unet.image_processing_unet import MASK_VALUES, NonBinaryMaskError, is_coloured, to_grayscale
 
+from ..looks import look_of
 from .audit import fast_findings, refuse
 from .augmentation import Augmentation
 from .folds import assign_persons
-from .looks import look_of
 from .sources import DETAIL_COLUMNS, Picture, RawSlice, Source, as_file, open_source
 from .synthesis import Axis, Synthesizer, find_axis
 

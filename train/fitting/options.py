@@ -19,12 +19,12 @@ from transformers import HfArgumentParser, TrainingArguments
 
 from modeling_unet import UNetConfig
 
-from .augmentation import Augmentation
-from .data import DataArguments
-from .files import BASE_WEIGHTS, read_json, weights_hash
-from .hub import check_repo_id
+from ..data.augmentation import Augmentation
+from ..data.slices import DataArguments
+from ..data.synthesis import Synthesis
+from ..files import BASE_WEIGHTS, read_json, weights_hash
+from ..hub.client import check_repo_id
 from .precision import has_fast_bfloat16
-from .synthesis import Synthesis
 
 
 ARCHITECTURES = {
@@ -33,7 +33,7 @@ ARCHITECTURES = {
     "ronneberger2015": UNetConfig.ronneberger2015,
 }
 METRICS = ("dice_at_network_size", "iou_at_network_size")  # that name the best epoch
-RECIPES = Path(__file__).with_name("recipes")
+RECIPES = Path(__file__).parents[1] / "recipes"
 DEFAULT_RECIPE = "default"
 USAGE = "python -m train fit --data_dir DATA --output_dir RUN (--fold K | --all_persons true) [--recipe NAME] [options]"
 

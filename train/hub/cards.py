@@ -12,9 +12,9 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, R
 
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
-from .files import ALL_PERSONS, BASE_WEIGHTS, STANDS_FOR
-from .folds import read_manifest
-from .tables import format_table, headline
+from ..data.folds import read_manifest
+from ..files import ALL_PERSONS, BASE_WEIGHTS, STANDS_FOR
+from ..scoring.tables import format_table, headline
 
 
 TAGS = ["medical-imaging", "brain-tumor", "mri", "unet"]

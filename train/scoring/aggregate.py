@@ -14,7 +14,6 @@ from modeling_unet.comparison import Overlap
 from modeling_unet.segmenter import MIN_LESION_AREA_PX
 from modeling_unet.surface import scaled
 
-from .calibration import THRESHOLDS, Calibration
 from .metrics import (
     LesionCounts,
     bootstrap_interval,
@@ -25,6 +24,7 @@ from .metrics import (
     summarize,
     summarize_hd95,
 )
+from .reliability import THRESHOLDS, Calibration
 
 
 # Specks are reported as lesions from 10 px on; one of this size is a false alarm that nobody overlooks.

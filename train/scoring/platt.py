@@ -15,8 +15,8 @@ from torch import Tensor
 
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
-from .calibration import evaluation_region
-from .files import RECORD_FILE, read_json, save_model
+from ..files import RECORD_FILE, read_json, save_model
+from .reliability import evaluation_region
 
 
 LOGIT_LIMIT = 16.0  # beyond it a float32 probability cannot tell two logits apart

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.folds import UNKNOWN
+from ..files import read_json, write_whole
+from .aggregate import figures_of, overlap_of
 from .charts import write_charts
-from .figures import figures_of, overlap_of
-from .files import read_json, write_whole
-from .folds import UNKNOWN
 from .metrics import paired_interval, person_means
 from .tables import (
     EMPTY_MEANS,

@@ -30,14 +30,14 @@ from safetensors.torch import load_file
 
 from modeling_unet import TumorSegmenter
 
+from ..data.folds import KNOWN_SPLITS
+from ..data.sources import DataError, open_source
+from ..files import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, read_json, save_model, weights_hash
+from ..scoring.evaluation import write_evaluation
+from ..scoring.report import read_evaluation
 from . import stranger
 from .cards import complete_model_card, write_data_card, write_model_card, write_space_card
-from .evaluate import write_evaluation
-from .files import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, read_json, save_model, weights_hash
-from .folds import KNOWN_SPLITS
-from .hub import MAIN, check_repo_id, find_token, list_files, upload
-from .report import read_evaluation
-from .sources import DataError, open_source
+from .client import MAIN, check_repo_id, find_token, list_files, upload
 
 
 logger = logging.getLogger(__name__)

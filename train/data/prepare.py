@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 from modeling_unet import read_image
 
 from .audit import persons_known
-from .data import DataArguments, load_slices
 from .folds import PERSON_COLUMNS, read_manifest
+from .slices import DataArguments, load_slices
 from .sources import DataError, Picture, as_file, encode_png, open_source
 
 
