@@ -26,7 +26,8 @@ from modeling_unet.__main__ import SHIPPED_MODEL
 from modeling_unet.export import origin
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from modeling_unet.prediction import identify_model
-from modeling_unet.segmenter import DEFAULT_THRESHOLD, TumorSegmenter
+from modeling_unet.segmentation import DEFAULT_THRESHOLD
+from modeling_unet.segmenter import TumorSegmenter
 from space import views
 from space.downloads import SAVERS
 from space.events import EMPTY_VIEW, KEPT_SECONDS, Server

@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from modeling_unet import Segmentation, TumorSegmenter, read_image
 from modeling_unet.overlay import to_display
-from train.fitting import trainer
+from train.fitting import run, trainer
 from train.fitting.options import parse_fit
 
 from .measuring import EXAMPLES, SHIPPED_MODEL, WARM_UP_ROUNDS, describe_machine, print_table, write_json
@@ -114,10 +114,10 @@ def profile_training(options: list[str], steps: int) -> dict:
             watch.lap("waiting for data")
             return batches
 
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(trainer, "SegmentationTrainer", TimedTrainer):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(run, "SegmentationTrainer", TimedTrainer):
         fixed = ["--output_dir", folder, "--all_persons", "true", "--max_steps", str(WARM_UP_STEPS + steps)]
         quiet = ["--save_strategy", "no", "--logging_strategy", "no", "--report_to", "none"]
-        trainer.fit(parse_fit([*options, *fixed, *quiet]))
+        run.fit(parse_fit([*options, *fixed, *quiet]))
     return watch.table(skip=WARM_UP_STEPS)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modeling_unet import TumorSegmenter, read_mask
+from train.data.raw import as_file
 from train.data.slices import DataArguments, load_slices
-from train.data.sources import as_file
 from train.files import read_json
 from train.fitting.curves import Prediction, write_predictions
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from train.files import EVALUATION_FILE, RECORD_FILE, read_json, write_whole
+from train.files import read_json, write_whole
 from train.hub.cards import describe_scored
+from train.record import EVALUATION_FILE, RECORD_FILE
 from train.scoring.tables import (
     describe_detection,
     detail_table,

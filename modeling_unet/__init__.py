@@ -35,7 +35,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelFor
 from .configuration_unet import UNetConfig  # noqa: E402
 from .image_processing_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask  # noqa: E402
 from .modeling_unet import UNetForSemanticSegmentation, UNetModel  # noqa: E402
-from .segmenter import Lesion, Segmentation, TumorSegmenter  # noqa: E402
+from .segmentation import Lesion, Segmentation  # noqa: E402
+from .segmenter import TumorSegmenter  # noqa: E402
 
 
 AutoConfig.register(UNetConfig.model_type, UNetConfig)

@@ -25,7 +25,8 @@ from .prediction import (
     predict,
     segment_files,
 )
-from .segmenter import DEFAULT_THRESHOLD, QUALITIES, TumorSegmenter
+from .segmentation import DEFAULT_THRESHOLD
+from .segmenter import QUALITIES, TumorSegmenter
 
 
 SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "weights" / "brain-tumor-unet"

@@ -29,7 +29,8 @@ from .image_processing_unet import IMAGE_SUFFIXES, read_image
 from .journal import Journal, Outcome, identify_file, identify_results, result_paths
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, check_alpha, parse_color
 from .pictures import encode_png
-from .segmenter import DEFAULT_THRESHOLD, Segmentation, TumorSegmenter, check_spacing, check_threshold
+from .segmentation import DEFAULT_THRESHOLD, Segmentation, check_spacing, check_threshold
+from .segmenter import TumorSegmenter
 
 
 DEFAULT_BATCH_SIZE = 8

@@ -17,7 +17,7 @@ import numpy as np
 from .comparison import Comparison
 from .overlay import COLORMAP, DEFAULT_ALPHA, DEFAULT_COLOR, parse_color
 from .pictures import encode_png
-from .segmenter import Lesion, Segmentation
+from .segmentation import Lesion, Segmentation
 
 
 DISCLAIMER = (

@@ -18,7 +18,7 @@ from modeling_unet.comparison import compare
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from modeling_unet.pictures import encode_png, to_16_bit
 from modeling_unet.report import draw_report
-from modeling_unet.segmenter import Segmentation
+from modeling_unet.segmentation import Segmentation
 
 from .network import Origin
 from .studies import Settings, Study

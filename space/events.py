@@ -10,7 +10,7 @@ import gradio as gr
 
 from modeling_unet import InvalidImageError, read_mask
 from modeling_unet.pictures import encode_png
-from modeling_unet.segmenter import DEFAULT_THRESHOLD
+from modeling_unet.segmentation import DEFAULT_THRESHOLD
 
 from . import downloads, views
 from .downloads import Look

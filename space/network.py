@@ -11,7 +11,8 @@ from threading import Lock
 
 import numpy as np
 
-from modeling_unet.segmenter import Segmentation, TumorSegmenter
+from modeling_unet.segmentation import Segmentation
+from modeling_unet.segmenter import TumorSegmenter
 
 
 BATCH_SIZE = 16

@@ -12,10 +12,10 @@ import numpy as np
 
 from modeling_unet import InvalidImageError, read_image
 from modeling_unet.image_processing_unet import MAX_FILE_BYTES, open_picture
-from modeling_unet.segmenter import Segmentation
+from modeling_unet.segmentation import Segmentation
+from modeling_unet.volumes import Volume, is_volume, read_volume
 from modeling_unet.volumes.archives import MIB, Member, is_archive, members
 from modeling_unet.volumes.volume import MAX_FILES as MAX_PATHS
-from modeling_unet.volumes.volume import Volume, is_volume, read_volume
 
 from .network import BATCH_SIZE, Network
 from .studies import Refusal, Settings, Slice, Study, in_half_precision

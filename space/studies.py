@@ -13,7 +13,7 @@ import numpy as np
 
 from modeling_unet.image_processing_unet import MAX_SIDE
 from modeling_unet.prediction import summarize
-from modeling_unet.segmenter import (
+from modeling_unet.segmentation import (
     DEFAULT_THRESHOLD,
     MAX_SPACING_MM,
     MIN_SPACING_MM,
@@ -21,7 +21,7 @@ from modeling_unet.segmenter import (
     check_min_area,
     check_threshold,
 )
-from modeling_unet.volumes.volume import Volume
+from modeling_unet.volumes import Volume
 
 
 MAX_AREA_PX = MAX_SIDE**2

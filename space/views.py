@@ -14,8 +14,8 @@ from PIL import Image
 from modeling_unet.comparison import compare
 from modeling_unet.overlay import draw_layer, draw_overlay
 from modeling_unet.pictures import encode_png
-from modeling_unet.segmenter import Lesion, Segmentation
-from modeling_unet.volumes.volume import Volume
+from modeling_unet.segmentation import Lesion, Segmentation
+from modeling_unet.volumes import Volume
 
 from .network import Origin
 from .studies import Settings, Slice, Study

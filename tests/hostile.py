@@ -25,8 +25,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from modeling_unet import read_image, read_mask
+from modeling_unet.volumes import is_volume, read_volume
 from modeling_unet.volumes.archives import members
-from modeling_unet.volumes.volume import is_volume, read_volume
 from space.reading import open_files
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 import app
 from modeling_unet import TumorSegmenter, read_mask
-from modeling_unet.segmenter import Segmentation
+from modeling_unet.segmentation import Segmentation
 from space import memory
 from space.network import Network, Origin
 from space.requests import NO_FUNCTION

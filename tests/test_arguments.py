@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from train.fitting import options as arguments
+from train.fitting.network import build_model
 from train.fitting.options import RECIPES, FitArguments, parse_fit, read_recipe
-from train.fitting.trainer import build_model
 
 
 REQUIRED = ["--data_dir", "DATA", "--output_dir", "OUT", "--fold", "0"]

@@ -11,7 +11,7 @@ from slices import draw_slice
 
 from train.data import audit
 from train.data.audit import Finding, fast_findings, near_duplicates, persons_known, refuse, slice_findings
-from train.data.sources import DataError
+from train.data.raw import DataError
 
 
 def table(*rows: dict, filled_up_to: int = 24) -> Dataset:

@@ -13,8 +13,9 @@ from tiny import tiny_config
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
 from train.__main__ import main
 from train.files import save_model, weights_hash, write_json
-from train.scoring.calibration import calibrated_folders, cross_fit, take_over
-from train.scoring.platt import LogitCounts, Platt, fit_platt, fold_into_head, logit, read_calibration
+from train.fitting.calibrated import Platt, calibrated_folders, fold_into_head, logit, read_calibration, take_over
+from train.scoring.calibration import cross_fit
+from train.scoring.platt import LogitCounts, fit_platt
 from train.scoring.report import read_evaluation
 
 

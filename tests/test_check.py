@@ -22,7 +22,7 @@ from train.data.check import (
     summarize,
     write_pictures,
 )
-from train.data.sources import DataError
+from train.data.raw import DataError
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 from train.__main__ import main
 from train.commands import cv
 from train.data.folds import split_fold
+from train.data.raw import DataError
 from train.data.slices import DataArguments, content_hash, load_slices
-from train.data.sources import DataError
 from train.files import save_model, write_json
 from train.scoring.tables import format_table
 

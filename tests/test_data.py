@@ -9,8 +9,8 @@ from torch.utils.data import DataLoader
 
 from modeling_unet import UNetImageProcessor, read_mask
 from train.data.augmentation import Augmentation
+from train.data.raw import DataError, as_file
 from train.data.slices import AugmentedSlices, DataArguments, load_slices, mask_hash, prepare_slices, scan_slices
-from train.data.sources import DataError, as_file
 
 
 @pytest.fixture

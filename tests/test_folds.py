@@ -8,7 +8,7 @@ from slices import write_manifest, write_persons
 
 from train.data import folds
 from train.data.folds import all_indices, assign_folds, assign_persons, available_folds, read_manifest, split_fold
-from train.data.sources import DataError
+from train.data.raw import DataError
 
 
 def scan(count: int = 12, **columns: list[str]) -> Dataset:

@@ -35,7 +35,7 @@ from hostile import (
 from benchmarks.hostile import MAX_MIB, MAX_SECONDS, try_file
 from modeling_unet import InvalidImageError, read_image
 from modeling_unet.image_processing_unet import MAX_EXIF_BYTES, MAX_FILE_BYTES, MAX_HEADER_READS, MAX_SCANS
-from modeling_unet.volumes.volume import VolumeError, read_volume
+from modeling_unet.volumes import VolumeError, read_volume
 
 
 # Two of every kind. Bombs take seconds: all of them are tried by `python -m benchmarks.hostile`.

@@ -9,6 +9,7 @@ import tomllib
 import warnings
 import zipfile
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -46,6 +47,10 @@ USED_BY_DEV_UNIMPORTED = {
     "ruff",  # a command
     "scipy",  # monai.metrics stands on it
 }
+
+# Rooms of `train`, from the top floor down: what stands in one may import what stands below it, and nothing above.
+FLOORS = ("commands", "hub", "scoring", "fitting", "data")
+MAX_FILES_IN_A_ROOM = 12
 
 # These modules travel to the Hub alone, so they may import nothing that transformers does not bring.
 TRAVELLING = ("configuration_unet", "modeling_unet", "image_processing_unet")
@@ -243,6 +248,46 @@ def test_the_model_package_imports_neither_training_nor_app():
 def test_the_app_does_not_import_training():
     for path in sources("app.py", "space"):
         assert not roots(imported_modules(path)) & {"tests", "train"}
+
+
+def first_party_imports(path: Path) -> set[str]:
+    """Dotted names of our own modules that `path` imports, relative imports included."""
+    package, found = path.relative_to(ROOT).parent.parts, set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*above, *filter(None, [node.module])))
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@pytest.mark.parametrize("package", ["benchmarks", "modeling_unet", "space", "train"])
+def test_no_module_imports_itself_by_way_of_others(package):
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sources(package)}
+    graph = {name: first_party_imports(path) & (paths.keys() - {name}) for name, path in paths.items()}
+    TopologicalSorter(graph).prepare()  # raises a CycleError that names them
+
+
+def test_rooms_import_only_what_stands_below_them():
+    for path in sources("train"):
+        room = path.parent.name if path.parent.name in FLOORS else None
+        if path.name == "__main__.py":
+            continue
+        below = FLOORS[FLOORS.index(room) :] if room else ()
+        used = {module.split(".")[1] for module in first_party_imports(path) if module.startswith("train.")}
+        assert used & {*FLOORS} <= {*below}, path.relative_to(ROOT)
+
+
+def test_modules_of_slices_do_not_know_of_volumes():
+    for path in (ROOT / "modeling_unet").glob("*.py"):
+        assert not {module for module in first_party_imports(path) if module.startswith("modeling_unet.volumes")}
+
+
+@pytest.mark.parametrize("room", [*(f"train/{floor}" for floor in FLOORS), "modeling_unet/volumes", "space"])
+def test_a_room_holds_a_dozen_files_at_most(room):
+    assert len([path for path in (ROOT / room).glob("*.py") if path.name != "__init__.py"]) <= MAX_FILES_IN_A_ROOM
 
 
 def relative_imports(path: Path) -> set[str]:

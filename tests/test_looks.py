@@ -6,8 +6,8 @@ import pytest
 from conftest import ROOT
 
 from modeling_unet import read_image, read_mask
+from train.data.raw import RawSlice
 from train.data.slices import examine
-from train.data.sources import RawSlice
 from train.looks import look_of, recognize
 
 

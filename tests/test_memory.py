@@ -13,7 +13,7 @@ from train.fitting import memory
 
 PAGE_FAULTS = """
 import resource, torch
-from train.memory import keep_freed_memory
+from train.fitting.memory import keep_freed_memory
 {}
 faults = []
 for _ in range(40):

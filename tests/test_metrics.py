@@ -3,7 +3,7 @@ import pytest
 from masks import box, mask, random_masks
 
 from modeling_unet.comparison import Overlap
-from modeling_unet.segmenter import find_lesions
+from modeling_unet.segmentation import find_lesions
 from train.scoring.metrics import (
     LesionCounts,
     bootstrap_interval,

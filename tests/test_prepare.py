@@ -16,8 +16,9 @@ from slices import write_data_set, write_manifest, write_persons
 from modeling_unet import read_image, read_mask
 from train.data import folds
 from train.data.prepare import prepare
+from train.data.raw import DataError
 from train.data.slices import DataArguments, load_slices, scan_slices
-from train.data.sources import DataError, open_source
+from train.data.sources import open_source
 
 
 EXAMPLES = ROOT / "examples"

@@ -57,7 +57,7 @@ from datasets import Image, load_dataset
 from huggingface_hub import snapshot_download
 from safetensors.numpy import save_file
 from modeling_unet import TumorSegmenter
-from train.sources import open_source
+from train.data.sources import open_source
 
 model_id, data_id, space_id, picture, out = sys.argv[1:]
 found = TumorSegmenter.from_pretrained(model_id, device="cpu", optimize="none")(picture)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from train.__main__ import main
+from train.record import write_evaluation
 from train.scoring.aggregate import figures_of
-from train.scoring.evaluation import write_evaluation
 from train.scoring.report import compare, format_report, read_evaluation
 
 

@@ -13,14 +13,8 @@ from tiny import tiny_config
 
 from modeling_unet import InvalidImageError, UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.overlay import STYLES, draw_overlay
-from modeling_unet.segmenter import (
-    MIN_LESION_AREA_PX,
-    Segmentation,
-    TumorSegmenter,
-    find_lesions,
-    longest_diameter,
-    resolve_device,
-)
+from modeling_unet.segmentation import MIN_LESION_AREA_PX, Segmentation, find_lesions, longest_diameter
+from modeling_unet.segmenter import TumorSegmenter, resolve_device
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from modeling_unet.comparison import compare
 from modeling_unet.report import MAX_LESIONS, MAX_PICTURE_SIDE, draw_report
-from modeling_unet.segmenter import Segmentation
+from modeling_unet.segmentation import Segmentation
 
 
 A4_PT = 210 / 25.4 * 72, 297 / 25.4 * 72

@@ -20,7 +20,8 @@ from slices import draw_slice, write_data_set
 
 from modeling_unet import read_image, read_mask
 from train.data import figshare, sources
-from train.data.sources import DataError, as_file, encode_png, natural_order, open_source
+from train.data.raw import DataError, as_file, encode_png, natural_order
+from train.data.sources import open_source
 
 
 EXAMPLES = ROOT / "examples"

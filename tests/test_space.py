@@ -19,7 +19,7 @@ from gradio.utils import get_upload_folder
 from pages import encoded, load, save_model, saved, slice_of, zipped
 
 from modeling_unet.report import draw_report
-from modeling_unet.segmenter import Segmentation
+from modeling_unet.segmentation import Segmentation
 from modeling_unet.volumes.archives import members
 from space import downloads, events, reading, views
 from space.downloads import Look
@@ -600,7 +600,9 @@ def test_a_volume_is_kept_in_half_of_the_memory_and_measured_without_its_lesions
     study = segment_files([tmp_path / "head.nii.gz"], network)
     assert {part.segmentation.probability.dtype for part in study.slices} == {np.dtype(np.float16)}
     areas = [cut.area_px for cut in study.cuts(Settings())]
-    monkeypatch.setattr("modeling_unet.segmenter.find_lesions", lambda *arguments: pytest.fail("lesions were measured"))
+    monkeypatch.setattr(
+        "modeling_unet.segmentation.find_lesions", lambda *arguments: pytest.fail("lesions were measured")
+    )
     assert [area for area, _ in study.extents(Settings())] == areas
     assert views.draw_overview(study, Settings()).count("<rect") == 5
     assert downloads.save_everything(study, Settings(), Look(), Origin("m")).endswith("head_mask.nii.gz")

@@ -27,8 +27,9 @@ from train.files import save_model, weights_hash, write_json
 from train.fitting import trainer
 from train.fitting.ema import ExponentialMovingAverage
 from train.fitting.options import FitArguments, parse_fit
-from train.fitting.trainer import SegmentationTrainer, _warn_of_another_recipe
-from train.scoring.evaluation import is_seen_in_training
+from train.fitting.run import _commit, _finished_before, _recipe, _warn_of_another_recipe
+from train.fitting.trainer import SegmentationTrainer
+from train.record import is_seen_in_training
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +39,7 @@ EVERY_STEP = ("--logging_steps", "1", "--lr_scheduler_type", "constant", "--warm
 # Runs `python -m train`, and is killed as `kill -9` does in the middle of writing the second checkpoint.
 KILLED_WHILE_WRITING = """
 import os, signal, sys
-from train import trainer
+from train.fitting import trainer
 from train.__main__ import main
 
 def seal(checkpoint):
@@ -109,11 +110,11 @@ def test_the_record_says_what_the_run_was(trained):
 
 
 def test_the_commit_is_that_of_the_code_wherever_one_stands(tmp_path, monkeypatch):
-    expected = trainer._commit()
+    expected = _commit()
     monkeypatch.chdir(tmp_path)
-    assert trainer._commit() == expected
+    assert _commit() == expected
     monkeypatch.setenv("PATH", str(tmp_path))  # no git
-    assert trainer._commit() is None
+    assert _commit() is None
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_the_commit_is_that_of_the_code_wherever_one_stands(tmp_path, monkeypatc
 def test_the_record_repeats_the_run(recipe, start, folder, tmp_path):
     own = ["--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--weight_decay", "0", "--seed", "7"]
     options = parse_fit([*fit_options(folder, tmp_path / "first")[1:], "--recipe", recipe, *start, *own])
-    write_json(tmp_path / "training.json", {"recipe": trainer._recipe(options)})
+    write_json(tmp_path / "training.json", {"recipe": _recipe(options)})
     data = fit_options(folder, tmp_path / "again")[1:9]
     again = parse_fit([*data, "--disable_tqdm", "true", "--recipe", str(tmp_path / "training.json")])
     assert replace(again.run, recipe=recipe) == options.run and again.augmentation == options.augmentation
@@ -274,7 +275,7 @@ def test_what_was_left_out_makes_it_another_run(folder, straight, tmp_path):
     options = ("--num_train_epochs", "3", *EVERY_STEP, "--save_strategy", "steps", "--save_steps", "3")
     assert fit(folder, run, *options) == 1
     write_json(run / "training.json", {**record, "calibration": {"scale": 2, "shift": 0}})
-    assert trainer._finished_before(run, {name: record[name] for name in ("fold", "recipe")}) is None
+    assert _finished_before(run, {name: record[name] for name in ("fold", "recipe")}) is None
 
 
 def test_early_stopping_remembers_how_long_it_has_waited(folder, tmp_path):

@@ -3,10 +3,9 @@
 import logging
 import os
 import sys
-from argparse import ArgumentParser
+from importlib import import_module
 
 import transformers
-from transformers import HfArgumentParser
 
 
 USAGE = """usage: python -m train COMMAND [options]
@@ -24,6 +23,7 @@ commands, in the order of use:
 python -m train COMMAND --help lists the options.
 """
 
+COMMANDS = ("check", "prepare", "fit", "cv", "evaluate", "calibrate", "report", "publish")
 # Modules whose package has another name on the index.
 PACKAGES = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         print(f"{command} is not a command.\n\n{USAGE}", file=sys.stderr)
         return 2
     try:
-        return COMMANDS[command](options) or 0
+        return import_module(f".commands.{command}", __package__).main(options) or 0
     except (ImportError, MemoryError, OSError, ValueError) as error:
         print(f"error: {_explain(error)}", file=sys.stderr)
         return 1
@@ -58,90 +58,6 @@ def _explain(error: Exception) -> str:
         package = PACKAGES.get(error.name, error.name)
         return f"this needs the package {package}; run: pip install {package}"
     return str(error)
-
-
-def _check(options: list[str]) -> int:
-    from .data.check import check
-
-    parser = ArgumentParser(prog="python -m train check", allow_abbrev=False)
-    _add_source(parser)
-    parser.add_argument("--out", help="folder for the report and its pictures")
-    return 1 if check(**vars(parser.parse_args(options))) else 0
-
-
-def _prepare(options: list[str]) -> None:
-    from .data.prepare import prepare
-
-    parser = ArgumentParser(prog="python -m train prepare", allow_abbrev=False)
-    _add_source(parser)
-    parser.add_argument("--out", required=True, help="folder to write; it must not exist or be empty")
-    prepare(**vars(parser.parse_args(options)))
-
-
-def _fit(options: list[str]) -> None:
-    from .fitting.options import parse_fit
-    from .fitting.trainer import fit
-
-    fit(parse_fit(options))
-
-
-def _cv(options: list[str]) -> int:
-    from .commands.cv import main
-
-    return main(options)
-
-
-def _evaluate(options: list[str]) -> None:
-    from .scoring.evaluation import EvaluateArguments, evaluate
-
-    which = "(--fold K | --split NAME | --all_persons)"
-    usage = f"python -m train evaluate --data_dir DATA --model RUN {which} [options]"
-    parser = HfArgumentParser(EvaluateArguments, prog="python -m train evaluate", usage=usage, allow_abbrev=False)
-    evaluate(*parser.parse_args_into_dataclasses(options))
-
-
-def _calibrate(options: list[str]) -> None:
-    from .scoring.calibration import CalibrateArguments, calibrate
-
-    usage = "python -m train calibrate --data_dir DATA --model RUN --fold K --output_dir CALIBRATED [options]"
-    parser = HfArgumentParser(CalibrateArguments, prog="python -m train calibrate", usage=usage, allow_abbrev=False)
-    calibrate(*parser.parse_args_into_dataclasses(options))
-
-
-def _report(options: list[str]) -> None:
-    from .scoring.report import report
-
-    parser = ArgumentParser(prog="python -m train report", allow_abbrev=False)
-    parser.add_argument(
-        "evaluations", nargs="+", help="JSON files that evaluate or cv wrote; the others against the first"
-    )
-    parser.add_argument("--out", required=True, help="folder for the report and its pictures")
-    report(**vars(parser.parse_args(options)))
-
-
-def _publish(options: list[str]) -> None:
-    from .hub.publishing import main
-
-    main(options)
-
-
-def _add_source(parser: ArgumentParser) -> None:
-    parser.add_argument("source", help="folder, zip from figshare, or data set id on the Hub")
-    parser.add_argument("--persons", help="CSV file with the columns slice and person_id")
-    parser.add_argument("--num_folds", type=int, help="deal the persons out to this many folds")
-    parser.add_argument("--mask_threshold", type=float, help="take masks of any grey values: tumour is what lies above")
-
-
-COMMANDS = {
-    "check": _check,
-    "prepare": _prepare,
-    "fit": _fit,
-    "cv": _cv,
-    "evaluate": _evaluate,
-    "calibrate": _calibrate,
-    "report": _report,
-    "publish": _publish,
-}
 
 
 if __name__ == "__main__":

@@ -13,16 +13,6 @@ from transformers.utils import cached_file
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
 
-# In a folder of trained weights.
-RECORD_FILE = "training.json"  # what the run was, by `fit`
-LOOKS = "looks"  # in it: what the slices look like that were trained on, see `looks.look_of`
-BASE_WEIGHTS = "init_from_sha256"  # in it: hash of the weights that were fine-tuned
-CANVASES = "canvases_sha256"  # in it: hash of the slices without tumour that were trained on
-EVALUATION_FILE = "evaluation.json"  # how it scored, by `evaluate` or `cv`
-ALL_PERSONS = "all persons"  # in an evaluation, instead of the number of a fold: every slice of a data set
-STANDS_FOR = "stands_for"  # in an evaluation: hash of other weights, trained on everybody by the same recipe
-
-
 def write_whole(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
@@ -46,14 +36,6 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no mapping, as it should.")
     return content
-
-
-def read_record(model: str) -> dict:
-    """How weights were made, by the record beside them in a folder or on the Hub; empty without one."""
-    try:
-        return read_json(Path(cached_file(model, RECORD_FILE)))
-    except OSError:
-        return {}
 
 
 def weights_hash(model: str | Path) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..segmenter import MAX_SPACING_MM, MIN_SPACING_MM
+from ..segmentation import MAX_SPACING_MM, MIN_SPACING_MM
 from .archives import MIB, Member
 
 

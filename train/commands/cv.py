@@ -20,11 +20,12 @@ from pathlib import Path
 import torch
 
 from ..data.folds import available_folds, split_fold
+from ..data.raw import DataError
 from ..data.slices import content_hash, load_slices
-from ..data.sources import DataError
-from ..files import CANVASES, EVALUATION_FILE, RECORD_FILE, read_json, write_json
+from ..files import read_json, write_json
 from ..fitting.options import as_options, parse_fit
-from ..scoring.evaluation import put_together, write_evaluation
+from ..record import CANVASES, EVALUATION_FILE, RECORD_FILE, write_evaluation
+from ..scoring.evaluation import put_together
 from ..scoring.tables import format_table, headline
 
 

@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from datasets import Dataset
 
-from modeling_unet.segmenter import MIN_LESION_AREA_PX
+from modeling_unet.segmentation import MIN_LESION_AREA_PX
 
 from .folds import UNKNOWN
-from .sources import SHOWN, DataError, listed
+from .raw import SHOWN, DataError, listed
 
 
 logger = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ from ..files import check_writable, write_whole
 from ..style import LOOKS, TRUTH_COLOR, write_figure
 from .audit import Finding, errors_first, fast_findings, near_duplicates, persons_known, slice_findings, sound_slices
 from .folds import UNKNOWN, assign_persons
+from .raw import SHOWN, DataError, as_file
 from .slices import scan_slices
-from .sources import SHOWN, DataError, as_file
 
 
 REPORT, DISTRIBUTIONS, FLAGGED = "report.md", "distributions.png", "flagged.png"

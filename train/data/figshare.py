@@ -22,7 +22,7 @@ from typing import Self
 import h5py
 import numpy as np
 
-from .sources import MAT_NAME, DataError, RawSlice, Source, encode_png, natural_order, stamps
+from .raw import MAT_NAME, DataError, RawSlice, Source, encode_png, natural_order, stamps
 
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset
 
-from .sources import SPLITS, DataError, listed
+from .raw import DataError, listed
+from .sources import SPLITS
 
 
 logger = logging.getLogger(__name__)

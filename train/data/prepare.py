@@ -23,8 +23,9 @@ from modeling_unet import read_image
 
 from .audit import persons_known
 from .folds import PERSON_COLUMNS, read_manifest
+from .raw import DataError, Picture, as_file, encode_png
 from .slices import DataArguments, load_slices
-from .sources import DataError, Picture, as_file, encode_png, open_source
+from .sources import open_source
 
 
 logger = logging.getLogger(__name__)

@@ -33,7 +33,8 @@ from ..looks import look_of
 from .audit import fast_findings, refuse
 from .augmentation import Augmentation
 from .folds import assign_persons
-from .sources import DETAIL_COLUMNS, Picture, RawSlice, Source, as_file, open_source
+from .raw import Picture, RawSlice, Source, as_file
+from .sources import DETAIL_COLUMNS, open_source
 from .synthesis import Axis, Synthesizer, find_axis
 
 

@@ -14,18 +14,17 @@ import io
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
 
-import cv2
-import numpy as np
 from datasets import ClassLabel, Dataset, Image, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
+
+from .raw import MAT_NAME, DataError, Picture, RawSlice, Source, image_files, natural_order, stamps
 
 
 KINDS = ("images", "masks")
@@ -39,67 +38,8 @@ SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys(("example", "examples"), "example"),
 }
-SHOWN = 5  # names in a message
-MAT_NAME = re.compile(r"\d+\.mat")
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PARQUET_SHARD = re.compile(r"(?P<split>\w+(\.\w+)*)-\d{5}-of-\d{5}(-\w+)?\.parquet")
-
-
-class DataError(ValueError):
-    """A data set that cannot be trained on; the message names the files and says what is expected."""
-
-
-class Picture(TypedDict):
-    """An encoded picture, as a cell of a `datasets.Image(decode=False)` column: a path alone, or bytes and a name."""
-
-    path: str | None
-    bytes: bytes | None
-
-
-@dataclass(frozen=True)
-class RawSlice:
-    """A slice as its source gives it; "" stands for what the source does not say.
-
-    `split` is one of `SPLITS`' values, or another word of the source, which `folds.assign_persons` refuses.
-    `problem` is a sentence that names the file; `problem_kind` is "unpaired", "repeated stem" or "unreadable". Where
-    there is none, `image` and `mask` are there.
-    """
-
-    slice: str
-    image: Picture | None
-    mask: Picture | None
-    person_id: str = ""
-    tumor_type: str = ""
-    plane: str = ""
-    split: str = ""
-    problem_kind: str = ""
-    problem: str = ""
-
-
-class Source:
-    """Slices in a fixed order, read anew by every iteration; small enough to be pickled."""
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self._slices())
-
-    def __iter__(self) -> Iterator[RawSlice]:
-        names = set()
-        for raw in self._slices():
-            if raw.slice in names and not raw.problem:
-                problem = f"Several slices have the name {raw.slice}; each needs one of its own."
-                raw = replace(raw, problem_kind="repeated stem", problem=problem)
-            names.add(raw.slice)
-            yield raw
-
-    def stamp(self) -> object:
-        """What changes whenever the content may have: paths, sizes and times of the files, or a fingerprint."""
-        raise NotImplementedError
-
-    def verify(self) -> None:
-        """Warn of files that differ from those that were published; it reads them all."""
-
-    def _slices(self) -> Iterator[RawSlice]:
-        raise NotImplementedError
 
 
 def open_source(source: str | Path) -> Source:
@@ -121,50 +61,6 @@ def open_source(source: str | Path) -> Source:
     raise DataError(
         f"{source} is not there; give a folder, a zip from figshare or a data set id of the form owner/name."
     )
-
-
-def as_file(picture: Picture) -> Path | io.BytesIO:
-    """What `read_image`, `read_mask` and `TumorSegmenter` take: the path, or the bytes as a file with a name."""
-    if picture["bytes"] is None:
-        return Path(picture["path"])
-    file = io.BytesIO(picture["bytes"])
-    file.name = picture["path"]
-    return file
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first few names, for a message, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
-
-
-def natural_order(name: str) -> list[tuple]:
-    """A sort key under which 2 comes before 10, and a-2 before a-10."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part] + [(-1, 0, name)]
-
-
-def encode_png(pixels: np.ndarray) -> bytes:
-    """Without loss: bool [H, W] in 1 bit, uint8 [H, W] or [H, W, 3] in 8 bits, other integers [H, W] in 16 bits.
-
-    A PNG has no negative values: an image that has some is shifted to start at 0, as the image processor does too.
-
-    Raises:
-        ValueError: the values are no integers, or too far apart for 16 bits.
-    """
-    # Of all ways to compress a slice, this one is the fastest and gives the smallest files but for a few percent.
-    options = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-    if pixels.dtype == np.bool_:
-        options += [cv2.IMWRITE_PNG_BILEVEL, 1]
-        pixels = pixels.astype(np.uint8)
-    elif pixels.dtype.kind not in "iu":
-        raise ValueError(f"values of type {pixels.dtype} do not fit into a PNG, which takes integers")
-    elif pixels.dtype != np.uint8:
-        low, high = min(int(pixels.min()), 0), int(pixels.max())
-        if high - low > 65535:
-            raise ValueError(f"values from {low} to {high} do not fit into the 16 bits of a PNG")
-        pixels = (pixels.astype(np.int64) - low).astype(np.uint16)
-    # OpenCV orders colours blue, green, red.
-    return cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels, options)[1].tobytes()
 
 
 def _open_folder(folder: Path) -> Source:
@@ -191,17 +87,6 @@ def _open_figshare(paths: list[Path]) -> Source:
     except ImportError as error:
         raise DataError(f"{paths[0].name} needs h5py, for MATLAB's files: pip install h5py.") from error
     return FigshareFiles.open(paths)
-
-
-def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Path, size and time of every file; a link to nothing has none."""
-    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
-
-
-def image_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """Pictures in a folder, with the pattern `**/*` in its sub-folders too; without hidden ones (macOS's `._1.png`)."""
-    paths = (path for path in folder.glob(pattern) if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir())
-    return sorted(path for path in paths if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
 def _picture(path: Path) -> Picture:

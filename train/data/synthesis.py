@@ -22,7 +22,7 @@ import numpy as np
 from modeling_unet import UNetImageProcessor
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 
-from .sources import image_files
+from .raw import image_files
 
 
 # All lengths in pixels are for slices of this size and grow with them.

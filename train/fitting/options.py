@@ -22,8 +22,8 @@ from modeling_unet import UNetConfig
 from ..data.augmentation import Augmentation
 from ..data.slices import DataArguments
 from ..data.synthesis import Synthesis
-from ..files import BASE_WEIGHTS, read_json, weights_hash
-from ..hub.client import check_repo_id
+from ..files import read_json, weights_hash
+from ..record import BASE_WEIGHTS
 from .precision import has_fast_bfloat16
 
 
@@ -133,10 +133,8 @@ class FitArguments(TrainingArguments):
                 "--load_best_model_at_end is not supported: what is saved is the average at the last epoch, because a "
                 "best epoch chosen on the fold that scores it flatters the score. The best one is in best/."
             )
-        if self.push_to_hub:
-            if not self.hub_model_id:
-                raise ValueError("--push_to_hub needs --hub_model_id you/name.")
-            check_repo_id("--hub_model_id", self.hub_model_id)
+        if self.push_to_hub and not self.hub_model_id:
+            raise ValueError("--push_to_hub needs --hub_model_id you/name.")
         # The Trainer refuses bfloat16 on a CPU unless it is told that the CPU is meant.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         if self.sync_batch_norm and self.use_cpu:

@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, R
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
 from ..data.folds import read_manifest
-from ..files import ALL_PERSONS, BASE_WEIGHTS, STANDS_FOR
+from ..record import ALL_PERSONS, BASE_WEIGHTS, STANDS_FOR
 from ..scoring.tables import format_table, headline
 
 

@@ -18,10 +18,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from argparse import ArgumentParser
 from pathlib import Path
 
-import datasets
 import numpy as np
 from datasets import Dataset, Features, Image, Value
 from huggingface_hub import CommitInfo
@@ -31,9 +29,10 @@ from safetensors.torch import load_file
 from modeling_unet import TumorSegmenter
 
 from ..data.folds import KNOWN_SPLITS
-from ..data.sources import DataError, open_source
-from ..files import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, read_json, save_model, weights_hash
-from ..scoring.evaluation import write_evaluation
+from ..data.raw import DataError
+from ..data.sources import open_source
+from ..files import read_json, save_model, weights_hash
+from ..record import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, write_evaluation
 from ..scoring.report import read_evaluation
 from . import stranger
 from .cards import complete_model_card, write_data_card, write_model_card, write_space_card
@@ -42,14 +41,14 @@ from .client import MAIN, check_repo_id, find_token, list_files, upload
 
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SHIPPED_MODEL = ROOT / "weights" / "brain-tumor-unet"
 MODEL_CARD = ROOT / "model_card.md"
 PICTURES = ("curves.csv", "curves.png", "predictions.png", "failures.png")
 ROWS = ("per_slice", "per_negative")  # of an evaluation: names of slices and persons, which stay at home
 # What of an earlier publication goes if this one has it no more; whatever else its owner put there stays.
 MODEL_REPLACES = ("*_unet.py", RECORD_FILE, EVALUATION_FILE, *PICTURES)
-SPACE_FILES = ("app.py", "space/*.py", "space/page.*", "requirements.txt", "LICENSE", "modeling_unet/*.py")
+SPACE_FILES = ("app.py", "space/*.py", "space/page.*", "requirements.txt", "LICENSE", "modeling_unet/**/*.py")
 SPACE_FILES += ("examples/ATTRIBUTION.md", "examples/images/*.png", "examples/masks/*.png")
 SPACE_REPLACES = ("space/*", "modeling_unet/*", "examples/*")
 DATA_FILE = "data/{split}-{index:05d}-of-{count:05d}.parquet"
@@ -326,36 +325,6 @@ def stage_space(staged: Path, model_id: str, dataset_id: str | None = None) -> N
             shutil.copyfile(path, copy)
     card = write_space_card((ROOT / "README.md").read_text(encoding="utf-8"), model_id, dataset_id)
     (staged / "README.md").write_text(card, encoding="utf-8")
-
-
-# --------------------------------------------------------------------------------------------------------- command line
-
-
-def main(options: list[str]) -> None:
-    """Parse the options of `python -m train publish` and do what they say."""
-    parser = ArgumentParser(prog="python -m train publish")
-    kinds = parser.add_subparsers(required=True, metavar="model | dataset | space")
-    model = kinds.add_parser("model", help="weights, processor, code and card")
-    model.add_argument("folder", help="folder that fit wrote")
-    model.add_argument("--revision", help="branch to publish to, e.g. v1; main if it is left out")
-    model.add_argument("--license", help="of the weights, e.g. apache-2.0; else the card says that none is given")
-    model.add_argument("--base_model", help="what was fine-tuned, for the card, you/name; else as the record says")
-    model.set_defaults(publish=publish_model)
-    dataset = kinds.add_parser("dataset", help="slices, masks and whose they are, in Parquet")
-    dataset.add_argument("folder", help="folder that prepare wrote")
-    dataset.set_defaults(publish=publish_dataset)
-    space = kinds.add_parser("space", help="the page")
-    space.add_argument("--model_id", required=True, help="the model that the page shows, you/name")
-    space.set_defaults(publish=publish_space)
-    for kind in (model, space):
-        kind.add_argument("--dataset_id", help="of the slices that the model was trained on, if they are on the Hub")
-    for kind in (model, dataset, space):
-        kind.add_argument("--repo_id", required=True, help="where to, you/name; it is created if it is not there")
-        kind.add_argument("--private", action="store_true", help="create it so that you alone see it")
-        kind.add_argument("--dry_run", action="store_true", help="list what would be uploaded, and stop")
-    arguments = vars(parser.parse_args(options))
-    datasets.disable_progress_bars()
-    arguments.pop("publish")(**arguments)
 
 
 def _send(staged: Path, repo_id: str, private: bool, token: str | None, dry_run: bool, **what) -> CommitInfo | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from modeling_unet.comparison import Overlap
-from modeling_unet.segmenter import MIN_LESION_AREA_PX
+from modeling_unet.segmentation import MIN_LESION_AREA_PX
 from modeling_unet.surface import scaled
 
 from .metrics import (

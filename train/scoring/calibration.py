@@ -26,31 +26,29 @@ from tqdm.auto import tqdm
 from modeling_unet import Segmentation, TumorSegmenter, read_mask
 
 from ..data.folds import split_fold
+from ..data.raw import as_file
 from ..data.slices import load_slices
-from ..data.sources import as_file
-from ..files import (
+from ..files import check_writable, weights_hash, write_json
+from ..fitting.calibrated import Platt, fold_into_head
+from ..record import (
+    CALIBRATION,
     EVALUATION_FILE,
     RECORD_FILE,
-    STANDS_FOR,
-    check_writable,
-    read_json,
+    is_seen_in_training,
     read_record,
-    weights_hash,
-    write_json,
+    write_evaluation,
 )
 from .evaluation import (
     ScoringArguments,
     find_negatives,
-    is_seen_in_training,
     put_together,
     report_of,
     score_fold,
     score_negatives,
     segment_fold,
     with_folds_of,
-    write_evaluation,
 )
-from .platt import KEY, LogitCounts, Platt, fit_platt, fold_into_head, read_calibration
+from .platt import LogitCounts, fit_platt
 from .tables import format_table
 
 
@@ -126,7 +124,7 @@ def calibrate(arguments: CalibrateArguments) -> dict:
     report = reports[0]
     if len(reports) > 1:
         report = {**put_together(reports, str(output_dir)), "calibration_groups": GROUPS}
-        write_json(output_dir / RECORD_FILE, {KEY: asdict(platt)})
+        write_json(output_dir / RECORD_FILE, {CALIBRATION: asdict(platt)})
         write_evaluation(output_dir / EVALUATION_FILE, report)
     print(format_table(report))
     return report
@@ -135,7 +133,7 @@ def calibrate(arguments: CalibrateArguments) -> dict:
 def _open(arguments: CalibrateArguments) -> list[HeldOut]:
     records = [read_record(model) for model in arguments.model]
     for model, record in zip(arguments.model, records, strict=True):
-        if KEY in record:
+        if CALIBRATION in record:
             raise ValueError(f"--model {model} is calibrated already.")
     segmenters = [
         TumorSegmenter.from_pretrained(model, device=arguments.device, optimize="none") for model in arguments.model
@@ -163,7 +161,7 @@ def _score(
     )
     per_slice = score_fold(calibrated, part.slices)
     fold_into_head(platt, part.model, part.folder)
-    write_json(part.folder / RECORD_FILE, {**part.record, KEY: asdict(platt)})
+    write_json(part.folder / RECORD_FILE, {**part.record, CALIBRATION: asdict(platt)})
     per_negative = score_negatives(
         TumorSegmenter.from_pretrained(part.folder, device=arguments.device, optimize="none"),
         negatives,
@@ -180,13 +178,6 @@ def _score(
     }
     write_evaluation(part.folder / EVALUATION_FILE, report)
     return report
-
-
-def calibrated_folders(calibrated_dir: str | Path) -> list[Path]:
-    """The folders of the models that were calibrated together: those of the folds, or that of the only one itself."""
-    together = read_calibration(calibrated_dir)
-    folders = sorted(path.parent for path in Path(calibrated_dir).glob(f"fold-*/{RECORD_FILE}"))
-    return [folder for folder in folders if read_calibration(folder) == together] or [Path(calibrated_dir)]
 
 
 def count_logits(segmentations: Iterable[Segmentation], slices: Dataset) -> dict[str, LogitCounts]:
@@ -209,15 +200,3 @@ def cross_fit(counts: dict[str, LogitCounts]) -> dict[str, Platt]:
         for group in set(group_of.values())
     }
     return {person: fits[group] for person, group in group_of.items()}
-
-
-def take_over(calibrated_dir: str | Path, output_dir: Path) -> None:
-    """Give a model that was trained on everybody what is known of the same recipe from a fold.
-
-    The calibration goes into its head. The evaluation comes to lie beside it, and names the weights that it stands for:
-    nobody is left on whom these could be scored themselves.
-    """
-    fold_into_head(read_calibration(calibrated_dir), output_dir, output_dir)
-    path = Path(calibrated_dir) / EVALUATION_FILE
-    if path.is_file():
-        write_evaluation(output_dir / EVALUATION_FILE, {**read_json(path), STANDS_FOR: weights_hash(output_dir)})

@@ -11,7 +11,6 @@ float32 as it was saved, not by the faster copy of `optimize="auto"`, so that fi
 Pictures of the result, and comparisons of several, are drawn from FILE.json by `python -m train report`.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,14 +25,14 @@ from tqdm.auto import tqdm
 from modeling_unet import Segmentation, TumorSegmenter, read_mask
 from modeling_unet.comparison import Overlap
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
-from modeling_unet.segmenter import DEFAULT_THRESHOLD
+from modeling_unet.segmentation import DEFAULT_THRESHOLD
 from modeling_unet.surface import hd95, nsd, surface_distances
 
 from ..data.folds import KNOWN_SPLITS, split_fold
+from ..data.raw import DataError, as_file, image_files
 from ..data.slices import DataArguments, content_hash, load_slices
-from ..data.sources import DataError, as_file, image_files
-from ..files import ALL_PERSONS, LOOKS, check_writable, read_record, weights_hash, write_whole
-from ..looks import recognize
+from ..files import check_writable, weights_hash
+from ..record import ALL_PERSONS, is_seen_in_training, read_record, write_evaluation
 from .aggregate import figures_of
 from .metrics import LesionCounts
 from .reliability import Calibration, threshold_dice
@@ -315,36 +314,3 @@ def score_slice(segmentation: Segmentation, true: np.ndarray) -> dict:
 
 
 # ----------------------------------------------------------------------------------------------------------------- file
-
-
-def write_evaluation(path: Path, report: dict) -> None:
-    """Write a report as JSON: lists of rows with one row per line, so that two versions compare line by line."""
-    parts = [f"  {json.dumps(name)}: {_indented(value)}" for name, value in report.items()]
-    write_whole(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
-
-
-def _indented(value) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        rows = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in value)
-        return f"[\n{rows}\n  ]"
-    return json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
-
-
-def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
-    """Whether any of the slices was trained on, by the record beside the weights; None if it does not say."""
-    record = read_record(model)
-    trained_on = record.get("trained_on")
-    if trained_on is None:
-        return None
-    hashes = trained_on.split()
-    known, digits = set(hashes), len(hashes[0]) if hashes else 0
-    equal = [digest[:digits] in known for digest in scored["mask_sha256"]]
-    alike = recognize(scored["look"], record.get(LOOKS, "").split())
-    seen = sum(map(max, equal, alike))
-    if seen:
-        resized = f" ({seen - sum(equal)} of them resized or saved anew)" if seen > sum(equal) else ""
-        logger.warning(
-            "THIS MODEL WAS TRAINED ON %d OF THESE %d SLICES%s: the figures say nothing about new people.",
-            *(seen, len(scored), resized),
-        )
-    return seen > 0

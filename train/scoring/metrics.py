@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from modeling_unet.comparison import Overlap, check_masks
-from modeling_unet.segmenter import MIN_LESION_AREA_PX
+from modeling_unet.segmentation import MIN_LESION_AREA_PX
 from modeling_unet.surface import bounding_window
 
 

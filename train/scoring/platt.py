@@ -5,37 +5,18 @@ probability, truth ─→ LogitCounts of a person ─ fit_platt ─→ Platt ─
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
-
-from ..files import RECORD_FILE, read_json, save_model
+from ..fitting.calibrated import LOGIT_LIMIT, Platt, logit
 from .reliability import evaluation_region
 
 
-LOGIT_LIMIT = 16.0  # beyond it a float32 probability cannot tell two logits apart
 NUM_BINS = 3200  # of a hundredth each
 MAX_STEPS = 200
-KEY = "calibration"  # in training.json
-
-
-@dataclass(frozen=True)
-class Platt:
-    """`p' = σ(scale · z + shift)` of a logit z (Platt 1999); `1 / scale` is the temperature of Guo et al. 2017."""
-
-    scale: float
-    shift: float
-
-    def of_probability(self, probability: np.ndarray) -> np.ndarray:
-        """The calibrated probabilities, float32, for those of the model, both 0 … 1 and of any shape."""
-        logits = self.scale * logit(probability) + self.shift
-        return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
 
 class LogitCounts:
@@ -51,13 +32,6 @@ class LogitCounts:
         for label in (0, 1):
             chosen = bins[true[region] == bool(label)]
             self.counts[label] += np.bincount(np.minimum(chosen, NUM_BINS - 1), minlength=NUM_BINS)
-
-
-def logit(probability: np.ndarray) -> np.ndarray:
-    """float64 within ±LOGIT_LIMIT."""
-    probability = probability.astype(np.float64)
-    with np.errstate(divide="ignore"):
-        return np.clip(np.log(probability) - np.log1p(-probability), -LOGIT_LIMIT, LOGIT_LIMIT)
 
 
 def fit_platt(parts: Iterable[LogitCounts]) -> Platt:
@@ -86,21 +60,3 @@ def fit_platt(parts: Iterable[LogitCounts]) -> Platt:
     if not (math.isfinite(scale) and math.isfinite(shift) and scale > 0):
         raise ValueError("calibration found that a higher probability does not mean more tumour; the model is broken.")
     return Platt(scale, shift)
-
-
-def fold_into_head(platt: Platt, source: str | Path, output_dir: Path) -> None:
-    """Write a model, of a folder or the Hub, to a folder, perhaps its own, with the calibration in its weights."""
-    model, processor = (cls.from_pretrained(source) for cls in (UNetForSemanticSegmentation, UNetImageProcessor))
-    with torch.no_grad():
-        model.head.weight.mul_(platt.scale)
-        model.head.bias.mul_(platt.scale).add_(platt.shift)
-    save_model(model, processor, output_dir)
-
-
-def read_calibration(model_dir: str | Path) -> Platt:
-    """What `calibrate` found for a model; raises ValueError if that was not calibrated."""
-    path = Path(model_dir) / RECORD_FILE
-    found = read_json(path).get(KEY) if path.is_file() else None
-    if found is None:
-        raise ValueError(f"{model_dir} was not calibrated: there is no {KEY} in its {RECORD_FILE}.")
-    return Platt(found["scale"], found["shift"])

@@ -1,0 +1,264 @@
+"""What is known of one slice: probability, mask, lesions and their measurements, with no network in sight.
+
+Coordinates count pixels from the top left corner; the centre of the first pixel is (x, y) = (0, 0).
+"""
+
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from .comparison import Overlap
+from .image_processing_unet import COLOURED, is_coloured
+from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, draw_overlay
+
+
+DEFAULT_THRESHOLD = 0.5
+# Smaller specks are noise more often than tumour: they stay in the mask, but by default do not count as a finding.
+MIN_LESION_AREA_PX = 10
+# A brain is neither a tenth of this nor ten times as much, in any unit that somebody may have meant.
+MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One connected piece of the mask, large enough to count: pixels that touch at an edge or a corner.
+
+    Attributes:
+        area_px: number of pixels.
+        area_mm2: area, or None if the spacing is unknown.
+        box: (x, y, width, height) of the smallest upright rectangle around it, in px.
+        centroid: (x, y), mean of its pixels' centres, in px.
+        longest_diameter_px: largest distance between any two of its points, each pixel taken as a full square: from
+            outer edge to outer edge, so a row of n pixels is √(n² + 1) long.
+        longest_diameter_mm: the same in mm, or None; where pixels are not square, this may be another pair of points.
+        mean_probability: mean tumour probability of its pixels, 0 … 1.
+    """
+
+    area_px: int
+    area_mm2: float | None
+    box: tuple[int, int, int, int]
+    centroid: tuple[float, float]
+    longest_diameter_px: float
+    longest_diameter_mm: float | None
+    mean_probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What the network says about one slice, and everything that follows from it.
+
+    Attributes:
+        image: the slice as it is displayed, uint8 [H, W, 3], RGB.
+        probability: tumour probability of every pixel, float32 [H, W], 0 … 1.
+        threshold: pixels above it belong to the mask.
+        spacing: size of a pixel in mm as (row, column), the order of DICOM's PixelSpacing; None if unknown.
+        min_area_px: pieces of the mask with fewer pixels are no lesions.
+
+    Raises:
+        ValueError: the sizes differ, the threshold is outside 0 … 1, the spacing is not two numbers from 0.01 to 100,
+            or the minimum area is not a whole number from 0.
+    """
+
+    image: np.ndarray
+    probability: np.ndarray
+    threshold: float = DEFAULT_THRESHOLD
+    spacing: tuple[float, float] | None = None
+    min_area_px: int = MIN_LESION_AREA_PX
+
+    def __post_init__(self):
+        if self.image.shape[:2] != self.probability.shape:
+            raise ValueError(f"image has shape {self.image.shape}, but the probability has {self.probability.shape}")
+        check_threshold(self.threshold)
+        check_spacing(self.spacing)
+        check_min_area(self.min_area_px)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Bool [H, W], true where the probability is above the threshold."""
+        return self.probability > self.threshold
+
+    @cached_property
+    def lesions(self) -> list[Lesion]:
+        """The lesions of the mask, largest first."""
+        return find_lesions(self.mask, self.probability, self.spacing, self.min_area_px)
+
+    @cached_property
+    def lesion_mask(self) -> np.ndarray:
+        """Bool [H, W], the mask without the pieces that are too small for a lesion."""
+        labels, large, *_ = _label_pieces(self.mask, self.min_area_px)
+        return large[labels]
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know of the slice before believing the mask, one sentence each."""
+        return (COLOURED,) if is_coloured(self.image) else ()
+
+    @property
+    def tumor_found(self) -> bool:
+        """Whether there is any lesion."""
+        return bool(self.lesions)
+
+    @cached_property
+    def highest_probability(self) -> float:
+        """Highest tumour probability of any pixel, 0 … 1, whatever the threshold."""
+        return float(self.probability.max())
+
+    @cached_property
+    def area_px(self) -> int:
+        """Number of pixels in the mask, those of specks too small for a lesion included."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def area_percent(self) -> float:
+        """Area of the mask in percent of the whole image, background included."""
+        return 100 * self.area_px / self.mask.size
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Area of the mask in mm², or None if the spacing is unknown."""
+        return _area_mm2(self.area_px, self.spacing)
+
+    @property
+    def longest_diameter_px(self) -> float | None:
+        """Longest diameter of any lesion in px, or None if there is no lesion."""
+        return max((lesion.longest_diameter_px for lesion in self.lesions), default=None)
+
+    @property
+    def longest_diameter_mm(self) -> float | None:
+        """The same in mm, or None if there is no lesion or the spacing is unknown."""
+        lesions = self.lesions if self.spacing is not None else []
+        return max((lesion.longest_diameter_mm for lesion in lesions), default=None)
+
+    def at_threshold(self, threshold: float) -> "Segmentation":
+        """The same probabilities cut at another threshold, 0 … 1; the network does not run again."""
+        return self.cut(threshold=threshold)
+
+    def cut(self, **changes) -> "Segmentation":
+        """The same probabilities cut and measured in another way; the network does not run again.
+
+        Args:
+            changes: `threshold`, `min_area_px` and `spacing`, as far as they are to change.
+        """
+        return replace(self, **changes)
+
+    def dice(self, truth: np.ndarray) -> float:
+        """Dice of the mask with a true one, bool [H, W]: 0 … 1, and 1 where both are empty."""
+        return Overlap.of(self.mask, truth).dice
+
+    def overlay(
+        self,
+        color: str | tuple[int, int, int] = DEFAULT_COLOR,
+        alpha: float = DEFAULT_ALPHA,
+        style: str = "fill",
+    ) -> np.ndarray:
+        """The slice with the tumour in colour, uint8 [H, W, 3]; the arguments are those of `draw_overlay`."""
+        return draw_overlay(self.image, self.mask, color, alpha, style, self.probability)
+
+    def to_dict(self) -> dict:
+        """All measurements in types that JSON knows; the pictures are left out."""
+        height, width = self.mask.shape
+        return {
+            "height": height,
+            "width": width,
+            "threshold": float(self.threshold),
+            "spacing": None if self.spacing is None else [float(side) for side in self.spacing],
+            "min_area_px": int(self.min_area_px),
+            "tumor_found": self.tumor_found,
+            "highest_probability": self.highest_probability,
+            "area_px": self.area_px,
+            "area_percent": self.area_percent,
+            "area_mm2": self.area_mm2,
+            "lesions": [asdict(lesion) for lesion in self.lesions],
+        }
+
+
+def find_lesions(
+    mask: np.ndarray,
+    probability: np.ndarray,
+    spacing: tuple[float, float] | None = None,
+    min_area_px: int = MIN_LESION_AREA_PX,
+) -> list[Lesion]:
+    """Measure the 8-connected pieces of a mask that have at least `min_area_px` pixels.
+
+    Args:
+        mask: bool [H, W].
+        probability: [H, W], 0 … 1.
+        spacing: size of a pixel in mm as (row, column), or None.
+        min_area_px: smaller pieces are left out.
+
+    Returns:
+        The lesions, largest first.
+    """
+    labels, large, stats, centroids = _label_pieces(mask, min_area_px)
+    lesions = []
+    for label in np.flatnonzero(large):
+        x, y, width, height, area = stats[label].tolist()
+        window = np.s_[y : y + height, x : x + width]
+        inside = labels[window] == label
+        lesions.append(
+            Lesion(
+                area_px=area,
+                area_mm2=_area_mm2(area, spacing),
+                box=(x, y, width, height),
+                centroid=tuple(centroids[label].tolist()),
+                longest_diameter_px=longest_diameter(inside),
+                longest_diameter_mm=None if spacing is None else longest_diameter(inside, spacing),
+                mean_probability=float(probability[window][inside].mean(dtype=np.float64)),
+            )
+        )
+    return sorted(lesions, key=lambda lesion: lesion.area_px, reverse=True)
+
+
+def _label_pieces(mask: np.ndarray, min_area_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(label of every pixel [H, W], per label: large enough for a lesion?, OpenCV's statistics, centroid)."""
+    _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    large = stats[:, cv2.CC_STAT_AREA] >= min_area_px
+    large[0] = False  # the background
+    return labels, large, stats, centroids
+
+
+def longest_diameter(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
+    """Largest distance between any two points of a mask whose pixels are rectangles of the size `spacing`.
+
+    Args:
+        mask: bool [H, W], not empty.
+        spacing: height and width of a pixel; the result is in the same unit.
+    """
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    pixels = np.concatenate(contours)  # [N, 1, 2], x before y
+    corners = (pixels + np.array([(0, 0), (0, 1), (1, 0), (1, 1)])).reshape(-1, 2)
+    # The two points that lie farthest apart are corners of the convex hull, and those are few enough to try every pair.
+    hull = cv2.convexHull(corners.astype(np.int32))[:, 0] * spacing[::-1]
+    return float(np.linalg.norm(hull[:, None] - hull, axis=2).max())
+
+
+def check_threshold(threshold: float) -> float:
+    """Return the threshold, or raise ValueError when it is outside 0 … 1."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; allowed are values from 0 to 1")
+    return threshold
+
+
+def check_spacing(spacing: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return the spacing, or raise ValueError when it is neither None nor two numbers from 0.01 to 100."""
+    if spacing is None:
+        return None
+    if len(spacing) != 2 or not all(MIN_SPACING_MM <= side <= MAX_SPACING_MM for side in spacing):
+        raise ValueError(
+            f"spacing is {spacing}; allowed are two positive numbers, row and column in mm, from {MIN_SPACING_MM:g} to "
+            f"{MAX_SPACING_MM:g}"
+        )
+    return spacing
+
+
+def check_min_area(min_area_px: int) -> int:
+    """Return the minimum area, or raise ValueError when it is not a whole number from 0."""
+    if not (min_area_px >= 0 and float(min_area_px).is_integer()):
+        raise ValueError(f"min_area_px is {min_area_px}; allowed are whole numbers from 0")
+    return min_area_px
+
+
+def _area_mm2(area_px: int, spacing: tuple[float, float] | None) -> float | None:
+    return None if spacing is None else float(area_px * spacing[0] * spacing[1])

@@ -1,0 +1,46 @@
+"""`python -m train fit`: train, and publish what was trained where that is asked for."""
+
+import shlex
+
+from ..fitting import run
+from ..fitting.options import FitArguments, FitOptions, parse_fit
+from ..hub.client import check_repo_id, check_token, find_token
+from ..hub.publishing import publish_model
+
+
+def main(options: list[str]) -> None:
+    fit(parse_fit(options))
+
+
+def fit(options: FitOptions) -> dict:
+    """`run.fit`; what publishing needs is looked at before the first step."""
+    publishes = options.trainer.push_to_hub and options.trainer.process_index == 0
+    if options.trainer.push_to_hub:
+        check_repo_id("--hub_model_id", options.trainer.hub_model_id)
+    if publishes:
+        check_token(find_token(options.trainer.hub_token))
+    options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
+    record = run.fit(options)
+    if publishes:
+        _publish(options.trainer)
+    return record
+
+
+def _publish(arguments: FitArguments) -> None:
+    try:
+        publish_model(
+            arguments.output_dir,
+            arguments.hub_model_id,
+            private=bool(arguments.hub_private_repo),
+            revision=arguments.hub_revision,
+            token=arguments.hub_token,
+        )
+    except (OSError, ValueError) as error:
+        command = ["python", "-m", "train", "publish", "model", arguments.output_dir]
+        command += ["--repo_id", arguments.hub_model_id]
+        command += ["--revision", arguments.hub_revision] if arguments.hub_revision else []
+        command += ["--private"] if arguments.hub_private_repo else []
+        raise OSError(
+            f"The trained model is in {arguments.output_dir}, but it was not published: {error} To try again: "
+            f"{shlex.join(command)}"
+        ) from error

@@ -1,0 +1,75 @@
+"""Weights whose head holds a calibration: a scale and a shift of the logits, after which probabilities are meant so.
+
+`scoring.platt` finds it; here it is read, put into a head, and taken over by weights that were trained on everybody.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
+
+from ..files import read_json, save_model, weights_hash
+from ..record import CALIBRATION, EVALUATION_FILE, RECORD_FILE, STANDS_FOR, write_evaluation
+
+
+LOGIT_LIMIT = 16.0  # beyond it a float32 probability cannot tell two logits apart
+
+
+@dataclass(frozen=True)
+class Platt:
+    """`p' = σ(scale · z + shift)` of a logit z (Platt 1999); `1 / scale` is the temperature of Guo et al. 2017."""
+
+    scale: float
+    shift: float
+
+    def of_probability(self, probability: np.ndarray) -> np.ndarray:
+        """The calibrated probabilities, float32, for those of the model, both 0 … 1 and of any shape."""
+        logits = self.scale * logit(probability) + self.shift
+        return (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+
+def logit(probability: np.ndarray) -> np.ndarray:
+    """float64 within ±LOGIT_LIMIT."""
+    probability = probability.astype(np.float64)
+    with np.errstate(divide="ignore"):
+        return np.clip(np.log(probability) - np.log1p(-probability), -LOGIT_LIMIT, LOGIT_LIMIT)
+
+
+def fold_into_head(platt: Platt, source: str | Path, output_dir: Path) -> None:
+    """Write a model, of a folder or the Hub, to a folder, perhaps its own, with the calibration in its weights."""
+    model, processor = (cls.from_pretrained(source) for cls in (UNetForSemanticSegmentation, UNetImageProcessor))
+    with torch.no_grad():
+        model.head.weight.mul_(platt.scale)
+        model.head.bias.mul_(platt.scale).add_(platt.shift)
+    save_model(model, processor, output_dir)
+
+
+def read_calibration(model_dir: str | Path) -> Platt:
+    """What `calibrate` found for a model; raises ValueError if that was not calibrated."""
+    path = Path(model_dir) / RECORD_FILE
+    found = read_json(path).get(CALIBRATION) if path.is_file() else None
+    if found is None:
+        raise ValueError(f"{model_dir} was not calibrated: there is no {CALIBRATION} in its {RECORD_FILE}.")
+    return Platt(found["scale"], found["shift"])
+
+
+def calibrated_folders(calibrated_dir: str | Path) -> list[Path]:
+    """The folders of the models that were calibrated together: those of the folds, or that of the only one itself."""
+    together = read_calibration(calibrated_dir)
+    folders = sorted(path.parent for path in Path(calibrated_dir).glob(f"fold-*/{RECORD_FILE}"))
+    return [folder for folder in folders if read_calibration(folder) == together] or [Path(calibrated_dir)]
+
+
+def take_over(calibrated_dir: str | Path, output_dir: Path) -> None:
+    """Give a model that was trained on everybody what is known of the same recipe from a fold.
+
+    The calibration goes into its head. The evaluation comes to lie beside it, and names the weights that it stands for:
+    nobody is left on whom these could be scored themselves.
+    """
+    fold_into_head(read_calibration(calibrated_dir), output_dir, output_dir)
+    path = Path(calibrated_dir) / EVALUATION_FILE
+    if path.is_file():
+        write_evaluation(output_dir / EVALUATION_FILE, {**read_json(path), STANDS_FOR: weights_hash(output_dir)})

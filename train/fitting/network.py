@@ -1,0 +1,96 @@
+"""The network that a run trains, from an architecture or from trained weights."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import PreTrainedConfig
+
+from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor
+from modeling_unet.image_processing_unet import MIN_SIDE
+
+from .options import ARCHITECTURES, RunArguments
+from .pretrained import load_imagenet_encoder
+
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_ARCHITECTURE = "efficientnet-lite0"
+
+
+def build_model(run: RunArguments) -> tuple[UNetForSemanticSegmentation, UNetImageProcessor]:
+    """The network to train and the processor that belongs to it, from an architecture or from trained weights."""
+    changes = _config_changes(run)
+    if run.init_from is None:
+        architecture = run.architecture or DEFAULT_ARCHITECTURE
+        try:
+            config = ARCHITECTURES[architecture](**changes)
+        except StrictDataclassError as error:
+            raise ValueError(f"--config {run.config}: {error.__cause__ or error}") from error
+        model = UNetForSemanticSegmentation(config)
+        default = "imagenet" if architecture == DEFAULT_ARCHITECTURE else "random"
+        if (run.encoder_weights or default) == "imagenet":
+            load_imagenet_encoder(model)
+        processor = UNetImageProcessor()
+    elif run.architecture or run.encoder_weights:
+        raise ValueError(
+            "--init_from brings its own network and weights; leave --architecture and --encoder_weights out."
+        )
+    else:
+        model = _load_to_fine_tune(run.init_from, changes)
+        processor = UNetImageProcessor.from_pretrained(run.init_from)
+    if run.image_size is not None:
+        if run.image_size < MIN_SIDE:
+            raise ValueError(f"--image_size is {run.image_size}; it must be at least {MIN_SIDE}.")
+        processor.size["longest_edge"] = run.image_size
+    return model.to(memory_format=torch.channels_last), processor
+
+
+def _config_changes(run: RunArguments) -> dict:
+    try:
+        changes = json.loads(run.config or "{}")
+    except ValueError as error:
+        raise ValueError(f"--config {run.config} is not JSON: {error}.") from error
+    known = {field.name for field in fields(UNetConfig)} - {"num_channels", "num_labels"}  # grey slices, one tumour
+    if not isinstance(changes, dict):
+        raise ValueError(f"--config {run.config} is no mapping from fields of UNetConfig to values.")
+    if unknown := sorted(changes.keys() - known):
+        raise ValueError(
+            f"--config names fields that UNetConfig does not have or the data decides: {', '.join(unknown)}."
+        )
+    return changes
+
+
+def _load_to_fine_tune(init_from: str, changes: dict) -> UNetForSemanticSegmentation:
+    """Trained weights in a network for grey slices with one tumour label; what does not fit starts anew, aloud."""
+    with _reading(init_from):
+        model_type = PreTrainedConfig.get_config_dict(init_from)[0].get("model_type")
+    if model_type != UNetConfig.model_type:
+        raise ValueError(
+            f"--init_from {init_from} is a model of type {model_type}; allowed is {UNetConfig.model_type}."
+        )
+    labels = {"id2label": {0: "background", 1: "tumor"}, "label2id": {"background": 0, "tumor": 1}}
+    with _reading(init_from):
+        config = UNetConfig.from_pretrained(init_from, **{"num_channels": 1, **labels, **changes})
+        model, loading = UNetForSemanticSegmentation.from_pretrained(
+            init_from, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    for name, stored, wanted in sorted(loading["mismatched_keys"]):
+        logger.warning("%s of %s has shape %s and %s is needed: it starts anew.", name, init_from, stored, wanted)
+    if missing := sorted(loading["missing_keys"]):
+        logger.warning("%s has no %s: they start anew.", init_from, ", ".join(missing))
+    return model
+
+
+@contextmanager
+def _reading(init_from: str) -> Iterator[None]:
+    """Give the many errors of a failed load one type and a message that names what was to be loaded."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, TypeError, ValueError) as error:
+        raise OSError(f"--init_from {init_from} cannot be loaded: {error.__cause__ or error}") from error

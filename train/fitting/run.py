@@ -1,0 +1,375 @@
+"""`python -m train fit`: from a data set to a model folder, by the Hugging Face `Trainer`.
+
+    python -m train fit --data_dir DATA --output_dir RUN --fold 0 --recipe default
+    torchrun --nproc_per_node 4 -m train fit --data_dir DATA --output_dir RUN --fold 0
+
+The folder RUN then holds the averaged weights of the last epoch, those of the best one (`best/`), checkpoints to resume
+from, the record of the run (`training.json`), its curves and a sheet of predictions.
+"""
+
+import hashlib
+import json
+import logging
+import platform
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from datasets import Dataset
+from torch import nn
+from transformers import (
+    IntervalStrategy,
+    TrainingArguments,
+)
+
+from modeling_unet import TumorSegmenter, UNetConfig, UNetImageProcessor, read_mask
+
+from ..data.augmentation import Augmentation
+from ..data.folds import all_indices, fold_indices
+from ..data.raw import as_file
+from ..data.slices import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
+from ..data.synthesis import Synthesis, Synthesizer, read_canvases
+from ..files import check_writable, read_json, weights_hash, write_json
+from ..record import BASE_WEIGHTS, CALIBRATION, CANVASES, LOOKS, RECORD_FILE, is_seen_in_training, read_record
+from .calibrated import calibrated_folders, read_calibration, take_over
+from .checkpoints import find_newest_intact
+from .curves import Prediction, pick_examples, write_curves, write_predictions
+from .memory import keep_freed_memory
+from .network import DEFAULT_ARCHITECTURE, build_model
+from .options import DEFAULT_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
+from .precision import keep_depthwise_in_float32
+from .trainer import BEST_FOLDER, WATCHED, SegmentationTrainer
+
+
+logger = logging.getLogger(__name__)
+
+MASK_DIGITS = 8  # hexadecimal; a slice shares them with one of 2,000 by chance once in two million
+# What a recipe does not repeat: where things lay, who ran it, and what follows from the machine.
+NOT_IN_A_RECIPE = {"recipe", "fold", "all_persons", "calibration", "canvases", "output_dir", "run_name"}
+NOT_IN_A_RECIPE |= {"use_cpu", "disable_tqdm", "dataloader_pin_memory", "do_eval"}
+NOT_IN_A_RECIPE |= {"push_to_hub", "hub_token", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy"}
+NOT_IN_A_RECIPE |= {"hub_always_push"}
+# What makes a run this run and no other: a checkpoint of another one must not be resumed.
+STARTED = ("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256")
+STARTED += (CANVASES, BASE_WEIGHTS)
+ADDED_LATER = (LOOKS, BASE_WEIGHTS)
+FIXED_OPTIONS = {field.name for group in (RunArguments, Synthesis, Augmentation) for field in fields(group)}
+FIXED_OPTIONS |= {"ema_decay", "ema_warm_up", "freeze_encoder", "seed"}
+FIXED_OPTIONS -= NOT_IN_A_RECIPE
+
+
+def fit(options: FitOptions) -> dict:
+    """Train on all folds but one, going on from what is found in `output_dir`, and save the averaged weights there.
+
+    Returns:
+        The record of the run that is written to `training.json`. The Dice in it is taken at the network's resolution,
+        to watch the training; figures to report come from `python -m train evaluate`.
+
+    Raises:
+        DataError: the data set cannot be trained on.
+        ValueError: options that are wrong or exclude each other, or `output_dir` holds another run.
+        OSError: a checkpoint could not be written, or what to start from could not be read.
+        MemoryError: the batch does not fit.
+    """
+    output_dir, commit = Path(options.trainer.output_dir), _commit()
+    check_writable(output_dir / RECORD_FILE, "--output_dir")
+    calibration = read_calibration(options.run.calibration) if options.run.calibration else None
+    transformers.set_seed(options.trainer.seed)
+    model, processor = build_model(options.run)
+    with options.trainer.main_process_first(desc="reading the slices"):
+        slices = load_slices(options.data)
+        sides = (all_indices(slices), []) if options.run.all_persons else fold_indices(slices, options.run.fold)
+        prepared = prepare_slices(slices, processor)  # of all folds, so that they share one cache
+    training, validation = (slices.select(rows) for rows in sides)
+    logger.info(
+        "Training on %d slices of %d persons, validating on %d of %d.",
+        *(len(training), len(set(training["person_id"]))),
+        *(len(validation), len(set(validation["person_id"]))),
+    )
+    canvases = read_canvases(options.synthesis.canvases, processor) if options.synthesis.canvases else []
+    started = _started(options, model.config, training)
+    _warn_of_other_weights(options.run, started)
+    if canvases:
+        started[CANVASES] = hashlib.sha256(np.concatenate(canvases)).hexdigest()
+    if calibration is not None:
+        started[CALIBRATION] = asdict(calibration)
+        for folder in calibrated_folders(options.run.calibration):
+            _warn_of_another_recipe(folder, started)
+    if options.run.all_persons:
+        options.trainer.eval_strategy = IntervalStrategy.NO
+    elif options.run.init_from:
+        is_seen_in_training(options.run.init_from, validation)
+    if record := _finished_before(output_dir, started):
+        logger.info("%s holds this very run, finished: nothing is left to do.", output_dir)
+        return record
+    if options.trainer.use_cpu:
+        keep_freed_memory()
+        if options.trainer.bf16:
+            keep_depthwise_in_float32(model)
+    trainer = SegmentationTrainer(
+        model=nn.SyncBatchNorm.convert_sync_batchnorm(model) if options.trainer.sync_batch_norm else model,
+        args=options.trainer,
+        train_dataset=_training_slices(options, prepared.select(sides[0]), training["person_id"], canvases),
+        eval_dataset=AugmentedSlices(prepared.select(sides[1])) if len(validation) else None,
+        processing_class=processor,
+    )
+    with options.trainer.main_process_first(local=False, desc="looking for checkpoints"):
+        checkpoint = _find_checkpoint(output_dir, started)
+        if checkpoint is None and trainer.is_world_process_zero():
+            shutil.rmtree(output_dir / BEST_FOLDER, ignore_errors=True)  # of another run
+            write_json(output_dir / RECORD_FILE, started)
+    with _memory_advice(options.trainer, processor):
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if len(validation) and not trainer.validation_dice:
+            trainer.evaluate()
+        if len(validation):
+            _say_how_it_ended(trainer, validation["mask_area"])
+    trainer.save_average(output_dir)
+    record = {**started, "commit": commit, **_finished(trainer)}
+    if trainer.is_world_process_zero():
+        if calibration is not None:
+            take_over(options.run.calibration, output_dir)
+        for folder in (output_dir, output_dir / BEST_FOLDER):
+            if folder.is_dir():
+                write_json(folder / RECORD_FILE, record)
+        write_curves(trainer.state.log_history, output_dir)
+        if len(validation):
+            _write_sheet(trainer, validation, output_dir / "predictions.png")
+            logger.info("The trained model is in %s; score it with: %s", output_dir, _evaluate_command(options))
+    return record
+
+
+def _training_slices(
+    options: FitOptions, prepared: Dataset, person_id: Iterable[str], canvases: list[np.ndarray]
+) -> AugmentedSlices:
+    if not options.run.augment:
+        return AugmentedSlices(prepared)
+    plain = AugmentedSlices(prepared)
+    axes = find_axes(prepared) if options.synthesis.mirror_probability else []
+    synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases)
+    return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer)
+
+
+@contextmanager
+def _memory_advice(arguments: TrainingArguments, processor: UNetImageProcessor) -> Iterator[None]:
+    """Turn the machine's "out of memory" into what to try."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        batch, steps = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
+        raise MemoryError(
+            f"out of memory at {batch} slices of {processor.size['longest_edge']} pixels per device; try "
+            f"--per_device_train_batch_size {max(batch // 2, 1)} --gradient_accumulation_steps {2 * steps} (the same "
+            "batch in smaller portions), --gradient_checkpointing true, or a smaller --image_size."
+        ) from error
+
+
+def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict:
+    """What is known of a run before its first step; with the recipe, what it takes to repeat it."""
+    masks = zip(training["mask_sha256"], training["mask_area"], strict=True)
+    trained_on = {digest[:MASK_DIGITS] for digest, area in masks if area}
+    base = read_record(options.run.init_from) if options.run.init_from else {}
+    base.pop("validation", None)
+    known = not options.run.init_from or "trained_on" in base
+    trained_on.update(base.pop("trained_on", "").split())
+    looks = {*filter(None, training["look"]), *base.pop(LOOKS, "").split()}
+    started = {
+        "fold": options.run.fold,
+        "num_folds": options.data.num_folds,
+        "official_folds": options.data.official_folds,
+        "training_persons": len(set(training["person_id"])),
+        "training_slices": len(training),
+        "training_slices_sha256": content_hash(training),
+        "encoder_initialization": config.encoder_initialization,
+        "recipe": _recipe(options),
+        "started_from": base,
+    }
+    if options.run.init_from:
+        started[BASE_WEIGHTS] = weights_hash(options.run.init_from)
+    if known:
+        # By which `evaluate` tells whether a slice was trained on: the beginnings of the hashes of masks with a tumour,
+        # and their looks.
+        started["trained_on"] = " ".join(sorted(trained_on))
+        started[LOOKS] = " ".join(sorted(looks))
+    return started
+
+
+def _recipe(options: FitOptions) -> dict:
+    """The options that the default recipe names, and those that are not plain defaults: `--recipe training.json`."""
+    plain, named = FitArguments(output_dir=""), read_recipe(DEFAULT_RECIPE).keys()
+    values = {
+        **asdict(options.run),
+        **asdict(options.synthesis),
+        **asdict(options.augmentation),
+        "init_from": _public_name(options.run.init_from),
+    }
+    if options.run.init_from is None:
+        values["architecture"] = options.run.architecture or DEFAULT_ARCHITECTURE
+    for name in (field.name for field in fields(FitArguments)):
+        value = getattr(options.trainer, name)
+        if name in named or value != getattr(plain, name):
+            values[name] = value.value if isinstance(value, Enum) else value
+    writable = (bool, int, float, str, list, dict)
+    return {
+        name: value for name, value in values.items() if name not in NOT_IN_A_RECIPE and isinstance(value, writable)
+    }
+
+
+def _warn_of_other_weights(run: RunArguments, started: dict) -> None:
+    """A recipe that is the record of a fine-tuning is repeated only from the weights that it started from."""
+    path = Path(run.recipe)
+    recorded = read_json(path).get(BASE_WEIGHTS) if path.suffix == ".json" else None
+    if recorded and recorded != started.get(BASE_WEIGHTS):
+        logger.warning("%s started from other weights than those of --init_from: this run does not repeat it.", path)
+
+
+def _warn_of_another_recipe(calibrated_dir: Path, started: dict) -> None:
+    """The calibration and the figures of a fold hold for everybody's model as far as all its trainings are the same."""
+    here, there = (list(_trainings(run)) for run in (started, read_record(calibrated_dir)))
+    names = (FIXED_OPTIONS | read_recipe(DEFAULT_RECIPE).keys()) - {"init_from"}
+    differences = [] if len(here) == len(there) else [f"{len(there)} trainings, not {len(here)}"]
+    for run, other in zip(here, there, strict=False):
+        ours, theirs = ({**record.get("recipe", {}), CANVASES: record.get(CANVASES)} for record in (run, other))
+        changed = sorted(name for name in {*names, CANVASES} if theirs.get(name) != ours.get(name))
+        differences += (f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in changed)
+    if differences:
+        logger.warning("--calibration %s is of another recipe: %s.", calibrated_dir, "; ".join(differences))
+
+
+def _trainings(run: dict) -> Iterator[dict]:
+    """The records of a training and of those that it started from, the last one first."""
+    while run:
+        yield run
+        run = run.get("started_from")
+
+
+def _finished_before(output_dir: Path, started: dict) -> dict | None:
+    """The record of this very run, with the same schedule and all, if it went to its end."""
+    record = _read_record_of(output_dir, started)
+    names = {*started, CANVASES, CALIBRATION}
+    is_same = all(record.get(name) == started.get(name) for name in names)
+    return record if is_same and "steps" in record and (output_dir / "model.safetensors").is_file() else None
+
+
+def _find_checkpoint(output_dir: Path, started: dict) -> str | None:
+    """The checkpoint to go on from, if there is one; a ValueError if it is another run's."""
+    if not any(output_dir.glob("checkpoint-*")):
+        return None
+    before = _fixed(_read_record_of(output_dir, started))
+    for name, value in _fixed(started).items():
+        if before.get(name) != value:
+            raise ValueError(
+                f"{output_dir} holds another run ({name} was {before.get(name)} and is now {value}); "
+                "name another --output_dir or delete its checkpoints."
+            )
+    checkpoint = find_newest_intact(output_dir)
+    if checkpoint is None:
+        logger.warning("No checkpoint in %s is intact: the run starts anew.", output_dir)
+        return None
+    logger.info("Resuming from %s.", checkpoint)
+    return str(checkpoint)
+
+
+def _read_record_of(output_dir: Path, started: dict) -> dict:
+    """The record that lies in a folder; what older versions did not write down is taken to be as it is now."""
+    path = output_dir / RECORD_FILE
+    if not path.is_file():
+        return {}
+    return {**{name: started[name] for name in ADDED_LATER if name in started}, **read_json(path)}
+
+
+def _fixed(record: dict) -> dict:
+    """What must not change between the starts of one run; the schedule, for one, may."""
+    facts = {name: record.get(name) for name in STARTED}
+    base = json.dumps([record.get("started_from") or {}, record.get("trained_on")], sort_keys=True)
+    facts["origin of --init_from"] = hashlib.sha256(base.encode()).hexdigest()[:12]
+    recipe = record.get("recipe")
+    recipe = recipe if isinstance(recipe, dict) else {}
+    return {**facts, **{name: recipe.get(name) for name in sorted(FIXED_OPTIONS)}}
+
+
+def _say_how_it_ended(trainer: SegmentationTrainer, mask_areas: Sequence[int]) -> None:
+    """Aloud what an exit code of 0 does not say: that the run stopped early, and that the network finds nothing."""
+    arguments, state = trainer.args, trainer.state
+    if arguments.early_stopping_patience is not None and state.global_step < state.max_steps:
+        logger.warning(
+            "Stopped early, after %.4g of %.4g epochs: %s was %.4f at best, and nothing better came in "
+            "--early_stopping_patience %d evaluations.",
+            *(state.epoch, state.num_train_epochs, arguments.metric_for_best_model, state.best_metric),
+            arguments.early_stopping_patience,
+        )
+    with_tumor = [dice for dice, area in zip(trainer.validation_dice, mask_areas, strict=True) if area]
+    if with_tumor and not any(with_tumor):
+        logger.warning(
+            "THE NETWORK FINDS NOTHING: Dice is 0 on every one of the %d slices with tumour that validate; train for "
+            "longer, or with another --learning_rate.",
+            len(with_tumor),
+        )
+
+
+def _finished(trainer: SegmentationTrainer) -> dict:
+    """How a run went."""
+    log = trainer.state.log_history
+    return {
+        "steps": trainer.state.global_step,
+        "seconds_since_last_start": round(
+            next(entry["train_runtime"] for entry in log[::-1] if "train_runtime" in entry)
+        ),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, {_accelerator()}",
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "validation": [
+            {name: entry[name] for name in ("epoch", "eval_loss", *WATCHED)} for entry in log if "eval_loss" in entry
+        ],
+    }
+
+
+def _evaluate_command(options: FitOptions) -> str:
+    where = {name: value for name, value in asdict(options.data).items() if value not in (None, False)}
+    values = {**where, "model": options.trainer.output_dir, "fold": options.run.fold}
+    return shlex.join(["python", "-m", "train", "evaluate", *(f"--{name}={value}" for name, value in values.items())])
+
+
+def _public_name(init_from: str | None) -> str | None:
+    """A Hub id as it is, of a folder its name alone."""
+    if init_from and (path := Path(init_from)).exists():
+        return path.name or path.resolve().name  # "." has no name
+    return init_from
+
+
+def _accelerator() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+def _commit() -> str | None:
+    """The commit of the code that runs, with "-dirty" behind it if files were changed since; None outside a clone."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    here = Path(__file__).parent
+    try:
+        return subprocess.run(describe, cwd=here, capture_output=True, check=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # no git on this machine, or no clone
+        return None
+
+
+def _write_sheet(trainer: SegmentationTrainer, validation: Dataset, path: Path) -> None:
+    """Segment the best, median and worst validation slices at their own size, and draw them."""
+    segmenter = TumorSegmenter.from_pretrained(path.parent, device=trainer.args.device)
+    samples = {}
+    for title, indices in pick_examples(trainer.validation_dice, validation["person_id"]).items():
+        rows = [validation[index] for index in indices]
+        found = segmenter.batch([as_file(row["image"]) for row in rows])
+        samples[title] = [
+            Prediction(row["slice"], row["tumor_type"], image.image, read_mask(as_file(row["mask"])), image.mask)
+            for row, image in zip(rows, found, strict=True)
+        ]
+    write_predictions(samples, path)

@@ -1,0 +1,64 @@
+"""What lies beside trained weights: the record of their training, and their evaluation."""
+
+import json
+import logging
+from pathlib import Path
+
+from datasets import Dataset
+from transformers.utils import cached_file
+
+from .files import read_json, write_whole
+from .looks import recognize
+
+
+logger = logging.getLogger(__name__)
+
+RECORD_FILE = "training.json"  # what the run was, by `fit`
+LOOKS = "looks"  # in it: what the slices look like that were trained on, see `looks.look_of`
+BASE_WEIGHTS = "init_from_sha256"  # in it: hash of the weights that were fine-tuned
+CANVASES = "canvases_sha256"  # in it: hash of the slices without tumour that were trained on
+CALIBRATION = "calibration"  # in it: scale and shift that were put into the head
+EVALUATION_FILE = "evaluation.json"  # how it scored, by `evaluate` or `cv`
+ALL_PERSONS = "all persons"  # in an evaluation, instead of the number of a fold: every slice of a data set
+STANDS_FOR = "stands_for"  # in an evaluation: hash of other weights, trained on everybody by the same recipe
+
+
+def read_record(model: str) -> dict:
+    """How weights were made, by the record beside them in a folder or on the Hub; empty without one."""
+    try:
+        return read_json(Path(cached_file(model, RECORD_FILE)))
+    except OSError:
+        return {}
+
+
+def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
+    """Whether any of the slices was trained on, by the record beside the weights; None if it does not say."""
+    record = read_record(model)
+    trained_on = record.get("trained_on")
+    if trained_on is None:
+        return None
+    hashes = trained_on.split()
+    known, digits = set(hashes), len(hashes[0]) if hashes else 0
+    equal = [digest[:digits] in known for digest in scored["mask_sha256"]]
+    alike = recognize(scored["look"], record.get(LOOKS, "").split())
+    seen = sum(map(max, equal, alike))
+    if seen:
+        resized = f" ({seen - sum(equal)} of them resized or saved anew)" if seen > sum(equal) else ""
+        logger.warning(
+            "THIS MODEL WAS TRAINED ON %d OF THESE %d SLICES%s: the figures say nothing about new people.",
+            *(seen, len(scored), resized),
+        )
+    return seen > 0
+
+
+def write_evaluation(path: Path, report: dict) -> None:
+    """Write a report as JSON: lists of rows with one row per line, so that two versions compare line by line."""
+    parts = [f"  {json.dumps(name)}: {_indented(value)}" for name, value in report.items()]
+    write_whole(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
+
+
+def _indented(value) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        rows = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in value)
+        return f"[\n{rows}\n  ]"
+    return json.dumps(value, indent=2, ensure_ascii=False).replace("\n", "\n  ")
