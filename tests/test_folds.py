@@ -144,6 +144,13 @@ def test_a_given_validation_split_is_dealt_out_where_that_is_asked_for(caplog):
     assert "--num_folds" in caplog.text
 
 
+def test_a_person_on_both_sides_of_a_given_split_is_refused():
+    slices = scan(3, split=["train", "train", "validation"], person_id=["a", "b", "a"])
+    with pytest.raises(DataError, match="has 1 persons in both training and validation: a; put each on one side"):
+        assign_persons(slices)
+    assert available_folds(assign_persons(slices, num_folds=2)) == [0, 1]
+
+
 def test_a_split_of_another_name_is_refused():
     with pytest.raises(DataError, match=r"has the splits holdout, and .* known are train, validation, test, example"):
         assign_persons(given("train", "holdout"))

@@ -275,6 +275,14 @@ def _give_folds(rows: list[dict], num_folds: int | None) -> None:
     """Give every row a fold, in place: those of a given validation split, or those that the persons are dealt to."""
     if any(row["split"] == "validation" for row in rows):
         if num_folds is None:
+            training, validation = (
+                {row["person_id"] for row in rows if row["split"] == split} for split in ("train", "validation")
+            )
+            if shared := sorted(training & validation):
+                raise DataError(
+                    f"The given split has {len(shared)} persons in both training and validation: {listed(shared)}; put "
+                    "each on one side, or give --num_folds to deal the persons out anew."
+                )
             logger.info("The data set says itself what validates: that is fold %d, and there is no other.", GIVEN_FOLD)
             for row in rows:
                 row["fold"] = GIVEN_FOLD if row["split"] == "validation" else NO_FOLD
