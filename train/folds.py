@@ -72,6 +72,7 @@ def assign_persons(
         rows = _rows_from_source(scan)
     if not official_folds:
         _obey_splits(rows, scan["split"])
+        _obey_splits(rows, _splits_from_manifest(scan))
         if not without_folds:
             _give_folds(rows, num_folds)
             _say_who_is_kept_out(rows)
@@ -190,6 +191,19 @@ def _rows_from_manifest(scan: Dataset) -> list[dict] | None:
     empty = dict.fromkeys(next(iter(manifest.values())), "")
     rows = (manifest.get(stem, empty) for stem in stems)
     return [{**row, "fold": int(row["fold"]) if row["fold"] else NO_FOLD} for row in rows]
+
+
+def _splits_from_manifest(scan: Dataset) -> list[str]:
+    """What the manifest says of slices that are the public data set's, whoever says whose they are; "" of others."""
+    manifest = read_manifest()
+    slices = list(zip(scan["slice"], scan["mask_sha256"], strict=True))
+    if not any(digest and digest == manifest.get(stem, {}).get("mask_sha256") for stem, digest in slices):
+        return [""] * len(slices)
+    known = (manifest.get(stem, {}) for stem, _ in slices)
+    return [
+        row.get("split", "") if row.get("mask_sha256") in ("", digest) else ""
+        for row, (_, digest) in zip(known, slices, strict=True)
+    ]
 
 
 def _with_official_folds(rows: list[dict]) -> list[dict]:
