@@ -282,11 +282,14 @@ def _content(file: Path | io.IOBase, name: str) -> bytes:
     try:
         if isinstance(file, Path):
             with file.open("rb") as opened:
-                content = opened.read(MAX_FILE_BYTES + 1)
-        else:
-            if file.seekable():
-                file.seek(0)
-            content = file.read(MAX_FILE_BYTES + 1)
+                return _content(opened, name)
+        # To ask for more than there is takes the time to make room for it.
+        size = file.seek(0, os.SEEK_END) if file.seekable() else MAX_FILE_BYTES + 1
+        if file.seekable():
+            file.seek(0)
+        content = file.read(min(size, MAX_FILE_BYTES + 1))
+    except InvalidImageError:
+        raise
     except Exception as error:
         raise InvalidImageError(
             f"{name}: the file is not an image that can be read (PNG, JPEG, WebP, TIFF or BMP)."

@@ -358,6 +358,10 @@ class UNetPreTrainedModel(PreTrainedModel):
 
     Gradient checkpointing runs every block's forward pass twice; batch normalisation then updates its running
     statistics twice as well, as everywhere in PyTorch.
+
+    `from_pretrained(…, device_map=…, offload_folder=…)` converts what it leaves on disk. Accelerate's own
+    `load_checkpoint_and_dispatch` keeps the file's precision there and leaves out the batch statistics, unless it is
+    given `dtype=torch.float32, offload_buffers=True`.
     """
 
     config: UNetConfig

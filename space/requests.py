@@ -18,6 +18,7 @@ from modeling_unet.volumes.archives import TOO_MANY_OPEN
 
 
 MAX_NAME_SHOWN = 100
+MAX_SENTENCE = 200
 WRONG_TYPE = "A parameter of this request is missing, or has another type or value than the API page says."
 NO_FUNCTION = "There is no such function; the API page lists those that there are."
 BUSY = "The server is busy and has no room for more files; please try again in a minute."
@@ -39,7 +40,8 @@ class Page(gr.Blocks):
         try:
             return await super().preprocess_data(block_fn, inputs, *arguments, **options)
         except gr.Error as error:
-            raise refusal(error.message) from None
+            # Gradio repeats the value.
+            raise refusal(error.message if len(error.message) < MAX_SENTENCE else WRONG_TYPE) from None
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 raise refusal(WRONG_TYPE) from None

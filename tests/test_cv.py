@@ -46,6 +46,15 @@ def data(tmp_path_factory) -> list[str]:
     return ["--data_dir", str(folder), "--persons", str(persons), "--num_folds", "3"]
 
 
+def test_one_fold_that_is_given_is_nothing_to_cross(data, tmp_path):
+    lines = [f"{number},p{number},{'validation' if number < 4 else 'train'}" for number in range(1, SLICES + 1)]
+    (tmp_path / "persons.csv").write_text("\n".join(["slice,person_id,split", *lines]))
+    options = ["--data_dir", value_of("--data_dir", data), "--persons", str(tmp_path / "persons.csv")]
+    with pytest.raises(DataError, match="there is one fold and nothing to cross: train it with fit --fold 0"):
+        cv.cross_validate(options, tmp_path / "out", [])
+    assert not (tmp_path / "out").exists()
+
+
 def value_of(name: str, command: list[str]) -> str:
     return command[command.index(name) + 1]
 

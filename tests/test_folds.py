@@ -80,6 +80,14 @@ def test_the_known_data_set_can_be_dealt_out_anew(manifest):
     ] * 4
 
 
+def test_a_persons_file_does_not_bring_its_test_and_example_slices_into_training(manifest, tmp_path):
+    persons = write_persons(tmp_path / "persons.csv", [f"p{number}" for number in range(12)])
+    assigned = assign_persons(scan(), persons)
+    assert assigned["split"] == ["train"] * 8 + ["example"] * 2 + ["test"] * 2
+    assert [fold == -1 for fold in assigned["fold"]] == [False] * 8 + [True] * 4
+    assert set(assign_persons(scan(mask_sha256=["another"] * 12), persons)["split"]) == {"train"}
+
+
 def test_official_folds_part_patient_ids_of_every_slice_that_is_there(manifest, caplog):
     assigned = assign_persons(scan(), official_folds=True)
     assert assigned["fold"] == [number % 3 + 1 for number in range(1, 13)]
@@ -142,6 +150,13 @@ def test_a_given_validation_split_is_dealt_out_where_that_is_asked_for(caplog):
     assert available_folds(assigned) == [0, 1]
     assert [name for name, fold in zip(assigned["slice"], assigned["fold"], strict=True) if fold == -1] == ["4"]
     assert "--num_folds" in caplog.text
+
+
+def test_a_person_on_both_sides_of_a_given_split_is_refused():
+    slices = scan(3, split=["train", "train", "validation"], person_id=["a", "b", "a"])
+    with pytest.raises(DataError, match="has 1 persons in both training and validation: a; put each on one side"):
+        assign_persons(slices)
+    assert available_folds(assign_persons(slices, num_folds=2)) == [0, 1]
 
 
 def test_a_split_of_another_name_is_refused():

@@ -43,6 +43,7 @@ USED_BY_DEV_UNIMPORTED = {
     "accelerate",  # transformers.Trainer stands on it
     "ipykernel",  # what a notebook runs in
     "onnxscript",  # torch.onnx.export stands on it
+    "parameterized",  # transformers' own tests stand on it
     "ray",  # an extra of modeling_unet
     "ruff",  # a command
     "scipy",  # monai.metrics stands on it

@@ -73,6 +73,7 @@ def assign_persons(
         rows = _rows_from_source(scan)
     if not official_folds:
         _obey_splits(rows, scan["split"])
+        _obey_splits(rows, _splits_from_manifest(scan))
         if not without_folds:
             _give_folds(rows, num_folds)
             _say_who_is_kept_out(rows)
@@ -193,6 +194,19 @@ def _rows_from_manifest(scan: Dataset) -> list[dict] | None:
     return [{**row, "fold": int(row["fold"]) if row["fold"] else NO_FOLD} for row in rows]
 
 
+def _splits_from_manifest(scan: Dataset) -> list[str]:
+    """What the manifest says of slices that are the public data set's, whoever says whose they are; "" of others."""
+    manifest = read_manifest()
+    slices = list(zip(scan["slice"], scan["mask_sha256"], strict=True))
+    if not any(digest and digest == manifest.get(stem, {}).get("mask_sha256") for stem, digest in slices):
+        return [""] * len(slices)
+    known = (manifest.get(stem, {}) for stem, _ in slices)
+    return [
+        row.get("split", "") if row.get("mask_sha256") in ("", digest) else ""
+        for row, (_, digest) in zip(known, slices, strict=True)
+    ]
+
+
 def _with_official_folds(rows: list[dict]) -> list[dict]:
     families = defaultdict(set)
     for row in rows:
@@ -276,6 +290,14 @@ def _give_folds(rows: list[dict], num_folds: int | None) -> None:
     """Give every row a fold, in place: those of a given validation split, or those that the persons are dealt to."""
     if any(row["split"] == "validation" for row in rows):
         if num_folds is None:
+            training, validation = (
+                {row["person_id"] for row in rows if row["split"] == split} for split in ("train", "validation")
+            )
+            if shared := sorted(training & validation):
+                raise DataError(
+                    f"The given split has {len(shared)} persons in both training and validation: {listed(shared)}; put "
+                    "each on one side, or give --num_folds to deal the persons out anew."
+                )
             logger.info("The data set says itself what validates: that is fold %d, and there is no other.", GIVEN_FOLD)
             for row in rows:
                 row["fold"] = GIVEN_FOLD if row["split"] == "validation" else NO_FOLD

@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, R
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
 from ..data.folds import read_manifest
-from ..record import ALL_PERSONS, BASE_WEIGHTS, STANDS_FOR
+from ..record import ALL_PERSONS, BASE_WEIGHTS, CANVASES, STANDS_FOR
 from ..scoring.tables import format_table, headline
 
 
@@ -222,6 +222,7 @@ def _describe_slices(record: dict) -> str:
     slices, persons = record.get("training_slices"), record.get("training_persons")
     held_out = "nobody was held out" if record.get("fold") is None else f"fold {record['fold']} was held out"
     amount = f"{slices:,} slices of {persons:,} persons" if slices and persons else "slices that were not counted"
+    amount += " and on slices without tumour" if record.get(CANVASES) else ""
     return f"{amount}; {held_out}"
 
 
