@@ -71,6 +71,14 @@ def run(folder: Path, **more) -> dict:
 # Rows
 
 
+@pytest.mark.parametrize("quality", ["fast", "best"])
+def test_figures_say_how_the_network_looked(quality, folder, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(TumorSegmenter, "from_pretrained", lambda *_, **how: asked.update(how) or BrightPixels())
+    assert run(folder, quality=quality)["quality"] == asked["quality"] == quality
+    assert asked["optimize"] == "none"
+
+
 def test_a_row_by_hand():
     """Truth: a square of 4 × 4 px. Prediction: the same and a row of 12 px far below."""
     true = np.zeros((64, 64), bool)

@@ -26,6 +26,7 @@ from modeling_unet import Segmentation, TumorSegmenter, read_mask
 from modeling_unet.comparison import Overlap
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 from modeling_unet.segmentation import DEFAULT_THRESHOLD
+from modeling_unet.segmenter import QUALITIES
 from modeling_unet.surface import hd95, nsd, surface_distances
 
 from ..data.folds import KNOWN_SPLITS, split_fold
@@ -89,6 +90,10 @@ class EvaluateArguments(ScoringArguments):
     all_persons: bool = field(
         default=False, metadata={"help": "Every slice is scored, however few persons there are: for data of others."}
     )
+    quality: str = field(
+        default="fast",
+        metadata={"help": "fast looks at a slice once, best also mirrored and in three sizes.", "choices": QUALITIES},
+    )
     output: str | None = field(
         default=None, metadata={"help": "JSON file to write, the score of every slice included; see report."}
     )
@@ -109,8 +114,9 @@ def evaluate(arguments: EvaluateArguments) -> dict:
 
     Returns:
         What was scored: `model`, `weights_sha256`, `fold` (a number, a split, or `ALL_PERSONS`), `seen_in_training`
-        (None if the model does not say what it was trained on), `slices_sha256`, `resolution`, `threshold`; the figures
-        of `figures.figures_of`; and `per_slice` and `per_negative`, one row for each slice, from which those follow.
+        (None if the model does not say what it was trained on), `quality`, `slices_sha256`, `resolution`, `threshold`;
+        the figures of `aggregate.figures_of`; and `per_slice` and `per_negative`, one row for each slice, from which
+        those follow.
 
     Raises:
         DataError: the data set cannot be scored.
@@ -119,7 +125,8 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     if arguments.output:
         check_writable(Path(arguments.output), "--output")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
-    segmenter = TumorSegmenter.from_pretrained(arguments.model, device=arguments.device, optimize="none")
+    how = {"device": arguments.device, "optimize": "none", "quality": arguments.quality}
+    segmenter = TumorSegmenter.from_pretrained(arguments.model, **how)
     fold, scored = _choose(arguments)
     seen_in_training = is_seen_in_training(arguments.model, scored)
     # The fold's slices have been read by now and these have not: what is wrong with them is better said first.
@@ -132,6 +139,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
         "fold": fold,
         "weights_sha256": weights_hash(arguments.model),
         "seen_in_training": seen_in_training,
+        "quality": arguments.quality,
         **report_of(scored, per_slice, per_negative),
     }
     print(format_table(report))
