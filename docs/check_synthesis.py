@@ -27,7 +27,7 @@ def main(data_dir: str, healthy: str) -> None:
     training, _ = fold_indices(slices, 0)
     prepared = prepare_slices(slices, processor).select(training)
     persons = slices.select(training)["person_id"]
-    plain, axes, canvases = AugmentedSlices(prepared), find_axes(prepared), read_canvases(healthy, processor)
+    plain, axes, canvases = AugmentedSlices(prepared), find_axes(prepared), read_canvases(healthy, processor)[0]
 
     options = Synthesis(canvases=healthy, canvas_probability=1)
     made = draw(Synthesizer(plain, axes, persons, options, canvases), len(training))

@@ -250,8 +250,15 @@ def test_one_person_alone_has_to_do(rng):
 
 def test_canvases_are_prepared_like_slices(tmp_path):
     cv2.imwrite(str(tmp_path / "healthy.png"), np.random.default_rng(0).integers(0, 255, (50, 40), dtype=np.uint8))
-    (canvas,) = read_canvases(str(tmp_path), UNetImageProcessor(size={"longest_edge": 32}))
+    processor = UNetImageProcessor(size={"longest_edge": 32})
+    (canvas,), digest = read_canvases(str(tmp_path), processor)
     assert canvas.shape == (32, 32) and canvas.dtype == np.float32
+    np.testing.assert_array_equal(
+        canvas, processor(tmp_path / "healthy.png", return_tensors="np")["pixel_values"][0, 0]
+    )
+    assert read_canvases(str(tmp_path), UNetImageProcessor())[1] == digest  # of the pixels, however they are prepared
+    cv2.imwrite(str(tmp_path / "healthy.png"), np.random.default_rng(1).integers(0, 255, (50, 40), dtype=np.uint8))
+    assert read_canvases(str(tmp_path), processor)[1] != digest
 
 
 def test_a_folder_without_canvases_is_refused(tmp_path):

@@ -11,6 +11,7 @@ and a place beside it is covered, by the same shape. Pasting lesions is an idea 
 CarveMix (Zhang et al. 2021); the rest is ours.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,8 +20,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from modeling_unet import UNetImageProcessor
-from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
+from modeling_unet import UNetImageProcessor, read_image
+from modeling_unet.image_processing_unet import IMAGE_SUFFIXES, to_grayscale
 
 from .raw import image_files
 
@@ -215,12 +216,22 @@ class Donors:
         return np.column_stack([np.diag(scale), end[:2] - scale * start[:2]])
 
 
-def read_canvases(folder: str, processor: UNetImageProcessor) -> list[np.ndarray]:
-    """The images of a folder and its sub-folders, prepared: float32 [S, S]; raises ValueError if there are none."""
+def read_canvases(folder: str, processor: UNetImageProcessor) -> tuple[list[np.ndarray], str]:
+    """The images of a folder and its sub-folders, prepared: float32 [S, S] each; and the SHA-256 of their pixels.
+
+    Prepared values differ in their last digits with the number of threads; the pixels do not.
+
+    Raises:
+        ValueError: there are none.
+    """
     paths = image_files(Path(folder), "**/*")
     if not paths:
         raise ValueError(f"--canvases {folder} holds no images; accepted are {', '.join(IMAGE_SUFFIXES)}.")
-    return [processor(path, return_tensors="np")["pixel_values"][0, 0] for path in paths]
+    images = [to_grayscale(read_image(path)) for path in paths]
+    pixels = hashlib.sha256()
+    for image in images:
+        pixels.update(f"{image.shape}".encode() + image.tobytes())
+    return [processor(image, return_tensors="np")["pixel_values"][0, 0] for image in images], pixels.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------------- symmetry

@@ -94,11 +94,13 @@ def fit(options: FitOptions) -> dict:
         *(len(training), len(set(training["person_id"]))),
         *(len(validation), len(set(validation["person_id"]))),
     )
-    canvases = read_canvases(options.synthesis.canvases, processor) if options.synthesis.canvases else []
+    canvases, pixels = [], None
+    if options.synthesis.canvases:
+        canvases, pixels = read_canvases(options.synthesis.canvases, processor)
     started = _started(options, model.config, training)
     _warn_of_other_weights(options.run, started)
     if canvases:
-        started[CANVASES] = hashlib.sha256(np.concatenate(canvases)).hexdigest()
+        started[CANVASES] = pixels
     if calibration is not None:
         started[CALIBRATION] = asdict(calibration)
         for folder in calibrated_folders(options.run.calibration):
