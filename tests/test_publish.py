@@ -156,7 +156,7 @@ def test_a_model_goes_from_real_slices_to_a_stranger_with_the_same_mask(hub, tra
     assert f"published: {hub.url}/{MODEL}/commit/{sha}" in published
     assert "verified: a fresh process loaded" in published
     home = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = ["-I", ROOT / "train" / "stranger.py", MODEL, sha, picture, tmp_path / "out.safetensors"]
+    command = ["-I", ROOT / "train" / "hub" / "stranger.py", MODEL, sha, picture, tmp_path / "out.safetensors"]
     run(command, hub, cwd=tmp_path, env=home)
     expected = TumorSegmenter.from_pretrained(trained, device="cpu", optimize="none")(picture).mask
     found = load_file(tmp_path / "out.safetensors")["mask"].numpy().astype(bool)
