@@ -28,7 +28,7 @@ MAX_FILES = 500
 MAX_ARCHIVES = 16
 MAX_PIXELS = 64_000_000
 MAX_BATCH_PIXELS = BATCH_SIZE * 512 * 512
-# Of the processor, for all slices of a request: five times what honest ones need that are as large as is allowed.
+# Of the processor, for all slices of a request: some times what honest ones need that are as many as is allowed.
 MAX_READING_SECONDS = 8
 
 MAX_NAME_BYTES = 200  # of a file or folder to take away; file systems allow 255, and endings such as "_mask.png" follow

@@ -8,9 +8,8 @@ import traceback
 from pathlib import Path
 
 import gradio as gr
-from fastapi import Request
-from fastapi.responses import JSONResponse
 from gradio.route_utils import FnIndexInferError
+from gradio.routes import JSONResponse  # FastAPI's, which comes with Gradio
 from gradio.utils import get_upload_folder
 
 from modeling_unet import InvalidImageError
@@ -51,7 +50,7 @@ class Page(gr.Blocks):
             raise refusal(WRONG_TYPE) from None
 
 
-async def no_such_function(request: Request, error: Exception) -> JSONResponse:
+async def no_such_function(request, error: Exception) -> JSONResponse:
     """The answer to who asks for a function that the page does not have."""
     if traceback.extract_tb(error.__traceback__)[-1].name != "get_fn":
         raise error

@@ -629,8 +629,8 @@ def dicom_of_scans(count: int) -> bytes:
 
 
 def tiff_archive(count: int) -> bytes:
-    """Each file alone takes a second."""
-    numbers = struct.pack("<II", 3, 7) * (230 * 1024 // 8)
+    """Each file alone takes a good part of a second."""
+    numbers = struct.pack("<II", 3, 7) * (60 * 1024 // 8)
     one = tiff((282, 5, len(numbers) // 8, None), (283, 5, len(numbers) // 8, None), data=numbers, side=60)
     return zipped({"padding": np.random.default_rng(0).bytes(2 * MIB), **{f"{n}.tif": one for n in range(count)}})
 
@@ -662,7 +662,7 @@ AMPLIFIERS: dict[str, Callable[[], bytes]] = {
     "compressed-claims.zip": lambda: compressed_claims(40, 2048),
     "items.zip": lambda: dicoms_of_items(800, 49_000),
     "scans.dcm": lambda: dicom_of_scans(60_000),
-    "tiffs.zip": lambda: tiff_archive(300),
+    "tiffs.zip": lambda: tiff_archive(480),
 }
 
 

@@ -54,7 +54,7 @@ META_GROUP = 0x0002
 # tags. pydicom needs hundreds of times the bytes that a short item of a sequence has in the file.
 MAX_HEADER_BYTES = 8 * MIB
 MAX_ITEMS = 50_000
-MAX_ITEMS_PER_FILE = 50  # beyond that, where there are many files: they have few, and only one is rich in them
+MAX_ITEMS_OF_ALL = 100_000  # files together: of some large ones, or of a thousand that have a few each
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 ITEM_BYTES = 8  # of its tag and length, with which every compressed frame begins
 
@@ -178,7 +178,7 @@ def read_dicom(files: list[File]) -> Scan:
             decoded.
     """
     images, frames, refused = [], [], []
-    items_left = MAX_ITEMS + MAX_ITEMS_PER_FILE * len(files)
+    items_left = MAX_ITEMS_OF_ALL
     for number, file in enumerate(files, start=1):
         label = "The DICOM file" if len(files) == 1 else f"DICOM file {number} of {len(files)}"
         try:
