@@ -39,8 +39,6 @@ USED_BY_APP_UNIMPORTED = {
 }
 # What the package can do without, and the app has.
 OPTIONAL = {"nibabel", "pydicom"}
-# What Gradio is built on: a pin of ours beside its own could only disagree with it.
-BROUGHT_BY_GRADIO = {"fastapi"}
 USED_BY_DEV_UNIMPORTED = {
     "accelerate",  # transformers.Trainer stands on it
     "ipykernel",  # what a notebook runs in
@@ -229,8 +227,7 @@ def test_requirements_are_what_the_app_and_the_evaluation_import():
     needed = third_party(
         sources("app.py", "space", "modeling_unet", "train/data/slices.py", "train/scoring/evaluation.py")
     )
-    needed = needed.keys() - BROUGHT_BY_GRADIO
-    assert pins("requirements.txt").keys() == needed | USED_BY_APP_UNIMPORTED | OPTIONAL
+    assert pins("requirements.txt").keys() == needed.keys() | USED_BY_APP_UNIMPORTED | OPTIONAL
 
 
 def test_development_requirements_are_what_the_rest_imports():
