@@ -664,8 +664,8 @@ def test_missing_packages_are_named(tmp_path, monkeypatch):
 
 
 def test_modules_can_be_imported_without_them(monkeypatch):
-    for name in ("scan", "nifti", "dicom", "volumes"):
-        monkeypatch.delitem(sys.modules, f"modeling_unet.{name}")
+    for name in ("scan", "nifti", "dicom", "volume"):
+        monkeypatch.delitem(sys.modules, f"modeling_unet.volumes.{name}")
     for name in ("nibabel", "pydicom"):
         monkeypatch.setitem(sys.modules, name, None)
     volumes = importlib.import_module("modeling_unet.volumes.volume")
