@@ -1,6 +1,5 @@
 """The Hugging Face `Trainer`, with an average of the weights, epoch means, and checkpoints that can be trusted."""
 
-import logging
 import sys
 from pathlib import Path
 
@@ -24,8 +23,6 @@ from .checkpoints import keep_newest, seal
 from .ema import ExponentialMovingAverage
 from .options import FitArguments
 
-
-logger = logging.getLogger(__name__)
 
 EMA_FILE = "ema.safetensors"
 EPOCH_MEANS_FILE = "epoch_means.safetensors"

@@ -11,7 +11,6 @@ float32 as it was saved, not by the faster copy of `optimize="auto"`, so that fi
 Pictures of the result, and comparisons of several, are drawn from FILE.json by `python -m train report`.
 """
 
-import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -39,8 +38,6 @@ from .metrics import LesionCounts
 from .reliability import Calibration, threshold_dice
 from .tables import SPREAD_OVER_FOLDS, format_table
 
-
-logger = logging.getLogger(__name__)
 
 Data = TypeVar("Data", bound=DataArguments)
 ROW_COLUMNS = ("slice", "person_id", "tumor_type", "plane")
