@@ -19,7 +19,6 @@ def fit(options: FitOptions) -> dict:
         check_repo_id("--hub_model_id", options.trainer.hub_model_id)
     if publishes:
         check_token(find_token(options.trainer.hub_token))
-    options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
     record = run.fit(options)
     if publishes:
         _publish(options.trainer)

@@ -164,7 +164,10 @@ class Augmentation:
 
 
 def standardize(image: np.ndarray, black: float) -> np.ndarray:
-    """Mean 0 and deviation 1 over what is brighter than the background, as UNetImageProcessor does it: [S, S]."""
+    """Mean 0 and deviation 1 over what is brighter than the background, by the rule of UNetImageProcessor: [S, S].
+
+    What lies far above stays, as the changes of intensities that follow would move any limit.
+    """
     values = image - black
     foreground = values[values > FOREGROUND_FRACTION * np.percentile(values, 99)]
     if foreground.size < 2 or (deviation := foreground.std()) < 1e-6:

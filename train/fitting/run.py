@@ -81,6 +81,7 @@ def fit(options: FitOptions) -> dict:
     """
     output_dir, commit = Path(options.trainer.output_dir), _commit()
     check_writable(output_dir / RECORD_FILE, "--output_dir")
+    options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
     calibration = read_calibration(options.run.calibration) if options.run.calibration else None
     transformers.set_seed(options.trainer.seed)
     model, processor = build_model(options.run)
