@@ -1,7 +1,9 @@
-"""Weights before and after a second training, mixed: python docs/mix_weights.py BEFORE OUT [AFTER SHARE]
+"""Weights before and after a second training, mixed: python docs/mix_weights.py BEFORE OUT [AFTER SHARE [PRESENCE]]
 
     BEFORE ─ calibration out of its head ─→ OUT, to train on                                          (without AFTER)
     SHARE · that + (1 - SHARE) · AFTER ─ calibration into its head again ─→ OUT, to score
+
+PRESENCE is the `presence_logit` of OUT's config: how sure the network must be somewhere before it marks anything.
 
 Fine-tuned weights forget; between them and those that they come from lie networks that know both (Wortsman et al. 2022,
 "Robust fine-tuning of zero-shot models", section 3). AFTER was trained from the OUT of the first line.
@@ -22,12 +24,13 @@ from train.record import CALIBRATION, RECORD_FILE, read_record
 
 
 @torch.no_grad()
-def main(before: str, out: str, after: str | None = None, share: str = "1") -> None:
+def main(before: str, out: str, after: str | None = None, share: str = "1", presence: str | None = None) -> None:
     model, platt = UNetForSemanticSegmentation.from_pretrained(before), read_calibration(before)
     model.head.weight.div_(platt.scale)
     model.head.bias.sub_(platt.shift).div_(platt.scale)
+    model.config.presence_logit = None if presence is None else float(presence)
     record = read_record(before)
-    del record[CALIBRATION]
+    calibration = record.pop(CALIBRATION)
     if after is not None:
         tuned = UNetForSemanticSegmentation.from_pretrained(after).state_dict()
         for name, tensor in model.state_dict().items():
@@ -35,7 +38,7 @@ def main(before: str, out: str, after: str | None = None, share: str = "1") -> N
                 tensor.lerp_(tuned[name], 1 - float(share))
         model.head.weight.mul_(platt.scale)
         model.head.bias.mul_(platt.scale).add_(platt.shift)
-        record = read_record(after)
+        record = {**read_record(after), CALIBRATION: calibration}
     save_model(model, UNetImageProcessor.from_pretrained(before), Path(out))
     write_json(Path(out) / RECORD_FILE, record)
 

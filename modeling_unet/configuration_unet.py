@@ -1,5 +1,6 @@
 """Configuration of the U-Net: every architectural choice and the weights of the loss, typed and validated."""
 
+import math
 from typing import Literal
 
 from huggingface_hub.dataclasses import strict, validated_field
@@ -7,8 +8,8 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 
-# Counts up when a config.json comes to mean something that code of today would misread.
-FORMAT_VERSION = 1
+# Counts up when a config.json comes to mean something that older code would misread. 2: `presence_logit`.
+FORMAT_VERSION = 2
 
 
 def check_format_version(version: int):
@@ -68,6 +69,11 @@ class UNetConfig(PreTrainedConfig):
         norm_eps (`float`), norm_momentum (`float`): Momentum is read by `"batch"` only, in PyTorch's sense.
         dropout (`float`): Channel dropout on the encoder's deepest feature map.
 
+    Head:
+        presence_logit (`float`, *optional*): How sure the network must be, at its surest spot, before a slice is given
+            any tumour: the largest mean foreground logit of 3×3 cells of the finest decoder map. Below it all
+            foreground logits of the slice fall, ten times as far; while training they never do. None: no such rule.
+
     Loss (each term is computed per sample, then averaged over the batch; a weight of 0 leaves the term out):
         dice_loss_weight, cross_entropy_loss_weight, focal_loss_weight (`float`): Weights of the terms.
         dice_smoothing (`float`): Added to numerator and denominator, so that an empty mask has a defined Dice.
@@ -75,7 +81,8 @@ class UNetConfig(PreTrainedConfig):
         semantic_loss_ignore_index (`int`, defaults to 255): Label of pixels that count in no term.
 
     Provenance:
-        format_version (`int`, defaults to 1): Of `config.json`; weights of a later version than this code are refused.
+        format_version (`int`): Of `config.json`, 2 with a `presence_logit` and 1 without; weights of a later version
+            than this code are refused.
         encoder_initialization (`str`): What the encoder's weights started from, e.g. `"random"` or
             `"imagenet-efficientnet-lite0"`. A statement only: building the model never loads anything.
 
@@ -125,6 +132,8 @@ class UNetConfig(PreTrainedConfig):
     norm_momentum: float = 0.1
     dropout: float = 0.0
 
+    presence_logit: float | int | None = None
+
     dice_loss_weight: float | int = 1.0
     cross_entropy_loss_weight: float | int = 1.0
     focal_loss_weight: float | int = 0.0
@@ -145,6 +154,8 @@ class UNetConfig(PreTrainedConfig):
         if self.id2label is None and kwargs.get("num_labels") in (None, 2):
             self.id2label = {0: "background", 1: "tumor"}
             self.label2id = {"background": 0, "tumor": 1}
+        if self.presence_logit is not None:
+            self.format_version = max(self.format_version, 2)
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -277,6 +288,8 @@ class UNetConfig(PreTrainedConfig):
             raise ValueError(f"`norm_eps` is {self.norm_eps}; it must be above 0.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` is {self.dropout}; it must be in [0, 1).")
+        if self.presence_logit is not None and not 0 < self.presence_logit < math.inf:
+            raise ValueError(f"`presence_logit` is {self.presence_logit}; it must be above 0 and finite, or None.")
         if self.norm == "group":
             widths = {*self.widths, *self.decoder_widths, *([self.stem_width] if self.stem_width else [])}
             indivisible = sorted(width for width in widths if width % self.norm_groups)

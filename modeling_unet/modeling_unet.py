@@ -26,6 +26,7 @@ AUTO_MAP = {
     "AutoModel": "modeling_unet.UNetModel",
     "AutoModelForSemanticSegmentation": "modeling_unet.UNetForSemanticSegmentation",
 }
+PRESENCE_SLOPE = 10.0  # by how much all logits fall for each unit that the surest spot lacks
 
 
 # --------------------------------------------------------------------------------------------------------------- blocks
@@ -334,6 +335,17 @@ def padded_size(size: tuple[int, int], reduction: int) -> tuple[int, int]:
     return tuple((side + reduction - 1) // reduction * reduction for side in size)
 
 
+def lower_where_unsure(logits: Tensor, presence_logit: float) -> Tensor:
+    """Lower the foreground logits, [B, K, h, w], of each slice without a spot as sure as `presence_logit`.
+
+    A tumour has a heart that the network is sure of; a false alarm is often unsure all over. A spot is 3×3 cells: one
+    cell alone is noise. What a slice lacks is taken off all its logits `PRESENCE_SLOPE` times, so that nothing jumps.
+    """
+    spots = F.avg_pool2d(logits, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+    surest = spots.amax(dim=(1, 2, 3), keepdim=True)
+    return logits + PRESENCE_SLOPE * (surest - presence_logit).clamp(max=0)
+
+
 def select_hidden_states(
     hidden_states: tuple[Tensor, ...], selection: bool | int | list[int] | None
 ) -> tuple[Tensor | None, ...] | None:
@@ -509,7 +521,8 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
         supervised = self.training and labels is not None and self.config.deep_supervision
         all_maps = supervised or bool(output_hidden_states)
         outputs = self.unet(pixel_values, output_hidden_states=all_maps, return_dict=True, **kwargs)
-        logits = self._logits(self.head, outputs.last_hidden_state, size)
+        presence_logit = None if self.training else self.config.presence_logit
+        logits = self._logits(self.head, outputs.last_hidden_state, size, presence_logit)
 
         loss = None
         if labels is not None:
@@ -519,9 +532,13 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
         hidden_states = select_hidden_states(outputs.hidden_states or (), output_hidden_states)
         return SemanticSegmenterOutput(loss=loss, logits=logits, hidden_states=hidden_states)
 
-    def _logits(self, head: nn.Conv2d, hidden_state: Tensor, size: torch.Size) -> Tensor:
+    def _logits(
+        self, head: nn.Conv2d, hidden_state: Tensor, size: torch.Size, presence_logit: float | None = None
+    ) -> Tensor:
         """Decoder map → [B, K + 1, H, W]: enlarged to the padded input, cropped to it, background's zero in front."""
         logits = head(hidden_state)  # [B, K, h, w]
+        if presence_logit is not None:
+            logits = lower_where_unsure(logits, presence_logit)
         padded = padded_size(size, self.config.reduction)
         logits = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)
         # Padding by a negative amount crops; unlike a slice, an exported graph takes it at every size.

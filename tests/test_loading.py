@@ -251,8 +251,8 @@ class TestFormatVersion:
         assert UNetForSemanticSegmentation.from_pretrained(altered(format_version=None)).config.format_version == 1
 
     def test_newer_weights_are_refused_before_anything_else_of_theirs_is_read(self, altered):
-        newer = altered(format_version=2, block_type="not invented yet")
-        with pytest.raises(OSError, match=r"`format_version` is 2; .* up to 1: upgrade the package"):
+        newer = altered(format_version=3, block_type="not invented yet")
+        with pytest.raises(OSError, match=r"`format_version` is 3; .* up to 2: upgrade the package"):
             TumorSegmenter.from_pretrained(newer)
         with pytest.raises(Exception, match="upgrade the package"):
             AutoModelForSemanticSegmentation.from_pretrained(newer)
@@ -261,6 +261,9 @@ class TestFormatVersion:
     def test_what_is_no_version_is_refused(self, version):
         with pytest.raises(Exception, match="format_version"):
             UNetConfig(format_version=version)
+
+    def test_older_code_would_misread_weights_with_a_presence_logit(self):
+        assert UNetConfig(presence_logit=1.5).format_version == 2
 
     def test_the_shipped_config_loads(self, shipped_weights):
         assert UNetConfig.from_pretrained(shipped_weights).format_version == 1

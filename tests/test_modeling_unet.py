@@ -7,13 +7,14 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from safetensors.torch import load_file, save_file
 from tiny import tiny_config
 from torch import nn
 from torch.testing import assert_close
 from transformers import ResNetConfig, ResNetModel, Trainer, TrainingArguments
 from transformers.activations import ACT2FN
-from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
 
 from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetModel
 from modeling_unet.modeling_unet import (
@@ -57,6 +58,7 @@ ARCHITECTURES = {
         kernel_sizes=None,
         expansion_ratios=None,
         focal_loss_weight=1.0,
+        presence_logit=1.0,
     ),
 }
 
@@ -445,6 +447,60 @@ class TestForward:
         message = re.escape(f"`labels` has shape {shape}; ") + r".*\(2, 1, 64, 64\) needs \(2, 64, 64\)"
         with pytest.raises(ValueError, match=message):
             build(tiny_config())(torch.zeros(2, 1, 64, 64), labels=torch.zeros(shape, dtype=torch.long))
+
+
+class TestPresence:
+    """`presence_logit`: a slice without a sure spot has no tumour."""
+
+    @pytest.fixture
+    def model(self) -> UNetForSemanticSegmentation:
+        """Its logits are those of a 1×1 convolution of the slice: the decoder hands the slice on."""
+        model = build(tiny_config(presence_logit=2.0)).eval()
+        model.unet.forward = lambda pixel_values, **kwargs: BaseModelOutput(last_hidden_state=pixel_values)
+        model.head = nn.Conv2d(1, 1, kernel_size=1)
+        nn.init.ones_(model.head.weight)
+        nn.init.zeros_(model.head.bias)
+        return model
+
+    def logits(self, model: UNetForSemanticSegmentation, *slices: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return model(torch.stack(slices)[:, None]).logits[:, 1]
+
+    def spot(self, logit: float, side: int = 3) -> torch.Tensor:
+        slice_ = torch.full((64, 64), -1.0)
+        slice_[20 : 20 + side, 30 : 30 + side] = logit
+        slice_[40:60, 40:60] = 0.5  # a lesion that the network is not sure of
+        return slice_
+
+    def test_a_sure_spot_leaves_all_logits_of_its_slice(self, model):
+        assert torch.equal(self.logits(model, self.spot(2.0))[0], self.spot(2.0))
+
+    def test_without_one_the_slice_has_no_tumor(self, model):
+        assert self.logits(model, self.spot(1.7)).max() < 0
+
+    def test_one_sure_cell_is_not_enough(self, model):
+        assert self.logits(model, self.spot(3.0, side=1)).max() < 0
+
+    def test_each_slice_of_a_batch_is_judged_alone(self, model):
+        sure, unsure = self.logits(model, self.spot(2.5), self.spot(1.0))
+        assert torch.equal(sure, self.spot(2.5))
+        assert unsure.max() < 0
+
+    def test_a_little_less_sure_lowers_a_little(self, model):
+        assert torch.allclose(self.logits(model, self.spot(1.99))[0], self.spot(1.99) - 0.1, atol=1e-5)
+
+    def test_training_never_lowers(self, model):
+        model.train()
+        assert torch.equal(self.logits(model, self.spot(1.0))[0], self.spot(1.0))
+
+    def test_a_config_without_it_lowers_nothing(self, model):
+        model.config.presence_logit = None
+        assert torch.equal(self.logits(model, self.spot(1.0))[0], self.spot(1.0))
+
+    @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf])
+    def test_what_would_silence_nothing_or_everything_is_refused(self, value):
+        with pytest.raises(StrictDataclassClassValidationError, match="`presence_logit` is"):
+            tiny_config(presence_logit=value)
 
 
 class TestBackward:
