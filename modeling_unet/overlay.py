@@ -14,7 +14,7 @@ STYLES = ("fill", "contour", "heatmap")
 DEFAULT_COLOR = "#e69f00"  # of Okabe and Ito, who chose their colours for the colour-blind
 DEFAULT_ALPHA = 0.45
 
-# Above this percentile lie single bright pixels (vessels, artefacts), which would darken all the rest.
+# Single bright pixels (vessels, artefacts) lie above this percentile; scaling to them would darken the rest.
 WINDOW_PERCENTILE = 99.8
 # A contour of two pixels is the thinnest that is drawn in its full colour on both sides of the edge.
 MIN_CONTOUR_WIDTH = 2.0

@@ -17,7 +17,7 @@ from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, draw_overlay
 DEFAULT_THRESHOLD = 0.5
 # Smaller specks are noise more often than tumour: they stay in the mask, but by default do not count as a finding.
 MIN_LESION_AREA_PX = 10
-# A brain is neither a tenth of this nor ten times as much, in any unit that somebody may have meant.
+# Pixels of brain slices have 0.2 to 5 mm; a number outside this wider range is in another unit, or a mistake.
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 
 
@@ -92,7 +92,7 @@ class Segmentation:
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What to know of the slice before believing the mask, one sentence each."""
+        """What a reader should know before trusting the mask, one sentence each."""
         return (COLOURED,) if is_coloured(self.image) else ()
 
     @property

@@ -41,8 +41,8 @@ class TumorSegmenter:
 
     Attributes:
         model: as it was loaded, for saving and for training on.
-        network: what segments: the model itself, or with `optimize="auto"` a faster copy, which changes to the model
-            no longer reach.
+        network: what segments: the model itself or, with `optimize="auto"`, a faster copy. Later changes to the model
+            do not change the copy.
         image_processor: what prepares the slices.
         quality: "fast" or "best", as in `from_pretrained`.
     """
@@ -183,7 +183,7 @@ class TumorSegmenter:
 
 
 def check_segmentable(config: UNetConfig):
-    """Raise a ValueError for a model that grey slices and one mask of the tumour do not fit."""
+    """Raise a ValueError for a model that does not take grey slices or does not give one tumour mask."""
     if config.num_channels != 1:
         raise ValueError(f"the model takes {config.num_channels} channels; slices are prepared as 1, their grey values")
     if config.num_labels != 2:
@@ -195,7 +195,7 @@ def check_segmentable(config: UNetConfig):
 
 @contextmanager
 def _loading(path_or_id: str | Path) -> Iterator[None]:
-    """Give the many errors of a failed load one type and a message that names what was to be loaded."""
+    """Turn the many errors of a failed load into one type, with a message that names the model."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
@@ -204,7 +204,7 @@ def _loading(path_or_id: str | Path) -> Iterator[None]:
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """Turn "auto" into the fastest device of this machine, and refuse one that it has not.
+    """Turn "auto" into the fastest device of this machine, and refuse a device that it does not have.
 
     Raises:
         ValueError: the device is unknown or not available; the message lists those that are.

@@ -52,7 +52,7 @@ def test_test_and_example_slices_of_the_known_data_set_are_in_no_fold(manifest):
 def test_names_prove_nothing(manifest, caplog):
     assigned = assign_persons(scan(mask_sha256=["another"] * 12))
     assert set(assigned["tumor_type"]) == {"unknown"}
-    assert "WHO IS WHO IS NOT KNOWN" in caplog.text
+    assert "The persons are not known" in caplog.text
 
 
 def test_a_changed_mask_in_the_known_data_set_is_named(manifest):
@@ -200,7 +200,7 @@ def test_persons_alone_are_assigned_however_few_they_are():
 def test_without_persons_it_says_what_the_split_cannot_promise(caplog):
     with caplog.at_level(logging.WARNING):
         assign_persons(scan())
-    assert "WHO IS WHO IS NOT KNOWN" in caplog.text and "--persons" in caplog.text
+    assert "The persons are not known" in caplog.text and "--persons" in caplog.text
 
 
 def test_persons_of_the_source_are_taken(caplog):

@@ -1,10 +1,10 @@
-"""What would spoil a training, found in the scan of a data set before any time is spent on it.
+"""Faults of a data set that would spoil a training, found in its scan before the training starts.
 
     scan ─ folds.assign_persons ─→ slices ─ fast_findings ─→ findings ─ refuse ─→ DataError, or warnings in the log
                                           ─ near_duplicates ─→ findings, for `python -m train check`
 
-An error is what no training should start with: slices that cannot be used, one image on both sides of a split, one
-image with two truths. A warning is what may be meant, such as slices without a tumour.
+An error stops a training before it starts: slices that cannot be used, one image on both sides of a split, one image
+with two different masks. A warning is about something that may be intended, such as slices without a tumour.
 """
 
 import logging
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 MAX_MASK_SHARE = 0.5  # of the slice; a mask above it is more likely one of the background
 MAX_PERSON_SHARE = 1 / 3  # of the slices; above it the scores are mostly one person's
-MIN_PERSONS = 20  # with fewer, an interval over persons is too narrow, and single ones decide
+MIN_PERSONS = 20  # with fewer, intervals over persons are too narrow
 
 # In the public data set (2,663 slices of 178 persons) slices of two persons correlate by 0.966 at most, while a third
 # of the persons have two slices of their own above 0.975. Above it are also copies saved as JPEG of quality 10, halved
@@ -91,7 +91,7 @@ def fast_findings(slices: Dataset) -> list[Finding]:
 
 
 def slice_findings(slices: Dataset) -> list[Finding]:
-    """The part of `fast_findings` for which it does not matter whose the slices are: the scan alone will do."""
+    """The part of `fast_findings` that does not need the persons, only the scan."""
     sound = sound_slices(slices)
     rows = _rows(sound)
     checks = (_blank_images, _coloured_images, _contradictions, _odd_masks, _labels_left_out, _repeated_masks)
@@ -122,7 +122,7 @@ def refuse(findings: Iterable[Finding]) -> None:
 
 
 def persons_known(slices: Dataset) -> bool:
-    """Whether the persons are more than the slices' own names, which stand in for them where nobody knows them."""
+    """Whether the persons are known; if they are not, `person_id` is the name of the slice."""
     return any(person not in ("", name) for person, name in zip(slices["person_id"], slices["slice"], strict=True))
 
 
@@ -254,7 +254,7 @@ def _repeated_slices(rows: list[dict]) -> Iterator[Finding]:
 
 
 def _doubtful_ids(rows: list[dict]) -> Iterator[Finding]:
-    """Ids that may be one person's, and ids that may be two persons'."""
+    """Different ids that may be of one person, and single ids that may be of two persons."""
     spellings, types = defaultdict(set), defaultdict(set)
     for row in rows:
         spellings[_bare_id(row["person_id"])].add(row["person_id"])
@@ -272,7 +272,7 @@ def _bare_id(person: str) -> str:
 
 
 def _uneven_persons(rows: list[dict]) -> Iterator[Finding]:
-    """Too few persons to say much: altogether, of one type, or because most slices are one person's."""
+    """Too few persons: altogether, of one tumour type, or because most slices are of one person."""
     counts, persons_of = Counter(row["person_id"] for row in rows), defaultdict(set)
     for row in rows:
         persons_of[row["tumor_type"]].add(row["person_id"])

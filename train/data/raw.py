@@ -1,4 +1,4 @@
-"""What every source of a data set gives: slices as they lie there, one after the other, and what is wrong with them."""
+"""The interface of all sources of a data set: their slices, unchanged, and what is wrong with each."""
 
 import io
 import re
@@ -49,7 +49,7 @@ class RawSlice:
 
 
 class Source:
-    """Slices in a fixed order, read anew by every iteration; small enough to be pickled."""
+    """Slices in a fixed order, read again in every iteration; the object is small and can be pickled."""
 
     def __len__(self) -> int:
         return sum(1 for _ in self._slices())
