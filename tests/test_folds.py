@@ -92,7 +92,7 @@ def test_official_folds_part_patient_ids_of_every_slice_that_is_there(manifest, 
     assigned = assign_persons(scan(), official_folds=True)
     assert assigned["fold"] == [number % 3 + 1 for number in range(1, 13)]
     assert assigned["person_id"][:2] == ["01B", "02A"]
-    assert "5 persons with several ids stand in more than one" in caplog.text
+    assert "5 persons with several ids are in more than one fold" in caplog.text
 
 
 def test_official_folds_are_refused_for_other_data(manifest):
