@@ -158,7 +158,7 @@ def available_folds(slices: Dataset) -> list[int]:
 
 
 def read_manifest() -> dict[str, dict]:
-    """The manifest of the public data set: slice → its row (see README, "The data set")."""
+    """The manifest of the public data set: slice → its row (see docs/train.md)."""
     with MANIFEST.open(newline="") as file:
         return {row["slice"]: row for row in csv.DictReader(file)}
 
