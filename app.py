@@ -109,7 +109,7 @@ def main():
 def load_network(model_id: str | None = None, revision: str | None = None) -> Network:
     """The model in a folder or on the Hub, by default the one that comes with the project."""
     if not model_id and not (SHIPPED_MODEL / "config.json").is_file():
-        raise OSError(f"there is no model in {SHIPPED_MODEL}; name a folder or a Hub id in the variable MODEL_ID")
+        raise OSError(f"there is no model in {SHIPPED_MODEL}; name a folder or a Hub id in the variable MODEL_ID.")
     model_id = model_id or SHIPPED_MODEL
     segmenter = TumorSegmenter.from_pretrained(model_id, revision=revision)
     name, commit = origin(model_id, revision)

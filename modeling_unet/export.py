@@ -54,7 +54,7 @@ def to_onnx(model: UNetForSemanticSegmentation, metadata: dict[str, str], dtype:
         ValueError: another dtype.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype}; allowed are {', '.join(DTYPES)}")
+        raise ValueError(f"dtype is {dtype}; allowed are {', '.join(DTYPES)}.")
     if find_spec("onnxscript") is None:
         raise ImportError("writing an ONNX file needs the package onnxscript; run: pip install onnxscript")
     graph = _Graph(copy.deepcopy(model).to("cpu", DTYPES[dtype])).eval()

@@ -82,7 +82,7 @@ def find_slices(paths: list[Path], out: Path) -> dict[str, Path]:
     """
     for path in paths:
         if not path.exists():
-            raise FileNotFoundError(f"{path}: there is no such file or folder")
+            raise FileNotFoundError(f"{path}: there is no such file or folder.")
     roots = [path if path.is_dir() else path.parent for path in paths]
     shared = os.path.commonpath([root.resolve() for root in roots])
     slices = {}
@@ -91,7 +91,7 @@ def find_slices(paths: list[Path], out: Path) -> dict[str, Path]:
         for file in _slices_below(path, out) if path.is_dir() else [path]:
             slices[folder / file.relative_to(root)] = file
     if not slices:
-        raise ValueError(f"no slices in {', '.join(map(str, paths))}; looked for {', '.join(IMAGE_SUFFIXES)}")
+        raise ValueError(f"no slices in {', '.join(map(str, paths))}; looked for {', '.join(IMAGE_SUFFIXES)}.")
 
     stems = {place.with_suffix("").as_posix(): file for place, file in slices.items()}
     # Lower case, because many file systems take "A.png" and "a.png" for the same file.
@@ -118,7 +118,7 @@ def _refuse_overwriting(slices: dict[str, Path], out: Path):
     for place in slices:
         for result in result_paths(out, place):
             if result.exists() and result.resolve() in inputs:
-                raise ValueError(f"the results would overwrite the slice {result}; name another folder with --out")
+                raise ValueError(f"the results would overwrite the slice {result}; name another folder with --out.")
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,14 @@ class Shard:
 
     def __post_init__(self):
         if not 1 <= self.number <= self.count:
-            raise ValueError(f"shard is {self.number}/{self.count}; allowed are 1/N to N/N for N shards")
+            raise ValueError(f"shard is {self.number}/{self.count}; allowed are 1/N to N/N for N shards.")
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
         """Read "2/4"."""
         number, slash, count = text.partition("/")
         if not (slash and number.isdecimal() and count.isdecimal()):
-            raise ValueError(f"shard is {text!r}; allowed are 1/N to N/N for N shards")
+            raise ValueError(f"shard is {text!r}; allowed are 1/N to N/N for N shards.")
         return cls(int(number), int(count))
 
     @classmethod

@@ -65,9 +65,9 @@ class TumorSegmenter:
                 `optimize` or `quality`.
         """
         if quality not in QUALITIES:
-            raise ValueError(f"quality is {quality!r}; allowed are {', '.join(QUALITIES)}")
+            raise ValueError(f"quality is {quality!r}; allowed are {', '.join(QUALITIES)}.")
         if optimize not in OPTIMIZE:
-            raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}")
+            raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}.")
         check_segmentable(model.config)
         self.model = model.eval().to(resolve_device(device), memory_format=torch.channels_last)
         self.network = optimize_for_inference(self.model) if optimize == "auto" else self.model
@@ -104,14 +104,14 @@ class TumorSegmenter:
             config, _ = PreTrainedConfig.get_config_dict(path_or_id, revision=revision)
         model_type = config.get("model_type", "unknown (no config.json)")
         if model_type != UNetConfig.model_type:
-            raise ValueError(f"the model type of {path_or_id} is {model_type}; allowed is {UNetConfig.model_type}")
+            raise ValueError(f"the model type of {path_or_id} is {model_type}; allowed is {UNetConfig.model_type}.")
         with _loading(path_or_id):
             image_processor = UNetImageProcessor.from_pretrained(path_or_id, revision=revision)
             model, loading = UNetForSemanticSegmentation.from_pretrained(
                 path_or_id, revision=revision, output_loading_info=True
             )
         if missing := sorted(loading["missing_keys"]):
-            raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}")
+            raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}.")
         return cls(model, image_processor, device, optimize, quality)
 
     @property
@@ -152,7 +152,7 @@ class TumorSegmenter:
             InvalidImageError, ValueError: as in a call, for the whole batch of the slice concerned.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; allowed are whole numbers from 1")
+            raise ValueError(f"batch_size is {batch_size}; allowed are whole numbers from 1.")
         check_spacing(spacing)
         images = iter(images)
         batches = iter(lambda: list(islice(images, batch_size)), [])
@@ -185,11 +185,13 @@ class TumorSegmenter:
 def check_segmentable(config: UNetConfig):
     """Raise a ValueError for a model that does not take grey slices or does not give one tumour mask."""
     if config.num_channels != 1:
-        raise ValueError(f"the model takes {config.num_channels} channels; slices are prepared as 1, their grey values")
+        raise ValueError(
+            f"the model takes {config.num_channels} channels; slices are prepared as 1, their grey values."
+        )
     if config.num_labels != 2:
         raise ValueError(
             f"the model tells {config.num_labels} labels apart ({', '.join(config.id2label.values())}); measured are "
-            "2, background and tumour"
+            "2, background and tumour."
         )
 
 
@@ -214,5 +216,5 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if device == "auto":
         return torch.device(names[0])
     if str(device).partition(":")[0] not in names:
-        raise ValueError(f"device is {str(device)!r}; allowed on this machine are auto, {', '.join(names)}")
+        raise ValueError(f"device is {str(device)!r}; allowed on this machine are auto, {', '.join(names)}.")
     return torch.device(device)

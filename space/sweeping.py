@@ -37,7 +37,7 @@ def own_folder() -> Iterator[Path]:
     if not _is_ours(folder):
         raise PermissionError(
             f"{folder} is a link, belongs to somebody else or is open to others; name a folder of your own in the "
-            "variable GRADIO_TEMP_DIR"
+            "variable GRADIO_TEMP_DIR."
         )
     with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as own:
         os.environ["GRADIO_TEMP_DIR"] = own

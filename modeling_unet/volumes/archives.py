@@ -121,7 +121,7 @@ class _DirectoryGuard(io.FileIO):
 
     def read(self, size: int = -1) -> bytes:
         if size > self.limit:
-            raise ArchiveError("its table of contents is too long")
+            raise ArchiveError("its table of contents is too long.")
         return super().read(size)
 
 
@@ -133,7 +133,8 @@ def _open(path: Path, max_entries: int) -> ZipFile:
             ZipFile(guard).close()
         return ZipFile(path)
     except ArchiveError as error:
-        raise ArchiveError(f"{display_name(path)}: {error}; at most {max_entries:,} entries are accepted.") from None
+        problem = str(error).rstrip(".")
+        raise ArchiveError(f"{display_name(path)}: {problem}; at most {max_entries:,} entries are accepted.") from None
     except FileNotFoundError as error:
         raise ArchiveError(f"{display_name(path)}: there is no such file.") from error
     # zipfile raises whatever it stumbles over in a damaged file.

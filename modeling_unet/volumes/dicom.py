@@ -515,8 +515,8 @@ def _check_encapsulated(dataset: "pydicom.Dataset"):
     longest = rows * columns * bytes_per_pixel * 3 // 2 + 1024
     for frame in pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=count):
         if syntax == RLE and len(frame) > longest:
-            raise ValueError("a run-length coded frame is longer than its pixels")
+            raise ValueError("a run-length coded frame is longer than its pixels.")
         if syntax in BY_PILLOW:
             with open_picture(io.BytesIO(frame), "frame", ("JPEG", "JPEG2000")) as image:
                 if image.size != (columns, rows):
-                    raise ValueError("a compressed frame has another size than the tags say")
+                    raise ValueError("a compressed frame has another size than the tags say.")

@@ -215,7 +215,7 @@ async def _run_fold(fold_run: FoldRun, gpu: str | None, log: Path | None) -> boo
     try:
         for command in (fold_run.fit, fold_run.evaluate):
             if code := await run_command(command, gpu, log):
-                raise ChildProcessError(f"{command[0]} ended with exit code {code}")
+                raise ChildProcessError(f"{command[0]} ended with exit code {code}.")
         figures = headline(fold_run.evaluation())
     except (OSError, ValueError) as error:
         logger.error("Fold %d is given up: %s.", fold_run.fold, str(error).rstrip("."))

@@ -197,7 +197,7 @@ def _as_png(picture: Picture, name: str) -> bytes:
     try:
         return encode_png(pixels)
     except ValueError as error:
-        raise DataError(f"The image of {name} cannot be stored: {error}.") from error
+        raise DataError(f"The image of {name} cannot be stored: {error}") from error
 
 
 def _count_public(slices: Dataset) -> int:

@@ -301,7 +301,7 @@ def _needed_columns(name: str, split: Dataset, is_one_of_several: bool) -> Datas
     """A split with a column that names it, unless it has one of its own; a single one may be called anything."""
     found = split.column_names
     if not {"image", "mask"} <= {*found}:
-        raise DataError(f"its columns are {', '.join(found)}, and image and mask are needed")
+        raise DataError(f"its columns are {', '.join(found)}, and image and mask are needed.")
     if "split" not in found and (is_one_of_several or name.lower() in SPLITS):
         split = split.add_column("split", [name] * len(split))
         found = split.column_names
