@@ -39,6 +39,7 @@ DOCUMENTS = [
 ]
 RUN_ELSEWHERE = ("docs/experiments.md", "docs/onnx.md")
 GUIDES = ("start", "use", "volumes", "train", "share", "results", "how-it-works")
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 MAX_README_WORDS = 700  # it is a door; what is said at length is said in docs/
 
 
@@ -46,16 +47,14 @@ def read(document: str) -> str:
     return (ROOT / document).read_text(encoding="utf-8")
 
 
-def blocks(document: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", read(document), re.DOTALL | re.MULTILINE)
-
-
 def snippets() -> list:
+    """(Python, the output that is shown below it) of every snippet; "" where none is shown."""
+    fenced = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.DOTALL | re.MULTILINE)
     return [
-        pytest.param(block, id=f"{name}-{number}")
+        pytest.param(*found.groups(default=""), id=f"{name}-{number}")
         for name in DOCUMENTS
         if name not in RUN_ELSEWHERE
-        for number, block in enumerate(blocks(name, "python"), start=1)
+        for number, found in enumerate(fenced.finditer(read(name)), start=1)
     ]
 
 
@@ -148,8 +147,8 @@ def test_links_lead_somewhere(document):
             assert anchor in anchors(os.path.relpath(linked, ROOT)), f"{target}#{anchor}"
 
 
-@pytest.mark.parametrize("snippet", snippets())
-def test_snippet_runs_as_it_stands(snippet, hub, desk, request):
+@pytest.mark.parametrize(("snippet", "shown"), snippets())
+def test_snippet_runs_as_it_stands(snippet, shown, hub, desk, request):
     if PAGE in snippet:
         snippet = snippet.replace(PAGE, request.getfixturevalue("page"))
     package = {"PYTHONPATH": str(ROOT)} if "modeling_unet" in snippet else {}
@@ -164,3 +163,7 @@ def test_snippet_runs_as_it_stands(snippet, hub, desk, request):
         timeout=300,
     )
     assert ran.returncode == 0, ran.stderr
+    if shown:
+        assert NUMBER.sub("#", ran.stdout) == NUMBER.sub("#", shown)
+        printed, expected = ([float(number) for number in NUMBER.findall(text)] for text in (ran.stdout, shown))
+        assert printed == pytest.approx(expected, rel=0.03)  # half precision moves an edge by some pixels
