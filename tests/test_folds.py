@@ -278,5 +278,5 @@ def test_an_unknown_fold_is_refused():
 
 def test_a_person_on_both_sides_stops_the_split():
     slices = Dataset.from_dict({"person_id": ["a", "a"], "split": ["train", "train"], "fold": [0, 1]})
-    with pytest.raises(DataError, match="1 persons stand on both sides of the split: a"):
+    with pytest.raises(DataError, match="1 persons are on both sides of the split: a"):
         split_fold(slices, 0)

@@ -122,7 +122,7 @@ def cross_validate(options: list[str], output_dir: Path, gpus: list[str]) -> dic
 
     Raises:
         ValueError: an option is wrong, the data cannot be trained on, or `output_dir` holds something else.
-        ChildProcessError: folds were given up; the others are trained and scored.
+        ChildProcessError: folds failed; the others are trained and scored.
     """
     runs = _plan(options, output_dir)
     _remember(options, output_dir / OPTIONS_FILE)
@@ -135,7 +135,7 @@ def cross_validate(options: list[str], output_dir: Path, gpus: list[str]) -> dic
     failed = asyncio.run(_run_all(waiting, gpus or [None]))
     if failed:
         raise ChildProcessError(
-            f"{len(failed)} of {len(runs)} folds were given up ({', '.join(map(str, failed))}); the same command tries "
+            f"{len(failed)} of {len(runs)} folds failed ({', '.join(map(str, failed))}); the same command tries "
             "them again."
         )
     _check_alike(runs)
@@ -218,7 +218,7 @@ async def _run_fold(fold_run: FoldRun, gpu: str | None, log: Path | None) -> boo
                 raise ChildProcessError(f"{command[0]} ended with exit code {code}.")
         figures = headline(fold_run.evaluation())
     except (OSError, ValueError) as error:
-        logger.error("Fold %d is given up: %s.", fold_run.fold, str(error).rstrip("."))
+        logger.error("Fold %d failed: %s.", fold_run.fold, str(error).rstrip("."))
         return False
     logger.info("Fold %d: slice_dice %.4f.", fold_run.fold, figures["slice_dice"])
     return True

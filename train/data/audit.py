@@ -174,7 +174,7 @@ def _odd_masks(rows: list[dict]) -> Iterator[Finding]:
         message = f"The mask covers more than half of its slice: {listed(large)}. Are tumour and background exchanged?"
         yield Finding("large masks", "warning", large, message)
     if tiny := _names(row for row in rows if 0 < row["mask_area"] < MIN_LESION_AREA_PX):
-        message = f"The mask has fewer than {MIN_LESION_AREA_PX} pixels: {listed(tiny)}. Are these slips of the pen?"
+        message = f"The mask has fewer than {MIN_LESION_AREA_PX} pixels: {listed(tiny)}. Are these mistakes?"
         yield Finding("tiny masks", "warning", tiny, message)
 
 
@@ -240,7 +240,7 @@ def _mask_thumbnail(png: bytes, shape: tuple[int, int]) -> np.ndarray:
 def _shared_images(rows: list[dict]) -> Iterator[Finding]:
     if pairs := _pairs(_not_blank(rows), same=("image_sha256",), different="person_id"):
         message = (
-            f"One image belongs to several persons, so a network could be scored on what it has learned by heart: "
+            f"One image belongs to several persons, so a network could be scored on images that it was trained on: "
             f"{_listed_pairs(pairs)}. Keep one of each, or give both the same person_id."
         )
         yield _paired_finding("one image, several persons", "error", pairs, message)
@@ -263,7 +263,7 @@ def _doubtful_ids(rows: list[dict]) -> Iterator[Finding]:
         message = f"Ids differ in nothing but case, signs or leading zeros: {listed(alike)}. Are they the same persons?"
         yield Finding("similar person ids", "warning", (), message)
     if several := [f"{person} ({' / '.join(sorted(found))})" for person, found in types.items() if len(found) > 1]:
-        message = f"Persons have several tumour types: {listed(several)}. Do the ids start anew with every type?"
+        message = f"Persons have several tumour types: {listed(several)}. Are ids used twice, once per type?"
         yield Finding("persons of several types", "warning", (), message)
 
 

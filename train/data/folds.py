@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = Path(__file__).with_name("manifest.csv")
 NUM_FOLDS = 5
-SPLIT_SEED = 0  # of the order in which persons of equally many slices are dealt out
+SPLIT_SEED = 0  # of the order in which persons with equal numbers of slices are given to folds
 NO_FOLD = -1
 UNKNOWN = "unknown"
 PERSON_COLUMNS = ("person_id", "tumor_type", "plane", "split", "fold")
@@ -136,7 +136,7 @@ def fold_indices(slices: Dataset, fold: int) -> tuple[list[int], list[int]]:
     if not training:
         raise DataError(f"Fold {fold} is the only one; there is nothing to train on.")
     if shared := {persons[index] for index in training} & {persons[index] for index in validation}:
-        raise DataError(f"{len(shared)} persons stand on both sides of the split: {listed(sorted(shared))}.")
+        raise DataError(f"{len(shared)} persons are on both sides of the split: {listed(sorted(shared))}.")
     return training, validation
 
 
@@ -296,13 +296,13 @@ def _give_folds(rows: list[dict], num_folds: int | None) -> None:
             if shared := sorted(training & validation):
                 raise DataError(
                     f"The given split has {len(shared)} persons in both training and validation: {listed(shared)}; put "
-                    "each on one side, or give --num_folds to deal the persons out anew."
+                    "each on one side, or give --num_folds to divide the persons anew."
                 )
             logger.info("The data set says itself what validates: that is fold %d, and there is no other.", GIVEN_FOLD)
             for row in rows:
                 row["fold"] = GIVEN_FOLD if row["split"] == "validation" else NO_FOLD
             return
-        logger.info("The given validation split is dealt out to the folds with the training split: --num_folds.")
+        logger.info("With --num_folds, the given validation and training splits are divided into folds together.")
         for row in rows:
             row["split"] = "train" if row["split"] == "validation" else row["split"]
     dealt = [row for row in rows if row["split"] == "train"]

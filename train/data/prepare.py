@@ -97,7 +97,7 @@ def prepare(
         source: as `open_source` takes it.
         out: folder to write, which must not exist or be empty.
         persons: CSV file with the columns `slice`, `person_id` and, if known, `tumor_type` and `plane`.
-        num_folds: deal the persons out to this many folds; by default the public data set's five, or five.
+        num_folds: divide the persons into this many folds; by default the public data set's five, or five.
         mask_threshold: take masks of any grey values: tumour is what lies above.
 
     Returns:
@@ -135,7 +135,7 @@ def write_card(slices: Dataset, rows: list[dict], folder: str, num_folds: int | 
         slices: as they were loaded.
         rows: of metadata.jsonl.
         folder: its name, for the commands.
-        num_folds: if the persons were dealt out to another number of folds than usual.
+        num_folds: if the persons were divided into another number of folds than usual.
     """
     public = _count_public(slices)
     size = next((name for limit, name in SIZE_CATEGORIES.items() if len(rows) < limit), "100K<n<1M")

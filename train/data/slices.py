@@ -72,7 +72,7 @@ class DataArguments:
     )
     num_folds: int | None = field(
         default=None,
-        metadata={"help": "Deal the persons out to this many folds; by default the public data set's five, or five."},
+        metadata={"help": "Divide the persons into this many folds; by default the public data set's five, or five."},
     )
     official_folds: bool = field(
         default=False, metadata={"help": "Folds 1 to 5 of the public data set's author (by patient id)."}

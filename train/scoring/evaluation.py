@@ -85,7 +85,7 @@ class EvaluateArguments(ScoringArguments):
         metadata={"help": "The slices that the data set marks so are scored, e.g. test.", "choices": KNOWN_SPLITS},
     )
     all_persons: bool = field(
-        default=False, metadata={"help": "Every slice is scored, however few persons there are: for data of others."}
+        default=False, metadata={"help": "Score every slice, also of few persons: for data of another hospital."}
     )
     quality: str = field(
         default="fast",
