@@ -41,8 +41,8 @@ HERE = Path(__file__).resolve().parent
 
 MAX_VISITORS = 256
 MAX_WAITING = 32
-# Of requests that are read, segmented and drawn: on a CPU the second one keeps a large archive from holding up all
-# others, and more would not be faster; on a GPU those that wait fill the next batch.
+# How many requests are worked on at a time. On a CPU, two, so that a large archive does not hold up all others; more
+# would not be faster. On a GPU, the waiting ones fill the next batch.
 MAX_AT_ONCE = 2
 MAX_AT_ONCE_ON_GPU = BATCH_SIZE
 MAX_MIN_AREA_PX = 500
@@ -67,7 +67,7 @@ THEME = gr.themes.Base(
     button_secondary_background_fill_hover="*neutral_50",
     button_secondary_border_color="*neutral_200",
 )
-# What page.css shares with the controls.
+# Values that page.css takes from the controls.
 STYLESHEET = f":root {{ --tumor-opacity: {DEFAULT_ALPHA}; --tumor-color: {DEFAULT_COLOR}; }}" + "".join(
     f'#color input[value="{color}"] {{ background: {color}; }}' for _, color in COLORS
 )
@@ -109,7 +109,7 @@ def main():
 def load_network(model_id: str | None = None, revision: str | None = None) -> Network:
     """The model in a folder or on the Hub, by default the one that comes with the project."""
     if not model_id and not (SHIPPED_MODEL / "config.json").is_file():
-        raise OSError(f"there is no model in {SHIPPED_MODEL}; name a folder or a Hub id in the variable MODEL_ID")
+        raise OSError(f"there is no model in {SHIPPED_MODEL}; name a folder or a Hub id in the variable MODEL_ID.")
     model_id = model_id or SHIPPED_MODEL
     segmenter = TumorSegmenter.from_pretrained(model_id, revision=revision)
     name, commit = origin(model_id, revision)
@@ -183,8 +183,8 @@ def build_app(network: Network) -> gr.Blocks:
         view = [anatomy, layers, report, overview, scrubber, everything, spacing]
         at_once = MAX_AT_ONCE if network.place == "CPU" else MAX_AT_ONCE_ON_GPU
         network_options = {"concurrency_id": "network", "concurrency_limit": at_once}
-        # Of settings the last ones are enough. Choices are made one by one: what Gradio repeats as "always_last" is the
-        # first choice again, and after an error nothing.
+        # For settings, only the last change counts ("always_last"). Choices run one by one: with "always_last" Gradio
+        # would repeat the first choice, and nothing after an error.
         choice = {"api_visibility": "private", "trigger_mode": "multiple", "show_progress": "hidden"}
         setting = {"api_visibility": "private", "trigger_mode": "always_last", "show_progress": "hidden"}
         opening = {**network_options, **choice, "show_progress": "full", "show_progress_on": anatomy}
@@ -198,7 +198,7 @@ def build_app(network: Network) -> gr.Blocks:
         recut = [threshold.input, min_area.input, spacing.input]
         measured = gr.on(recut, server.measure, [ticket, *cut], view, **setting)
         measured.success(server.survey, [ticket, *cut], overview, **setting)
-        # Left to itself (preprocess=True), Gradio opens the file first, and fails with words of its own.
+        # With preprocess=True, Gradio would open the file first and fail with a message of its own.
         mask.upload(server.compare, [ticket, *cut, mask], view, preprocess=False, **choice)
         for kind, button in {**savers, "everything": everything}.items():
             saving = button.click(partial(server.save, kind), [ticket, *cut, style, color, opacity], file, **setting)
@@ -227,7 +227,7 @@ def build_app(network: Network) -> gr.Blocks:
         for control, setter in looks.items():
             control.change(None, control, js=f"value => page.{setter}(value)")
         tools.select(None, None, both, js="() => page.beforeAndAfter()")
-    # Without `api_open`, nobody passes by those who wait.
+    # Without `api_open`, no request can skip the queue.
     return page.queue(max_size=MAX_WAITING, api_open=False)
 
 

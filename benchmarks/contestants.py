@@ -38,7 +38,7 @@ class Ours:
 
 
 class Peer:
-    """A network in float32, and the few lines around it that one would write first."""
+    """A network in float32, and the simplest code around it."""
 
     memory_format = torch.contiguous_format
     dtype = torch.float32

@@ -52,7 +52,7 @@ class Result(NamedTuple):
 
 
 def read(path: Path, results):
-    """In the child: knock at every door, and send what happened."""
+    """In the child process: read the file by every door, and send what happened."""
     warnings.simplefilter("ignore")
     start = time.process_time()
     try:
@@ -66,7 +66,7 @@ def read(path: Path, results):
 
 def try_file(path: Path) -> Result:
     """Read a file in a process of its own."""
-    # Forks of a process that has imported everything and done nothing: they begin at once, and small.
+    # A process that has only imported everything is forked: children start at once, with little memory.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.hostile"])
     results, ours = context.Pipe(duplex=False)

@@ -1,9 +1,9 @@
 """Many users at once: python -m benchmarks.load [--users 1 8 32] [--minutes 5] [--out FILE.json]
 
-    python app.py ←─ /segment ─ each user sends slice after slice, and checks every answer against the own slice
+    python app.py ←─ /segment ─ each user sends slice after slice, and checks that each answer is about its slice
 
-All of it on this machine. No two slices have the same size, so that an answer to somebody else's shows. The exit code
-is 1 if an answer was wrong.
+Server and users run on this machine. All slices differ in size, so that a wrong answer is noticed. The exit code is 1
+if an answer was wrong.
 """
 
 import argparse

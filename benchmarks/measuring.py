@@ -1,4 +1,4 @@
-"""What the benchmarks share: contestants take turns, so that whatever else the machine does slows all of them alike."""
+"""What the benchmarks share: contestants take turns, so that other work on the machine slows all of them equally."""
 
 import json
 import os

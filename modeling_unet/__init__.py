@@ -21,7 +21,7 @@ if Version(transformers.__version__) < Version(MINIMUM_TRANSFORMERS):
         f'run: pip install "transformers>={MINIMUM_TRANSFORMERS}"'
     )
 
-if find_spec("torchvision"):  # transformers imports it where it is installed, and then says nothing of why it fails
+if find_spec("torchvision"):  # transformers imports it if it is there; its own error hides the cause
     try:
         import_module("torchvision.transforms.v2")
     except Exception as error:

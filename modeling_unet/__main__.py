@@ -42,7 +42,7 @@ written below DIR, in the sub-folders of the input:
   NAME_mask.png     0 and 255, in the slice's own size
   NAME_overlay.png  the slice with the tumour in colour
   summary.csv       one line per slice: measurements, seconds for reading and network, error
-  journal.jsonl     what is done: started again, the same command does what is missing
+  journal.jsonl     which slices are done: the same command, started again, does the others
 
 Results are done again when the weights, an option above or the slice's file changed; without journal.jsonl, all are.
 A shard writes summary-I-of-N.csv. Once all shards are done, the same command without --shard keeps their results and
@@ -127,14 +127,14 @@ def _add_model(command: argparse.ArgumentParser):
 def find_shipped_model() -> Path:
     """The folder of the model that comes with a clone, or a `ValueError` where there is none."""
     if not (SHIPPED_MODEL / "config.json").is_file():
-        raise ValueError("no model comes with this installation; name one with --model, a folder or a Hub id")
+        raise ValueError("no model comes with this installation; name one with --model, a folder or a Hub id.")
     return SHIPPED_MODEL
 
 
 def export(args: argparse.Namespace) -> int:
     """Write the network as `args.out` and return 0."""
     if args.out.is_dir():
-        raise ValueError(f"{args.out} is a folder; name the file to write, such as {args.out / 'model.onnx'}")
+        raise ValueError(f"{args.out} is a folder; name the file to write, such as {args.out / 'model.onnx'}.")
     segmenter = TumorSegmenter.from_pretrained(args.model, device="cpu", revision=args.revision)
     metadata = describe(segmenter.model, segmenter.image_processor, *origin(args.model, args.revision))
     content = to_onnx(segmenter.model, metadata, args.dtype)
@@ -144,13 +144,13 @@ def export(args: argparse.Namespace) -> int:
 
 
 def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
-    """Both arguments of `predict`; an error for whatever is wrong comes before anything is written."""
+    """The two arguments of `predict`; wrong options raise an error before anything is written."""
     options = Options(args.threshold, args.spacing, args.style, parse_color(args.color), args.alpha)
     if args.batch_size < 1:
-        raise ValueError(f"batch_size is {args.batch_size}; allowed are whole numbers from 1")
+        raise ValueError(f"batch_size is {args.batch_size}; allowed are whole numbers from 1.")
     shard = Shard.parse(args.shard) if args.shard else Shard.from_environment()
     if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"--out {args.out} is a file; allowed is a folder, which may be missing")
+        raise ValueError(f"--out {args.out} is a file; allowed is a folder, which may be missing.")
     slices = shard.take(find_slices(args.paths, args.out), args.batch_size)
     segment = _segment_on_ray(args) if args.ray else _segment_here(args)
     maker = {"model": identify_model(args.model, args.revision), "quality": args.quality, **asdict(options)}
@@ -173,7 +173,7 @@ def _segment_on_ray(args: argparse.Namespace) -> Callable:
 
 
 def own_device() -> str:
-    """A GPU for each process that torchrun started on this machine, where there are any."""
+    """One GPU for each process that torchrun started, if this machine has GPUs; otherwise "auto"."""
     gpus = torch.cuda.device_count()
     return f"cuda:{int(os.environ['LOCAL_RANK']) % gpus}" if gpus and "LOCAL_RANK" in os.environ else "auto"
 

@@ -84,6 +84,6 @@ class Overlap:
 def check_masks(predicted: np.ndarray, true: np.ndarray) -> None:
     """Raise ValueError if two masks differ in shape or are not boolean."""
     if predicted.shape != true.shape:
-        raise ValueError(f"the prediction has shape {predicted.shape} and the truth {true.shape}; they must be equal")
+        raise ValueError(f"the prediction has shape {predicted.shape} and the truth {true.shape}; they must be equal.")
     if predicted.dtype != bool or true.dtype != bool:
-        raise ValueError(f"the masks are of type {predicted.dtype} and {true.dtype}; allowed is bool")
+        raise ValueError(f"the masks are of type {predicted.dtype} and {true.dtype}; allowed is bool.")

@@ -8,12 +8,12 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 
-# Counts up when a config.json comes to mean something that older code would misread. 2: `presence_logit`.
+# Raised by one whenever config.json changes in a way that older code would misread. 2: `presence_logit`.
 FORMAT_VERSION = 2
 
 
 def check_format_version(version: int):
-    """Raise a `ValueError` for weights that are newer than this code, or a version that never was."""
+    """Raise a `ValueError` for a format that is newer than this code, or for a version below 1."""
     if version > FORMAT_VERSION:
         raise ValueError(
             f"`format_version` is {version}; this release of brain-tumor-unet reads versions up to {FORMAT_VERSION}: "
@@ -24,7 +24,7 @@ def check_format_version(version: int):
 
 
 def check_labels(id2label: dict | None):
-    """Raise a `ValueError` for fewer labels than the background and one more; None stands for the usual two."""
+    """Raise a `ValueError` for fewer than two labels; None stands for the default, background and tumour."""
     if id2label is not None and len(id2label) < 2:
         raise ValueError(f"`num_labels` is {len(id2label)}; it must be at least 2 (label 0 is the background).")
 
@@ -144,7 +144,7 @@ class UNetConfig(PreTrainedConfig):
 
     encoder_initialization: str = "random"
 
-    # A setter of `num_labels` writes it, so this is where every way to change the labels is seen.
+    # The setter of `num_labels` writes it as well, so every change of the labels is checked here.
     id2label: dict[int, str] | dict[str, str] | None = validated_field(check_labels, default=None)
 
     def __post_init__(self, **kwargs):
@@ -227,7 +227,7 @@ class UNetConfig(PreTrainedConfig):
         return max(self.skip_widths)
 
     def validate_fields(self):
-        """Check what fields mean together; each check may rely on those before it."""
+        """Check how the fields fit together; each check may rely on those before it."""
         self._check_stages()
         self._check_stem()
         self._check_decoder()
@@ -236,7 +236,7 @@ class UNetConfig(PreTrainedConfig):
         self._check_labels()
 
     def _check_stages(self):
-        """Lists agree in length and hold what their names promise."""
+        """The lists have one length and hold allowed values."""
         stages = len(self.widths)
         if stages == 0:
             raise ValueError("`widths` is empty; the encoder needs at least one stage.")
@@ -257,7 +257,7 @@ class UNetConfig(PreTrainedConfig):
             raise ValueError(f"kernel sizes (stem first) are {kernel_sizes}; every one must be odd.")
 
     def _check_stem(self):
-        """A stem is there or not; a half-described one is a mistake."""
+        """The stem is described in full or left out."""
         if self.num_channels < 1:
             raise ValueError(f"`num_channels` is {self.num_channels}; it must be at least 1.")
         if self.stem_width < 0:
@@ -280,7 +280,7 @@ class UNetConfig(PreTrainedConfig):
             )
 
     def _check_layers(self):
-        """Ranges of the numbers that both halves share."""
+        """Ranges of the numbers that encoder and decoder share."""
         for name in ("hidden_act", "decoder_act"):
             if getattr(self, name) not in ACT2FN:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be one of {', '.join(ACT2FN)}.")
@@ -297,7 +297,7 @@ class UNetConfig(PreTrainedConfig):
                 raise ValueError(f"`norm_groups` is {self.norm_groups}; it does not divide the widths {indivisible}.")
 
     def _check_loss(self):
-        """At least one term counts, and none negatively."""
+        """No weight is negative, and at least one is above 0."""
         names = ("dice_loss_weight", "cross_entropy_loss_weight", "focal_loss_weight")
         weights = {name: getattr(self, name) for name in names}
         if min(weights.values()) < 0 or max(weights.values()) == 0:
@@ -310,7 +310,7 @@ class UNetConfig(PreTrainedConfig):
             raise ValueError(f"`dice_smoothing` is {self.dice_smoothing}; it must be above 0.")
 
     def _check_labels(self):
-        """What is ignored may not be a label."""
+        """The index to ignore may not be a label."""
         if self.num_labels is not None and 0 <= self.semantic_loss_ignore_index < self.num_labels:
             raise ValueError(
                 f"`semantic_loss_ignore_index` is {self.semantic_loss_ignore_index}; it must not be one of the "

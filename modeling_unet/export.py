@@ -4,7 +4,7 @@ The graph takes `pixel_values`, float32 [batch, channels, height, width], and gi
 height, width]; batch, height and width are free. What the image processor does before and behind it is not part of the
 graph: docs/onnx.md writes it out in NumPy and Pillow. The file says whose weights these are (`describe`).
 
-Needs the package `onnxscript`, in the extra "onnx" of this one.
+Needs the package `onnxscript`: `pip install onnxscript`.
 """
 
 import copy
@@ -54,14 +54,14 @@ def to_onnx(model: UNetForSemanticSegmentation, metadata: dict[str, str], dtype:
         ValueError: another dtype.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype}; allowed are {', '.join(DTYPES)}")
+        raise ValueError(f"dtype is {dtype}; allowed are {', '.join(DTYPES)}.")
     if find_spec("onnxscript") is None:
         raise ImportError("writing an ONNX file needs the package onnxscript; run: pip install onnxscript")
     graph = _Graph(copy.deepcopy(model).to("cpu", DTYPES[dtype])).eval()
-    # Sizes above 1 that differ: the exporter would take 1 for a constant, and equal sizes for one.
+    # Different sizes above 1: the exporter would take a size of 1 for a constant, and equal sizes for the same one.
     reduction = model.config.reduction
     example = torch.zeros(2, model.config.num_channels, 2 * reduction, 3 * reduction)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which has no part in this
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing; it is not needed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PyTorch's, about its own code
         program = torch.onnx.export(

@@ -2,7 +2,7 @@
 
 `read_image` and `read_mask` are the only doors through which pictures enter the project: they check the header before
 anything is decoded, and their errors name the file, the value and what is allowed. `open_picture` is behind both, and
-keeps what a hostile file costs within bounds: seconds, and some times the memory of its pixels.
+limits what a hostile file can cost: seconds of time, and a few times the memory of its pixels.
 """
 
 import io
@@ -26,31 +26,31 @@ logger = logging.get_logger(__name__)
 
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-# Pillow knows far more, some of which start other programs (EPS); an animated GIF is named as such when it is refused.
+# Pillow reads many more, and some of those start other programs (EPS). GIF is here so that its error says "frames".
 FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
 MIN_SIDE = 16
 MAX_SIDE = 8192
 MIB = 1024 * 1024
 MAX_FILE_BYTES = 128 * MIB
-# What a header costs, it costs in reads: Pillow keeps every piece, joins pieces again and again, and makes objects of
-# the numbers in them. Colour profiles take up to a megabyte; encoders write pixels in pieces of kilobytes.
+# A header costs time and memory by its reads: Pillow keeps every piece, joins pieces again and again, and makes objects
+# of the numbers in them. Colour profiles take up to a megabyte; encoders write pixels in pieces of kilobytes.
 MAX_HEADER_BYTES = 2 * MIB
 MAX_HEADER_READS = 20_000
 MAX_PIXEL_READS = 1_000_000
-# Its entries may all claim the same bytes, each for itself. One segment of a JPEG holds no more.
+# Many EXIF entries may point to the same bytes, and each is read on its own. A JPEG segment holds no more.
 MAX_EXIF_BYTES = 64 * 1024
 EXIF = b"Exif\0\0"
-# The best that encoders found to make of one picture are two dozen; each one passes over all pixels.
+# Encoders write two dozen scans of one picture at most; the decoder passes over all pixels for each.
 MAX_SCANS = 100
 JPEG_MAGIC, START_OF_SCAN = b"\xff\xd8\xff", b"\xff\xda"
-# Of 16-bit colours Pillow keeps the high bytes. Told the opposite order of bytes, it keeps the low ones; told that the
-# four bytes of grey with alpha are red, green, blue and alpha, it keeps them all.
+# Pillow keeps only the high byte of every 16-bit colour. To get the low bytes, the file is decoded a second time with
+# the byte order swapped; grey with alpha is decoded as RGBA, which keeps all of its four bytes.
 ORDERS = ("LB", "BL", "NB" if sys.byteorder == "little" else "NL")
 LOW_BYTES = {f"{mode};16{this}": f"{mode};16{other}" for mode in ("RGB", "RGBX", "RGBA") for this, other in ORDERS}
 LOW_BYTES["LA;16B"] = "RGBA"
 TIFF_BITS, TIFF_PLANES = 258, 284
-# What brings a picture upright, by its EXIF orientation; 1 is upright.
+# EXIF orientation → the turn that makes the picture upright; 1 is upright already.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -62,9 +62,9 @@ TURNS = {
 }
 IGNORE_INDEX = 255
 
-# By so much of the range of all values the colours of a pixel may differ, and in such a share of the pixels by more.
-# Slices of the public data set as JPEG or WebP of any quality differ by up to 0.03, with a tint of 7 % by 0.07, with
-# noise of 6 of 255 in each colour by more than 0.15 nowhere; other contrasts in each colour do in over 17 % of the
+# The colours of a pixel may differ by this fraction of the range of all values, and by more in this share of the
+# pixels. Slices of the public data set as JPEG or WebP of any quality differ by up to 0.03, with a tint of 7 % by 0.07,
+# with noise of 6 of 255 in each colour by more than 0.15 nowhere; other contrasts in each colour do in over 17 % of the
 # pixels, and a circle of 20 pixels drawn in red in 0.04 %.
 COLOUR_DIFFERENCE = 0.15
 COLOURED_SHARE = 0.0002
@@ -86,7 +86,7 @@ class NonBinaryMaskError(InvalidImageError):
     """A readable picture whose values are not those of a mask.
 
     Attributes:
-        values: those that it has, in rising order; None of a coloured one.
+        values: its values in rising order; None if the mask is coloured.
     """
 
     def __init__(self, message: str, values: np.ndarray | None = None):
@@ -183,7 +183,7 @@ def _name(source) -> str:
 
 
 def _printable(name: str) -> str:
-    """A name without line breaks and control codes, which a file may have on purpose."""
+    """A name without the line breaks and control codes that somebody may have put into it."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
 
 
@@ -223,7 +223,7 @@ def _existing_file(path: Path, name: str) -> Path:
 
 
 class _MeteredFile(io.BytesIO):
-    """The bytes of a picture's file, of which its header may take so many, and in so many reads."""
+    """The bytes of a picture's file, with limits on the bytes and the reads that its header may take."""
 
     def __init__(self, content: bytes, name: str):
         super().__init__(content)
@@ -235,7 +235,7 @@ class _MeteredFile(io.BytesIO):
         self.reads_left -= 1
         # A decoder that wants the whole file (WebP) asks for no size.
         self.bytes_left -= len(piece) if size is not None and size >= 0 else 0
-        # Of a JPEG, where they are joined and looked into before anybody can ask how many there are.
+        # Pillow joins and parses the EXIF data of a JPEG while it opens the file, so they are counted here.
         self.exif_bytes_left -= len(piece) if piece.startswith(EXIF) else 0
         if min(self.reads_left, self.bytes_left, self.exif_bytes_left) < 0:
             raise InvalidImageError(
@@ -245,7 +245,7 @@ class _MeteredFile(io.BytesIO):
         return piece
 
     def expect_pixels(self, count: int):
-        """The header is read: from now on any bytes may come, in as many reads as so many pixels can need."""
+        """Call when the header is read: pixels may take any number of bytes, in reads that grow with their `count`."""
         self.reads_left = min(MAX_HEADER_READS + 2 * count, MAX_PIXEL_READS)
         self.bytes_left = self.exif_bytes_left = sys.maxsize
 
@@ -283,7 +283,7 @@ def _content(file: Path | io.IOBase, name: str) -> bytes:
         if isinstance(file, Path):
             with file.open("rb") as opened:
                 return _content(opened, name)
-        # To ask for more than there is takes the time to make room for it.
+        # Asking for more bytes than the file has would first reserve memory for all of them.
         size = file.seek(0, os.SEEK_END) if file.seekable() else MAX_FILE_BYTES + 1
         if file.seekable():
             file.seek(0)
@@ -330,7 +330,7 @@ def _check_header(image: Image.Image, name: str):
 
 
 def _forget_nested_tags(image: Image.Image, name: str):
-    """Keep Pillow from reading the tags within tags of a TIFF after its pixels, which it would do unasked."""
+    """Keep Pillow from reading the nested tags of a TIFF, which it would do by itself after the pixels."""
     try:
         exif = image.getexif()
     except InvalidImageError:
@@ -373,17 +373,17 @@ def _decode(image: Image.Image, name: str, keep_palette_indices: bool) -> np.nda
 def _upright(image: Image.Image, name: str) -> Image.Image:
     """The decoded image, turned as its EXIF orientation says."""
     image.load()
-    # As bytes, or as text in which every byte takes two characters.
+    # EXIF data come as bytes, or as text with two characters per byte.
     exif = max(len(image.info.get(key, b"")) for key in ("exif", "Raw profile type exif"))
     if exif > MAX_EXIF_BYTES + len(EXIF):
         raise InvalidImageError(f"{name}: its EXIF data take {exif:,} bytes; at most {MAX_EXIF_BYTES:,} are accepted.")
-    # Not by Pillow's own `exif_transpose`, which writes all other tags anew, whatever that takes.
+    # Pillow's own `exif_transpose` would write all other tags anew, at any cost.
     turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     return image if turn is None else image.transpose(turn)
 
 
 def _deep_raw_mode(image: Image.Image) -> str | None:
-    """How a file that is not decoded yet holds 16-bit colours, in Pillow's words; None if it holds none."""
+    """Pillow's raw mode of a file with 16-bit colours that is not decoded yet; None if it has no such colours."""
     if image.format not in ("PNG", "TIFF") or len(image.getbands()) == 1 or not image.tile:
         return None
     args = image.tile[0].args
@@ -395,7 +395,7 @@ def _deep_raw_mode(image: Image.Image) -> str | None:
 
 
 def _low_bytes(image: Image.Image, raw_mode: str, name: str) -> np.ndarray:
-    """16-bit colours without their high bytes, which are those that Pillow reads: little-endian [H, W, 3|4]."""
+    """The low bytes of 16-bit colours, of which Pillow reads the high ones: little-endian [H, W, 3|4]."""
     again = Image.open(image.fp, formats=FILE_FORMATS)
     for index, tile in enumerate(again.tile):
         args = LOW_BYTES[raw_mode] if isinstance(tile.args, str) else (LOW_BYTES[raw_mode], *tile.args[1:])
@@ -405,7 +405,7 @@ def _low_bytes(image: Image.Image, raw_mode: str, name: str) -> np.ndarray:
 
 
 def _is_black_and_white(image: Image.Image) -> bool:
-    """Whether the palette shows one index in black, and another, if there is one, in white; others paint labels."""
+    """Whether the picture shows black, and nothing else but white, each by one index; other palettes colour labels."""
     shown = {color for _, color in image.convert("RGB").getcolors(2) or ()}
     return (0, 0, 0) in shown <= {(0, 0, 0), (255, 255, 255)} and len(shown) == len(image.getcolors())
 
@@ -447,7 +447,7 @@ def _check_array(array: np.ndarray, name: str) -> np.ndarray:
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:
     """[H, W, 4] → [H, W, 3]: what is transparent becomes black, as the background of a slice is."""
-    # Wider integers than an image file can hold come from code that computed with 8-bit values.
+    # Integers wider than 16 bits come from code that computed with 8-bit values.
     opaque = {"float": 1, "uint16": 65535}.get("float" if rgba.dtype.kind == "f" else rgba.dtype.name, 255)
     rgb = np.empty((*rgba.shape[:2], 3), rgba.dtype)
     # Row by row, because the floats of a large image at once take gigabytes.
@@ -459,8 +459,8 @@ def _over_black(rgba: np.ndarray) -> np.ndarray:
 
 # ------------------------------------------------------------------------------------------------------------ processor
 
-# What every image processor may be asked for and this one does not do: the values that ask for nothing, what is done
-# instead. The factor is the base class's own, and stands in files that earlier releases saved.
+# Options of every image processor that this one does not have: the values that change nothing, and what it does
+# instead. The factor is the base class's default, which earlier releases saved in their files.
 STANDARDIZES = "standardises every slice by its own mean and deviation"
 NOT_DONE = {
     "do_convert_rgb": ((None, False), "makes every slice grey"),
@@ -538,12 +538,12 @@ class UNetImageProcessor(PilBackend):
 
         Raises:
             InvalidImageError: a picture that cannot be used, or a mask whose size is not its slice's.
-            ValueError: no image at all, or an option that asks for what this processor does not do.
+            ValueError: no image at all, or an option that this processor does not have.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
     def to_dict(self) -> dict:
-        """What is saved: the options that count."""
+        """The options that have an effect; they are what is saved."""
         return {name: value for name, value in super().to_dict().items() if not _asks_for_nothing(name, value)}
 
     def _validate_preprocess_kwargs(self, **kwargs):
@@ -600,7 +600,7 @@ class UNetImageProcessor(PilBackend):
             outputs: of the model; `logits` [B, num_labels, S, S].
             target_sizes: (height, width) of every slice before preprocessing; None keeps the logits' size.
         """
-        # The sigmoid of their difference from the background's is the same as the softmax, and one map less to enlarge.
+        # The sigmoid of the difference of the two logits equals the softmax, with one map less to enlarge.
         differences = outputs.logits[:, 1:] - outputs.logits[:, :1]
         native = (logits.float() for logits in self._native_logits(differences, target_sizes))
         return [(logits[0] if len(logits) == 1 else logits.logsumexp(dim=0)).sigmoid() for logits in native]
@@ -627,7 +627,7 @@ class UNetImageProcessor(PilBackend):
 
     @staticmethod
     def _native_logits(logits: torch.Tensor, target_sizes) -> list[torch.Tensor]:
-        """Undo padding and resizing; how much there was of both follows from the target sizes."""
+        """Undo padding and resizing; the target sizes say how much there was of both."""
         if target_sizes is None:
             return list(logits)
         if len(logits) != len(target_sizes):
@@ -644,10 +644,10 @@ class UNetImageProcessor(PilBackend):
 
 
 def _asks_for_nothing(name: str, value) -> bool:
-    """Whether an option of every image processor is one that this one may pass over, at this value."""
+    """Whether this value of an option that the processor does not have changes nothing, so that it may be ignored."""
     if name not in NOT_DONE:
         return False
-    # One number per channel says no more than the number, if all are the same.
+    # Equal numbers for every channel mean the same as the one number.
     value = value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
     return value in NOT_DONE[name][0]
 
@@ -698,7 +698,7 @@ def _prepare_mask(mask: np.ndarray, side: int | None) -> np.ndarray:
 
 
 def _standardize(plane: torch.Tensor, foreground_fraction: float) -> tuple[torch.Tensor, float]:
-    """Mean 0 and deviation 1 over the foreground; also what black became. A constant slice becomes all zeros."""
+    """Mean 0, deviation 1 over the foreground; and the new value of black. A constant slice becomes all zeros."""
     plane = plane - min(plane.min().item(), 0.0)
     bright = float(np.percentile(plane.numpy(), 99))
     foreground = plane[plane > foreground_fraction * bright]

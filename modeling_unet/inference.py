@@ -1,4 +1,4 @@
-"""A faster copy of a network, for inference alone: the same sums in fewer operations, at the precision that pays.
+"""A faster copy of a network, for inference alone: the same result in fewer operations and, if it is faster, bfloat16.
 
     model ─ copy ─→ fold_normalization ─→ fold_upsampling ─→ channels_last, precision of the device ─→ network
 
@@ -29,13 +29,13 @@ def optimize_for_inference(model: UNetForSemanticSegmentation) -> UNetForSemanti
         if hasattr(module, "inplace"):
             module.inplace = True
     network.to(fastest_dtype(network.device), memory_format=torch.channels_last)
-    # The logits cost next to nothing, and rounded ones would be enlarged to steps in the probability.
+    # Computing the logits takes little time, and rounded ones would show as steps in the enlarged probability.
     network.head.float().register_forward_pre_hook(_in_float32)
     return network
 
 
 def _in_float32(head: nn.Module, arguments: tuple[Tensor]) -> Tensor:
-    """Hook of a layer; a function of the module, because a lambda keeps a network from being pickled."""
+    """Hook of a layer. It is not a lambda, because a network with a lambda cannot be pickled."""
     return arguments[0].float()
 
 
@@ -48,7 +48,7 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
 
 def cpu_has_bfloat16() -> bool:
     """Whether oneDNN multiplies bfloat16 natively, by AMX or AVX-512 BF16; emulated, it is fifty times slower."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch we accept
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest torch we accept does not have it
     is_limited = "ONEDNN_MAX_CPU_ISA" in os.environ
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")) and not is_limited
 
@@ -72,7 +72,7 @@ def fold_upsampling(network: UNetForSemanticSegmentation):
 
 
 class UNetFoldedDecoderLevel(nn.Module):
-    """A decoder level whose upsampling, joining and first convolution have become one sum.
+    """A decoder level whose upsampling, joining and first convolution are one operation.
 
     Convolving joined maps is convolving each and adding up. And a 3×3 convolution of a map that was enlarged by
     repeating its pixels sees only 2×2 different ones at a time: it equals a transposed 4×4 convolution of stride 2 of

@@ -3,9 +3,9 @@
     DIR/journal.jsonl   first line: what makes the results (weights, options); then a line for every slice that is done
     DIR/summary.csv     the table, written whole at the end from the same lines
 
-A slice gets its line after its results got their names, and those were whole before. A later run keeps the results if
-the first line is its own and neither the slice's file nor those of the results changed (size, time of change). Whatever
-else there is, a line that broke off included, is no more than a slice to be done again.
+A slice gets its line when its results are complete. A later run keeps the results if its own first line would be the
+same, and if neither the slice's file nor those of the results have changed (size, time of change). In all other cases,
+such as a line that was cut off, the slice is segmented again.
 
 Shards have files of their own (journal-2-of-4.jsonl) and read those of all others, so the same command without a shard
 finds everything done and writes the one table.
@@ -65,22 +65,22 @@ class Outcome:
             return False
 
     def to_json(self) -> str:
-        """One line of ASCII, which any name of a file survives."""
+        """One line of ASCII, which can hold any file name."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, line: str) -> "Outcome":
-        """Undo `to_json`; a ValueError or TypeError for any other line."""
+        """Undo `to_json`; raises ValueError or TypeError for any other line."""
         return cls(**json.loads(line))
 
 
 class Journal:
-    """The outcomes of one run, or of one shard of it; made, it holds what earlier runs left that still holds.
+    """The outcomes of one run or shard; a new one begins with those of earlier runs that are still valid.
 
     Args:
         out: folder of the results; it exists.
         slices: place → file, in the order of the table.
-        maker: what, apart from the slice, decides what its results are; anything that JSON knows.
+        maker: what the results depend on besides the slice (weights, options), in types that JSON knows.
         suffix: tells the files of one shard from those of the others.
 
     Raises:
@@ -104,9 +104,9 @@ class Journal:
         return {place: file for place, file in self.slices.items() if place not in self.outcomes}
 
     def add(self, outcome: Outcome):
-        """Note an outcome; callable from any thread. A slice that failed gets no line: the next run tries it again."""
+        """Add an outcome, from any thread. A slice that failed gets no line, so the next run tries it again."""
         if not outcome.error:
-            self._file.write(f"{outcome.to_json()}\n".encode())  # unbuffered: whole lines, whoever writes
+            self._file.write(f"{outcome.to_json()}\n".encode())  # unbuffered: each line is written as a whole
         self.outcomes[outcome.place] = outcome
 
     def close(self):
@@ -122,7 +122,7 @@ class Journal:
         write_atomically(self._summary, table.getvalue().encode("utf-8", "backslashreplace"))
 
     def _read(self, path: Path) -> Iterator[Outcome]:
-        """What holds of a journal."""
+        """The outcomes of a journal that are still valid."""
         with path.open(encoding="utf-8", errors="replace") as lines:
             if next(lines, "").rstrip("\n") != self._header:
                 return
@@ -142,7 +142,7 @@ def result_paths(out: Path, place: str) -> tuple[Path, Path]:
 
 
 def identify_file(file: Path) -> list:
-    """[path, size, time of change]: they change when another picture comes under the same name."""
+    """[path, size, time of change], which tell a file from a later one of the same name."""
     return [str(file.resolve()), *_state(file)]
 
 

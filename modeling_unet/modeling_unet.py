@@ -75,7 +75,7 @@ class UNetConvLayer(nn.Sequential):
 
 
 class UNetBlock(GradientCheckpointingLayer):
-    """What checkpointing runs a second time."""
+    """A block that gradient checkpointing runs a second time."""
 
     def __call__(self, hidden_state: Tensor) -> Tensor:
         # Reentrant checkpointing reaches a block's weights only through an input that needs a gradient, which neither
@@ -330,7 +330,7 @@ def segmentation_loss(logits: Tensor, labels: Tensor, config: UNetConfig) -> Ten
 
 
 def padded_size(size: tuple[int, int], reduction: int) -> tuple[int, int]:
-    """The smallest (height, width) from `size` on that `reduction` divides."""
+    """`size` rounded up to a multiple of `reduction`."""
     # Not by a negative remainder, which a compiled graph gets wrong from its second size on.
     return tuple((side + reduction - 1) // reduction * reduction for side in size)
 
@@ -349,7 +349,7 @@ def lower_where_unsure(logits: Tensor, presence_logit: float) -> Tensor:
 def select_hidden_states(
     hidden_states: tuple[Tensor, ...], selection: bool | int | list[int] | None
 ) -> tuple[Tensor | None, ...] | None:
-    """All maps, none, or those at the given indices and None in the places of the others, as Segformer selects them."""
+    """All maps, none, or, given indices, those maps and None in the places of the others, as in Segformer."""
     if selection is True or not selection:
         return hidden_states if selection else None
     count = len(hidden_states)
@@ -359,7 +359,7 @@ def select_hidden_states(
 
 
 def check_known(kwargs: dict):
-    """Raise a `TypeError` for an argument that no tool of transformers hands to a model."""
+    """Raise a `TypeError` for an argument that transformers' own tools do not pass to models."""
     for name in kwargs:
         if name not in TransformersKwargs.__annotations__:
             raise TypeError(f"forward() got an unexpected keyword argument {name!r}")
@@ -389,8 +389,8 @@ class UNetPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Write config, weights and code, so that the folder loads by itself as either class; arguments as ever.
 
-        Left to itself, saving names the class that is saved, and keeps what the config said of any other: nothing, or
-        the code of the repository that the weights once came from.
+        The base class's method names only the class that is saved. For other classes the config would keep its old
+        entry, or none, and could point to the code of the repository that the weights came from.
         """
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, *args, **kwargs)
@@ -415,7 +415,7 @@ class UNetModel(UNetPreTrainedModel):
 
     def __init__(self, config: UNetConfig):
         super().__init__(config)
-        config.validate()  # again, as fields may have changed one by one since it was built
+        config.validate()  # again, because fields may have been changed since it was built
         self.encoder = UNetEncoder(config)
         self.decoder = UNetDecoder(config)
         self.post_init()
@@ -438,7 +438,7 @@ class UNetModel(UNetPreTrainedModel):
             output_hidden_states: also return the encoder's maps, finest first, then the decoder's, coarsest first;
                 a list of indices returns those maps and None in the places of the others.
             return_dict: `False` for a plain tuple.
-            kwargs: what tools of transformers hand to every model, such as `output_attentions`; nothing here needs it.
+            kwargs: what transformers' tools pass to every model, such as `output_attentions`; it has no effect here.
 
         Returns:
             `BaseModelOutput` whose `last_hidden_state` is the finest decoder map, [B, decoder_widths[-1], h, w]: the

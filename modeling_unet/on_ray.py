@@ -1,9 +1,9 @@
-"""Prediction on all machines of a Ray cluster: what `segment_files` does here, Ray Data does there.
+"""Prediction on all machines of a Ray cluster: `segment_files`, run by Ray Data.
 
     slices → tasks of a few batches → Ray's workers, each with a network of its own → outcomes, recorded here
 
-Every machine needs this package, and has to see slices, model and results under the same paths. It also needs
-`ray[data]`, which is no dependency of this package; only whoever asks for it imports this module.
+Every machine needs this package and `ray[data]`, and has to see slices, model and results under the same paths. Ray is
+optional: this module is imported only for `--ray`.
 """
 
 import json
@@ -18,7 +18,7 @@ from .prediction import Options, segment_files
 from .segmenter import TumorSegmenter
 
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reads it when it is imported, and would phone home
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read at Ray's import; else it sends usage statistics
 try:
     import ray
     import ray.data
@@ -26,12 +26,12 @@ except ImportError:
     ray = None
 
 
-# A worker reports a whole task: often enough for the journal, seldom enough to keep its pipeline full.
+# A worker reports once per task: small tasks keep the journal up to date, large ones keep the worker busy.
 BATCHES_PER_TASK = 8
 
 
 def check_ray():
-    """Raise an ImportError that says what to install, where Ray is missing."""
+    """Raise an ImportError that says what to install if Ray is missing."""
     if ray is None:
         raise ImportError('--ray needs the package ray; run: pip install "ray[data]"')
 
@@ -60,7 +60,7 @@ def segment_files_on_ray(
     tasks = _tasks(slices, batch_size * BATCHES_PER_TASK)
     if not tasks:
         return
-    # The workers have another current folder.
+    # The workers' current folder is another one.
     out = out.resolve()
     model = Path(model).resolve() if Path(model).is_dir() else model
     ray.init(logging_level=logging.WARNING, log_to_driver=False)
@@ -94,6 +94,6 @@ def segment_files_on_ray(
 
 
 def _tasks(slices: dict[str, Path], size: int) -> list[dict[str, str]]:
-    """Whole batches, as JSON, which any name of a file survives on its way through Arrow."""
+    """Whole batches, as JSON, because Arrow cannot carry every file name."""
     items = [(place, str(file.resolve())) for place, file in slices.items()]
     return [{"slices": json.dumps(dict(items[start : start + size]))} for start in range(0, len(items), size)]

@@ -14,7 +14,7 @@ STYLES = ("fill", "contour", "heatmap")
 DEFAULT_COLOR = "#e69f00"  # of Okabe and Ito, who chose their colours for the colour-blind
 DEFAULT_ALPHA = 0.45
 
-# Above this percentile lie single bright pixels (vessels, artefacts), which would darken all the rest.
+# Single bright pixels (vessels, artefacts) lie above this percentile; scaling to them would darken the rest.
 WINDOW_PERCENTILE = 99.8
 # A contour of two pixels is the thinnest that is drawn in its full colour on both sides of the edge.
 MIN_CONTOUR_WIDTH = 2.0
@@ -40,7 +40,7 @@ def to_display(image: np.ndarray) -> np.ndarray:
     """
     image = np.asarray(image)
     if image.size == 0 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
-        raise ValueError(f"image has shape {image.shape}; allowed are [H, W] and [H, W, 3]")
+        raise ValueError(f"image has shape {image.shape}; allowed are [H, W] and [H, W, 3].")
     if image.dtype != np.uint8:
         image = _window(image)
     return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image.copy()
@@ -77,7 +77,7 @@ def draw_overlay(
     display = to_display(image)
     layer = draw_layer(mask, color, style, probability)
     if layer.shape[:2] != display.shape[:2]:
-        raise ValueError(f"mask has size {layer.shape[:2]}, but the image has size {display.shape[:2]}")
+        raise ValueError(f"mask has size {layer.shape[:2]}, but the image has size {display.shape[:2]}.")
     drawn = layer[..., 3] > 0
     below, above = display[drawn].astype(np.float32), layer[drawn].astype(np.float32)
     display[drawn] = np.rint(below + alpha / 255 * above[:, 3:] * (above[:, :3] - below))
@@ -106,7 +106,7 @@ def draw_layer(
     """
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.size == 0:
-        raise ValueError(f"mask has shape {mask.shape}; allowed is [H, W]")
+        raise ValueError(f"mask has shape {mask.shape}; allowed is [H, W].")
     color = parse_color(color)
     if style == "heatmap":
         coverage = _check_probability(probability, mask.shape)
@@ -115,7 +115,7 @@ def draw_layer(
         coverage = mask != 0 if style == "fill" else _contour_coverage(mask != 0)
         colors = np.broadcast_to(np.uint8(color), (*mask.shape, 3))
     else:
-        raise ValueError(f"style is {style!r}; allowed are {', '.join(STYLES)}")
+        raise ValueError(f"style is {style!r}; allowed are {', '.join(STYLES)}.")
     return np.dstack([colors, _to_8_bit(coverage)])
 
 
@@ -130,20 +130,20 @@ def parse_color(color: str | tuple[int, int, int]) -> tuple[int, int, int]:
             return tuple(bytes.fromhex(color.removeprefix("#")))
     elif len(color) == 3 and all(value in range(256) for value in color):
         return tuple(int(value) for value in color)
-    raise ValueError(f'color is {color!r}; allowed are "#rrggbb" and (red, green, blue) with values from 0 to 255')
+    raise ValueError(f'color is {color!r}; allowed are "#rrggbb" and (red, green, blue) with values from 0 to 255.')
 
 
 def check_alpha(alpha: float) -> float:
     """Return the opacity, or raise ValueError when it is outside 0 … 1."""
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha is {alpha}; allowed are values from 0 to 1")
+        raise ValueError(f"alpha is {alpha}; allowed are values from 0 to 1.")
     return alpha
 
 
 def _window(image: np.ndarray) -> np.ndarray:
     image = image.astype(np.result_type(image, np.float32))
     if not np.isfinite(image).all():
-        raise ValueError("image holds NaN or infinite values; every pixel must be finite")
+        raise ValueError("image holds NaN or infinite values; every pixel must be finite.")
     low, high = np.percentile(image, (0, WINDOW_PERCENTILE)).tolist()
     if high == low:
         high = float(image.max())
@@ -165,14 +165,14 @@ def _distance_to_zero(mask: np.ndarray) -> np.ndarray:
 
 def _check_probability(probability: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
     if probability is None:
-        raise ValueError('style "heatmap" needs the probability')
+        raise ValueError('style "heatmap" needs the probability.')
     probability = np.asarray(probability)
     if probability.shape != shape:
-        raise ValueError(f"probability has shape {probability.shape}, but the mask has shape {shape}")
+        raise ValueError(f"probability has shape {probability.shape}, but the mask has shape {shape}.")
     low, high = probability.min(), probability.max()
     # Written so that NaN fails too.
     if not (low >= 0 and high <= 1):
-        raise ValueError(f"probability spans {low} to {high}; allowed are values from 0 to 1")
+        raise ValueError(f"probability spans {low} to {high}; allowed are values from 0 to 1.")
     return probability
 
 

@@ -30,7 +30,7 @@ def encode_png(array: np.ndarray) -> bytes:
     if array.size == 0 or not (grey or color):
         raise ValueError(
             f"a PNG of shape {array.shape} and type {array.dtype}; allowed are [H, W] of bool, uint8 or uint16, "
-            "and [H, W, 3] or [H, W, 4] of uint8"
+            "and [H, W, 3] or [H, W, 4] of uint8."
         )
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
@@ -54,5 +54,5 @@ def to_16_bit(probability: np.ndarray) -> np.ndarray:
     low, high = probability.min(), probability.max()
     # Written so that NaN fails too.
     if not (low >= 0 and high <= 1):
-        raise ValueError(f"probability spans {low} to {high}; allowed are values from 0 to 1")
+        raise ValueError(f"probability spans {low} to {high}; allowed are values from 0 to 1.")
     return np.rint(probability * np.float32(MAX_16_BIT)).astype(np.uint16)

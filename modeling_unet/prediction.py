@@ -1,4 +1,4 @@
-"""Many slices → masks, overlays and a table, at the pace of the network.
+"""Many slices → masks, overlays and a table, while the network never waits for files.
 
     find_slices → Shard.take → Journal.waiting → segment_files → Journal.add, Journal.close
 
@@ -34,13 +34,13 @@ from .segmenter import TumorSegmenter
 
 
 DEFAULT_BATCH_SIZE = 8
-# Decoders and encoders let go of Python's lock; beyond this many threads it is what they would wait for.
+# Decoders and encoders release Python's lock; with more threads than this, they would wait for it.
 THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What, besides the weights, decides what the results of a slice are; the names are those of `Segmentation`.
+    """What the results of a slice depend on besides the weights; the names are those of `Segmentation`.
 
     Raises:
         ValueError: a value is out of range.
@@ -82,7 +82,7 @@ def find_slices(paths: list[Path], out: Path) -> dict[str, Path]:
     """
     for path in paths:
         if not path.exists():
-            raise FileNotFoundError(f"{path}: there is no such file or folder")
+            raise FileNotFoundError(f"{path}: there is no such file or folder.")
     roots = [path if path.is_dir() else path.parent for path in paths]
     shared = os.path.commonpath([root.resolve() for root in roots])
     slices = {}
@@ -91,7 +91,7 @@ def find_slices(paths: list[Path], out: Path) -> dict[str, Path]:
         for file in _slices_below(path, out) if path.is_dir() else [path]:
             slices[folder / file.relative_to(root)] = file
     if not slices:
-        raise ValueError(f"no slices in {', '.join(map(str, paths))}; looked for {', '.join(IMAGE_SUFFIXES)}")
+        raise ValueError(f"no slices in {', '.join(map(str, paths))}; looked for {', '.join(IMAGE_SUFFIXES)}.")
 
     stems = {place.with_suffix("").as_posix(): file for place, file in slices.items()}
     # Lower case, because many file systems take "A.png" and "a.png" for the same file.
@@ -118,12 +118,12 @@ def _refuse_overwriting(slices: dict[str, Path], out: Path):
     for place in slices:
         for result in result_paths(out, place):
             if result.exists() and result.resolve() in inputs:
-                raise ValueError(f"the results would overwrite the slice {result}; name another folder with --out")
+                raise ValueError(f"the results would overwrite the slice {result}; name another folder with --out.")
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several parts of the work, which as many processes do side by side.
+    """One part of the work, for one of `count` processes.
 
     Attributes:
         number: which one, 1 … `count`.
@@ -138,14 +138,14 @@ class Shard:
 
     def __post_init__(self):
         if not 1 <= self.number <= self.count:
-            raise ValueError(f"shard is {self.number}/{self.count}; allowed are 1/N to N/N for N shards")
+            raise ValueError(f"shard is {self.number}/{self.count}; allowed are 1/N to N/N for N shards.")
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
         """Read "2/4"."""
         number, slash, count = text.partition("/")
         if not (slash and number.isdecimal() and count.isdecimal()):
-            raise ValueError(f"shard is {text!r}; allowed are 1/N to N/N for N shards")
+            raise ValueError(f"shard is {text!r}; allowed are 1/N to N/N for N shards.")
         return cls(int(number), int(count))
 
     @classmethod
@@ -170,7 +170,7 @@ class Shard:
 
 
 def identify_model(path_or_id: str | Path, revision: str | None = None) -> str:
-    """What changes whenever the weights or settings of a model that was loaded do.
+    """An identity of a loaded model that changes whenever its weights or settings change.
 
     Returns:
         SHA-256 over the files of a folder; id and commit of a model on the Hub.
@@ -189,7 +189,7 @@ def identify_model(path_or_id: str | Path, revision: str | None = None) -> str:
 
 @dataclass
 class _Job:
-    """One slice on its way through the pipeline; whatever goes wrong with it travels along as its error."""
+    """One slice on its way through the pipeline; if anything goes wrong with it, `error` says what."""
 
     place: str
     file: Path
@@ -216,7 +216,7 @@ def segment_files(
         record: called with every outcome as soon as the results are written, from one of several threads.
         segmenter: runs in the calling thread.
         out: folder of the results.
-        options: what the results are to be.
+        options: threshold, overlay and spacing.
         batch_size: how many slices go through the network together, at least 1.
 
     Returns:
@@ -237,7 +237,7 @@ def segment_files(
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, count: int) -> Iterator:
-    """The results of a function in the order of its items, of which it is given at most `count` in advance."""
+    """The results of a function for each item, in order, computed at most `count` items ahead."""
     futures = deque()
     for item in items:
         futures.append(pool.submit(function, item))
@@ -263,7 +263,7 @@ def _segment(segmenter: TumorSegmenter, batch: list[_Job], spacing: tuple[float,
     try:
         _run_network(segmenter, readable, spacing)
     except Exception:
-        # One of them is to blame, or all of them together need too much memory.
+        # Either one slice cannot be processed, or all together need too much memory: try them one by one.
         for job in readable:
             try:
                 _run_network(segmenter, [job], spacing)
@@ -292,7 +292,7 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
         write_atomically(overlay_path, encode_png(segmentation.overlay(options.color, options.alpha, options.style)))
         row = {**summarize(segmentation), "seconds": round(job.seconds, 3)}
         return Outcome(job.place, row, job.source, identify_results(out, job.place))
-    # Whatever is wrong with one file, the others still get their results.
+    # An error in one file must not stop the others.
     except Exception as error:
         return Outcome(job.place, {"error": one_line(error)})
 
@@ -317,7 +317,7 @@ def _rounded(value: float | None) -> float | None:
 
 def one_line(error: Exception) -> str:
     """The message of an error in one line."""
-    # The messages of these are written for whoever runs the command; any other needs its name to be understood.
+    # The messages of these errors explain themselves; any other is shown with its type.
     kind = "" if isinstance(error, (ImportError, OSError, ValueError)) else f"{type(error).__name__}: "
     return kind + " ".join(str(error).split())
 
@@ -331,8 +331,8 @@ def predict(
     """Segment every slice of a journal that is not done yet; the table comes last, even when interrupted.
 
     Args:
-        segment: `segment_files` with all but its first two arguments, or what does the same elsewhere.
-        journal: what is done, and where what will be done is noted; closed at the end.
+        segment: `segment_files` with all but its first two arguments given, or `segment_files_on_ray` likewise.
+        journal: the slices that are done; new outcomes are added, and it is closed at the end.
 
     Returns:
         0, or 1 if any slice failed.

@@ -2,8 +2,8 @@
 
     Segmentation (+ Comparison) → pictures with scale bar and numbers, figures, table of lesions → HTML for one A4 page
 
-The page holds everything it shows: no script, no font, no request. What comes from outside, such as a file's name, is
-escaped and cut to a length that leaves room for the rest.
+The page needs no other file: no script, no font, no request. Text from outside, such as a file's name, is escaped and
+shortened so that everything fits on the page.
 """
 
 import base64

@@ -17,7 +17,7 @@ from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, draw_overlay
 DEFAULT_THRESHOLD = 0.5
 # Smaller specks are noise more often than tumour: they stay in the mask, but by default do not count as a finding.
 MIN_LESION_AREA_PX = 10
-# A brain is neither a tenth of this nor ten times as much, in any unit that somebody may have meant.
+# Pixels of brain slices have 0.2 to 5 mm; a number outside this wider range is in another unit, or a mistake.
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 
 
@@ -69,7 +69,7 @@ class Segmentation:
 
     def __post_init__(self):
         if self.image.shape[:2] != self.probability.shape:
-            raise ValueError(f"image has shape {self.image.shape}, but the probability has {self.probability.shape}")
+            raise ValueError(f"image has shape {self.image.shape}, but the probability has {self.probability.shape}.")
         check_threshold(self.threshold)
         check_spacing(self.spacing)
         check_min_area(self.min_area_px)
@@ -92,7 +92,7 @@ class Segmentation:
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What to know of the slice before believing the mask, one sentence each."""
+        """What a reader should know before trusting the mask, one sentence each."""
         return (COLOURED,) if is_coloured(self.image) else ()
 
     @property
@@ -237,7 +237,7 @@ def longest_diameter(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)
 def check_threshold(threshold: float) -> float:
     """Return the threshold, or raise ValueError when it is outside 0 … 1."""
     if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold}; allowed are values from 0 to 1")
+        raise ValueError(f"threshold is {threshold}; allowed are values from 0 to 1.")
     return threshold
 
 
@@ -248,7 +248,7 @@ def check_spacing(spacing: tuple[float, float] | None) -> tuple[float, float] | 
     if len(spacing) != 2 or not all(MIN_SPACING_MM <= side <= MAX_SPACING_MM for side in spacing):
         raise ValueError(
             f"spacing is {spacing}; allowed are two positive numbers, row and column in mm, from {MIN_SPACING_MM:g} to "
-            f"{MAX_SPACING_MM:g}"
+            f"{MAX_SPACING_MM:g}."
         )
     return spacing
 
@@ -256,7 +256,7 @@ def check_spacing(spacing: tuple[float, float] | None) -> tuple[float, float] | 
 def check_min_area(min_area_px: int) -> int:
     """Return the minimum area, or raise ValueError when it is not a whole number from 0."""
     if not (min_area_px >= 0 and float(min_area_px).is_integer()):
-        raise ValueError(f"min_area_px is {min_area_px}; allowed are whole numbers from 0")
+        raise ValueError(f"min_area_px is {min_area_px}; allowed are whole numbers from 0.")
     return min_area_px
 
 

@@ -41,8 +41,8 @@ class TumorSegmenter:
 
     Attributes:
         model: as it was loaded, for saving and for training on.
-        network: what segments: the model itself, or with `optimize="auto"` a faster copy, which changes to the model
-            no longer reach.
+        network: what segments: the model itself or, with `optimize="auto"`, a faster copy. Later changes to the model
+            do not change the copy.
         image_processor: what prepares the slices.
         quality: "fast" or "best", as in `from_pretrained`.
     """
@@ -65,9 +65,9 @@ class TumorSegmenter:
                 `optimize` or `quality`.
         """
         if quality not in QUALITIES:
-            raise ValueError(f"quality is {quality!r}; allowed are {', '.join(QUALITIES)}")
+            raise ValueError(f"quality is {quality!r}; allowed are {', '.join(QUALITIES)}.")
         if optimize not in OPTIMIZE:
-            raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}")
+            raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}.")
         check_segmentable(model.config)
         self.model = model.eval().to(resolve_device(device), memory_format=torch.channels_last)
         self.network = optimize_for_inference(self.model) if optimize == "auto" else self.model
@@ -104,14 +104,14 @@ class TumorSegmenter:
             config, _ = PreTrainedConfig.get_config_dict(path_or_id, revision=revision)
         model_type = config.get("model_type", "unknown (no config.json)")
         if model_type != UNetConfig.model_type:
-            raise ValueError(f"the model type of {path_or_id} is {model_type}; allowed is {UNetConfig.model_type}")
+            raise ValueError(f"the model type of {path_or_id} is {model_type}; allowed is {UNetConfig.model_type}.")
         with _loading(path_or_id):
             image_processor = UNetImageProcessor.from_pretrained(path_or_id, revision=revision)
             model, loading = UNetForSemanticSegmentation.from_pretrained(
                 path_or_id, revision=revision, output_loading_info=True
             )
         if missing := sorted(loading["missing_keys"]):
-            raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}")
+            raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}.")
         return cls(model, image_processor, device, optimize, quality)
 
     @property
@@ -152,7 +152,7 @@ class TumorSegmenter:
             InvalidImageError, ValueError: as in a call, for the whole batch of the slice concerned.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}; allowed are whole numbers from 1")
+            raise ValueError(f"batch_size is {batch_size}; allowed are whole numbers from 1.")
         check_spacing(spacing)
         images = iter(images)
         batches = iter(lambda: list(islice(images, batch_size)), [])
@@ -183,19 +183,21 @@ class TumorSegmenter:
 
 
 def check_segmentable(config: UNetConfig):
-    """Raise a ValueError for a model that grey slices and one mask of the tumour do not fit."""
+    """Raise a ValueError for a model that does not take grey slices or does not give one tumour mask."""
     if config.num_channels != 1:
-        raise ValueError(f"the model takes {config.num_channels} channels; slices are prepared as 1, their grey values")
+        raise ValueError(
+            f"the model takes {config.num_channels} channels; slices are prepared as 1, their grey values."
+        )
     if config.num_labels != 2:
         raise ValueError(
             f"the model tells {config.num_labels} labels apart ({', '.join(config.id2label.values())}); measured are "
-            "2, background and tumour"
+            "2, background and tumour."
         )
 
 
 @contextmanager
 def _loading(path_or_id: str | Path) -> Iterator[None]:
-    """Give the many errors of a failed load one type and a message that names what was to be loaded."""
+    """Turn the many errors of a failed load into one type, with a message that names the model."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
@@ -204,7 +206,7 @@ def _loading(path_or_id: str | Path) -> Iterator[None]:
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """Turn "auto" into the fastest device of this machine, and refuse one that it has not.
+    """Turn "auto" into the fastest device of this machine, and refuse a device that it does not have.
 
     Raises:
         ValueError: the device is unknown or not available; the message lists those that are.
@@ -214,5 +216,5 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     if device == "auto":
         return torch.device(names[0])
     if str(device).partition(":")[0] not in names:
-        raise ValueError(f"device is {str(device)!r}; allowed on this machine are auto, {', '.join(names)}")
+        raise ValueError(f"device is {str(device)!r}; allowed on this machine are auto, {', '.join(names)}.")
     return torch.device(device)

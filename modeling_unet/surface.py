@@ -2,8 +2,8 @@
 
     two masks → surface pixels of each → distances to the other surface, both ways → hd95, nsd
 
-The surface of a mask are its pixels with a neighbour above, below, left or right that is not in it; beyond the border
-of the slice nothing is. Distances are Euclidean, from pixel centre to pixel centre. MONAI finds the same surfaces and
+The surface of a mask are its pixels with a neighbour above, below, left or right that is not in it; pixels outside the
+slice are not in the mask. Distances are Euclidean, from pixel centre to pixel centre. MONAI finds the same surfaces and
 distances (without `use_subvoxels`); `hd95` and `nsd` say where it goes on differently.
 """
 

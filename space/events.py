@@ -20,7 +20,7 @@ from .requests import BUSY, USED_UP, all_uploaded, chosen, refusal, said, upload
 from .studies import Settings, Shelf, Study
 
 
-# How much is kept of all visitors together, and for how long.
+# Limits of what is kept for all visitors together: bytes, and seconds.
 MAX_KEPT_BYTES = 768 << 20
 KEPT_SECONDS = 3300
 NOTHING_SHOWN = "There is no slice on the page any more; choose one first."
@@ -52,7 +52,7 @@ EMPTY_VIEW = View(
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Tell the person what is wrong with an input in the words of the package; it is no error of the server."""
+    """Show the package's message about a wrong input to the visitor; the server does not log it as its own error."""
     try:
         yield
     except ValueError as error:
@@ -64,12 +64,12 @@ def one_sentence() -> Iterator[None]:
 
 
 class Server:
-    """The listeners. Nothing about a visitor is kept but on the shelf, where only the visitor's ticket leads to it."""
+    """The listeners. What a visitor has opened is kept on the shelf alone, and only the visitor's ticket finds it."""
 
     def __init__(self, network: Network):
         self.network = network
         self.shelf = Shelf(MAX_KEPT_BYTES, KEPT_SECONDS)
-        self._last_choices: dict[str, object] = {}  # of the pages that wait for one
+        self._last_choices: dict[str, object] = {}  # of the pages that wait for an answer
 
     # ------------------------------------------------------------------------------------------------------- to show
 
@@ -144,7 +144,7 @@ class Server:
 
     @one_sentence()
     def survey(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None) -> str | dict:
-        """The overview by other settings, which may take its time."""
+        """The overview by other settings; it is slower, as all slices are measured."""
         study = self.shelf.get(ticket)
         if study is None:
             return ""
@@ -181,7 +181,7 @@ class Server:
         return view if self.shelf.get(ticket) is changed else NOTHING_NEW
 
     def _show(self, read: Callable[[], Study], ticket: str | None, asked: tuple, page: str) -> tuple | dict:
-        """Ticket and view of what was chosen on a page: of several choices the last, whichever is ready first."""
+        """Ticket and view of what was chosen on a page; of several choices, only the last one is shown."""
         choice = self._last_choices[page] = object()
 
         def is_last() -> bool:
@@ -199,7 +199,7 @@ class Server:
         except Exception as error:
             if isinstance(error, ValueError) and not is_last():
                 return NOTHING_NEW
-            # What cannot be shown must not be taken for the slice that was there before.
+            # After an error the old slice must not stay as if it were the new one.
             self.shelf.drop(ticket)
             raise
         finally:

@@ -1,4 +1,4 @@
-"""What many requests would use up: memory, which would grow with each, and the few files that may be open."""
+"""Limits that many requests would reach: memory, which would grow with each one, and the number of open files."""
 
 import ctypes
 import os
@@ -25,13 +25,13 @@ def open_more_files():
     if resource is None:
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Some systems say there is no limit, and then refuse it.
+    # Some systems report no limit and then refuse to set it.
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def hold_memory_down():
-    """Keep glibc from a heap for every thread, and from holding on to what many small requests have left in pieces.
+    """Keep glibc from using one heap per thread, and make it give freed memory back after many small requests.
 
     Gradio is told to remember fewer of its events than 10,000, of which it makes statistics after each one (14 ms of
     every answer in the end). It has to be told before the page is built.

@@ -1,4 +1,4 @@
-"""The network, wherever it can run: on the GPU, and on the CPU from its first failure there.
+"""The network: it runs on the GPU if there is one, and on the CPU after its first failure there.
 
 visitors ─ Network() ─→ those who wait ─ together, up to BATCH_SIZE slices ─→ TumorSegmenter ─→ each their own
 """
@@ -33,7 +33,7 @@ class Origin:
 
 
 class Network:
-    """Slices in, segmentations out, for several threads at a time: those that wait for it share the next batch.
+    """Slices in, segmentations out, for several threads at a time; requests that wait share the next batch.
 
     Attributes:
         origin: whose weights it has.
@@ -63,7 +63,7 @@ class Network:
         answer = Future()
         self._waiting.append((images, answer))
         with self._turn:
-            # Another thread may have had it answered together with its own.
+            # Another thread may have answered it in one batch with its own request.
             while not answer.done():
                 self._answer_those_who_wait()
         return [segmentation.cut(spacing=spacing) for segmentation in answer.result()]

@@ -28,7 +28,7 @@ MAX_FILES = 500
 MAX_ARCHIVES = 16
 MAX_PIXELS = 64_000_000
 MAX_BATCH_PIXELS = BATCH_SIZE * 512 * 512
-# Of the processor, for all slices of a request: some times what honest ones need that are as many as is allowed.
+# Processor time for all slices of a request: a few times what the largest allowed number of normal files needs.
 MAX_READING_SECONDS = 8
 
 MAX_NAME_BYTES = 200  # of a file or folder to take away; file systems allow 255, and endings such as "_mask.png" follow
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Source:
-    """A slice that waits to be read.
+    """A slice that has not been read yet.
 
     Attributes:
         name: of the file, with the folder that it lies in if it comes from an archive.
@@ -164,7 +164,7 @@ def _stream(file: Path | Member) -> "Path | _NamedBytes":
 
 
 def _batches(sources: list[Source]) -> Iterator[list[Source]]:
-    """What goes through the network together; a slice that is too large for any company goes alone."""
+    """Sources that go through the network together; a very large slice goes alone."""
     batch, pixels = [], 0
     for source in sources:
         if batch and (len(batch) == BATCH_SIZE or pixels + source.pixels > MAX_BATCH_PIXELS):
@@ -176,7 +176,7 @@ def _batches(sources: list[Source]) -> Iterator[list[Source]]:
 
 
 def _read_all(sources: list[Source], done: int, refused: list[Refusal]) -> list[tuple[Source, np.ndarray]]:
-    """Read what can be read, after so many sources that are done; what cannot is added to `refused`."""
+    """Read a batch of sources, after `done` others; those that cannot be read are added to `refused`."""
     readable = []
     for place, source in enumerate(sources, done):
         try:
@@ -213,7 +213,7 @@ def _with_names_that_differ(slices: list[Slice]) -> tuple[Slice, ...]:
 
 
 def _name(paths: list[Path], volume: Volume | None) -> str:
-    """With which the names of saved archives begin; names of DICOM files are often those of persons."""
+    """The beginning of the names of saved archives. Names of DICOM files are left out: they often name persons."""
     name = paths[0].name
     if volume and not name.lower().endswith((".nii", ".nii.gz")):
         return "volume"
@@ -221,7 +221,7 @@ def _name(paths: list[Path], volume: Volume | None) -> str:
 
 
 class Effort:
-    """Time of the processor that the files of one request may take; what comes after it is used up is refused."""
+    """Processor time that the files of one request may take; when it is used up, the other files are refused."""
 
     def __init__(self, seconds: float):
         self.seconds = self._left = seconds

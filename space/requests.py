@@ -1,6 +1,6 @@
-"""What requests hold, whoever made them: what is missing or has another type than it should is refused in one sentence.
+"""Checks of requests: a parameter that is missing or has a wrong type is refused in one sentence.
 
-The page itself always asks rightly, but nobody has to ask through the page.
+The page itself sends correct requests, but other programs can send anything.
 """
 
 import errno
@@ -25,7 +25,7 @@ USED_UP = (*TOO_MANY_OPEN, errno.ENOSPC, errno.ENOMEM)
 
 
 def refusal(sentence: str) -> gr.Error:
-    """An error that stays on the page until it is closed, and is none of the server: nothing is logged."""
+    """An error of the visitor's request: it stays on the page until it is closed, and is not logged."""
     return gr.Error(sentence, duration=None, print_exception=False)
 
 
@@ -33,7 +33,7 @@ class Page(gr.Blocks):
     """Blocks whose parameters are checked before any listener sees them."""
 
     async def preprocess_data(self, block_fn, inputs, *arguments, **options):
-        """As in Gradio, whose own errors are tracebacks in the log and nothing for who asked."""
+        """As in Gradio, but with a sentence for the visitor instead of a traceback in the log."""
         if not block_fn.fn:
             raise refusal(NO_FUNCTION)
         try:
@@ -45,13 +45,13 @@ class Page(gr.Blocks):
             if error.errno == errno.ENAMETOOLONG:
                 raise refusal(WRONG_TYPE) from None
             raise
-        # Whatever Gradio and pydantic stumble over.
+        # Any error of Gradio or pydantic.
         except Exception:
             raise refusal(WRONG_TYPE) from None
 
 
 async def no_such_function(request, error: Exception) -> JSONResponse:
-    """The answer to who asks for a function that the page does not have."""
+    """The answer to a request for a function that the page does not have."""
     if traceback.extract_tb(error.__traceback__)[-1].name != "get_fn":
         raise error
     return JSONResponse({"detail": NO_FUNCTION}, status_code=404)
@@ -84,7 +84,7 @@ def all_uploaded(files: object) -> list[Path]:
 
 
 def said(event: gr.EventData, name: str) -> object:
-    """What an event says by a name; None if it says nothing."""
+    """The value of a name in an event's data; None if it has none."""
     try:
         return getattr(event, name, None)
     except TypeError:  # Gradio takes any JSON for the data of an event

@@ -29,7 +29,7 @@ MAX_BITS = 63  # of whole numbers, which answers repeat
 
 
 class WithoutSpecks(Segmentation):
-    """A segmentation whose mask holds its lesions alone, so that pictures, area and overlap leave the rest out."""
+    """A segmentation whose mask holds its lesions alone; pictures, area and overlap leave out smaller pieces."""
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -117,7 +117,7 @@ class Refusal(NamedTuple):
 
 @dataclass(eq=False)
 class Opening:
-    """What a study stays, whatever is on the stage.
+    """The part of a study that stays the same while other slices of it are shown.
 
     Attributes:
         asked: the newest settings that the visitor has asked for.
@@ -137,7 +137,7 @@ class Study:
         index: of the slice on the stage.
         refused: the files that could not be used, in their order.
         volume: where the slices come from, if they are those of a volume.
-        opening: tells it from every other study; whatever it is turned to shares it.
+        opening: identifies the study; its versions with another slice on the stage share it.
     """
 
     name: str
@@ -179,7 +179,7 @@ class Study:
         return self._measure(extent, settings)
 
     def _measure(self, measure: Callable[[Segmentation], object], settings: Settings) -> list:
-        """Turning to another slice does not measure them again."""
+        """Measure all slices once; showing another slice reuses the result."""
         measured = self._measured.get((measure, settings))
         if measured is None:
             measured = [measure(cut) for cut in self.cuts(settings)]
@@ -225,7 +225,7 @@ def summarize_slice(cut: Segmentation) -> dict:
 class Shelf:
     """The studies of all visitors, each known to its visitor alone by a ticket that nobody can guess.
 
-    Where they grow too large together, those that were opened or changed longest ago make room.
+    When they take too much memory together, the ones opened or changed longest ago are dropped.
     """
 
     def __init__(self, max_bytes: int, max_seconds: float):
@@ -242,7 +242,7 @@ class Shelf:
         return ticket
 
     def swap(self, study: Study, changed: Study, ticket: str) -> bool:
-        """Keep a changed study in the place of what it was; False if that is not there any more."""
+        """Replace a study by its changed version; False if the study is not there any more."""
         with self._lock:
             _, kept = self._kept.get(ticket, (0, None))
             if kept is study:

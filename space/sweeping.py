@@ -1,8 +1,8 @@
-"""Files that visitors send or take away, and how they go.
+"""Deletes the files that visitors sent or saved, when they are old.
 
-Gradio's own sweep (`delete_cache`) leaves their folders behind, and ends for good when a file arrives while it goes
-through its list of them. This one, which goes through the folder instead, is therefore the only one. It deletes in a
-folder that nobody else can write to, and follows no links.
+It replaces Gradio's own sweep (`delete_cache`), which leaves the folders behind, and stops for ever if a file arrives
+while it goes through its list. This one goes through the folder itself. It deletes only in a folder that nobody else
+can write to, and follows no links.
 """
 
 import os
@@ -30,14 +30,14 @@ def own_folder() -> Iterator[Path]:
     like this one has left that was killed.
 
     Raises:
-        PermissionError: the folder is not ours alone: somebody else may have put it there.
+        PermissionError: somebody else owns the folder or can write to it.
     """
     folder = Path(get_upload_folder()) / NAME
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_ours(folder):
         raise PermissionError(
             f"{folder} is a link, belongs to somebody else or is open to others; name a folder of your own in the "
-            "variable GRADIO_TEMP_DIR"
+            "variable GRADIO_TEMP_DIR."
         )
     with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as own:
         os.environ["GRADIO_TEMP_DIR"] = own
@@ -52,7 +52,7 @@ def start_sweeping(folder: Path, seconds: float, lists: list[set[str]], max_byte
             with suppress(OSError):
                 os.utime(get_upload_folder())  # in use, however long nobody has come
             sweep(folder, seconds, max_bytes)
-            for files in lists:  # only its own sweep would ever shorten them
+            for files in lists:  # nothing else shortens them
                 files.clear()
             time.sleep(SWEEP_SECONDS)
 

@@ -149,9 +149,9 @@ def test_a_fold_that_fails_is_given_up_and_the_others_go_on(data, stub, tmp_path
     monkeypatch.setattr(cv, "visible_gpus", list)
     stub.fails = {"fit": [0], "evaluate": [2]}
     assert main(["cv", *data, "--output_dir", str(tmp_path)]) == 1
-    assert "2 of 3 folds were given up (0, 2)" in capsys.readouterr().err
-    assert "Fold 0 is given up: fit ended with exit code 1." in caplog.text
-    assert "Fold 2 is given up: evaluate ended with exit code 1." in caplog.text
+    assert "2 of 3 folds failed (0, 2)" in capsys.readouterr().err
+    assert "Fold 0 failed: fit ended with exit code 1." in caplog.text
+    assert "Fold 2 failed: evaluate ended with exit code 1." in caplog.text
     assert (tmp_path / "fold-1" / "evaluation.json").is_file()
     assert not (tmp_path / "evaluation.json").exists()
 

@@ -297,7 +297,7 @@ def test_a_model_that_has_seen_a_slice_is_told_by_its_record(held_out, folder, t
         write_json(tmp_path / "training.json", {"trained_on": " ".join(trained_on)})
     report = run(folder, model=str(tmp_path))
     assert report["seen_in_training"] is (None if held_out is None else not held_out)
-    assert ("THIS MODEL WAS TRAINED ON" in caplog.text) is (held_out is False)
+    assert ("This model was trained on" in caplog.text) is (held_out is False)
 
 
 @pytest.mark.parametrize("side", [32, 40, 128])
@@ -314,7 +314,7 @@ def test_slices_that_were_trained_on_are_found_when_they_were_resized(side, fold
     write_persons(resized / "persons.csv", [f"p{number // 2}" for number in range(20)])
     report = run(resized, model=str(tmp_path / "model"), fold=None, all_persons=True)
     assert report["seen_in_training"] is True
-    found = re.search(r"TRAINED ON (\d+) OF THESE 20 SLICES \((\d+) of them resized", caplog.text)
+    found = re.search(r"trained on (\d+) of these 20 slices \((\d+) of them resized", caplog.text)
     assert found[1] == found[2] and int(found[1]) > 12
     caplog.clear()
     write_json(tmp_path / "model" / "training.json", {"trained_on": record["trained_on"]})  # of an older version

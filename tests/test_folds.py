@@ -52,7 +52,7 @@ def test_test_and_example_slices_of_the_known_data_set_are_in_no_fold(manifest):
 def test_names_prove_nothing(manifest, caplog):
     assigned = assign_persons(scan(mask_sha256=["another"] * 12))
     assert set(assigned["tumor_type"]) == {"unknown"}
-    assert "WHO IS WHO IS NOT KNOWN" in caplog.text
+    assert "The persons are not known" in caplog.text
 
 
 def test_a_changed_mask_in_the_known_data_set_is_named(manifest):
@@ -92,7 +92,7 @@ def test_official_folds_part_patient_ids_of_every_slice_that_is_there(manifest, 
     assigned = assign_persons(scan(), official_folds=True)
     assert assigned["fold"] == [number % 3 + 1 for number in range(1, 13)]
     assert assigned["person_id"][:2] == ["01B", "02A"]
-    assert "5 persons with several ids stand in more than one" in caplog.text
+    assert "5 persons with several ids are in more than one fold" in caplog.text
 
 
 def test_official_folds_are_refused_for_other_data(manifest):
@@ -200,7 +200,7 @@ def test_persons_alone_are_assigned_however_few_they_are():
 def test_without_persons_it_says_what_the_split_cannot_promise(caplog):
     with caplog.at_level(logging.WARNING):
         assign_persons(scan())
-    assert "WHO IS WHO IS NOT KNOWN" in caplog.text and "--persons" in caplog.text
+    assert "The persons are not known" in caplog.text and "--persons" in caplog.text
 
 
 def test_persons_of_the_source_are_taken(caplog):
@@ -278,5 +278,5 @@ def test_an_unknown_fold_is_refused():
 
 def test_a_person_on_both_sides_stops_the_split():
     slices = Dataset.from_dict({"person_id": ["a", "a"], "split": ["train", "train"], "fold": [0, 1]})
-    with pytest.raises(DataError, match="1 persons stand on both sides of the split: a"):
+    with pytest.raises(DataError, match="1 persons are on both sides of the split: a"):
         split_fold(slices, 0)

@@ -383,6 +383,25 @@ def test_nothing_to_type_asks_the_index_for_this_package():
             assert not advised.search(path.read_text(encoding="utf-8")), path.name
 
 
+def unfinished_message(node: ast.AST) -> str | None:
+    """What a `raise` says, if that is no sentence: one ends in a full stop, a command to type or another message."""
+    if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args):
+        return None
+    message, written = node.exc.args[0], ast.unparse(node.exc)
+    if "pip install" in written or written.startswith("TypeError"):  # whose words are Python's own
+        return None
+    last = message.values[-1] if isinstance(message, ast.JoinedStr) else message
+    if isinstance(last, ast.Constant) and isinstance(last.value, str):
+        return None if last.value.endswith(".") else written
+    return None if last is message or re.search(r"error|problem|reason|command", ast.unparse(last)) else written
+
+
+@pytest.mark.parametrize("place", ["app.py", "modeling_unet", "space", "train"])
+def test_messages_of_errors_are_sentences(place):
+    found = {str(path): [*filter(None, map(unfinished_message, ast.walk(parse(path))))] for path in sources(place)}
+    assert not {path: messages for path, messages in found.items() if messages}
+
+
 TORCHVISION_OF_ANOTHER_TORCH = """raise RuntimeError("operator torchvision::nms does not exist")"""
 
 

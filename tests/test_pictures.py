@@ -81,5 +81,5 @@ def test_a_probability_file_is_off_by_half_a_step_at_most(dtype):
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, np.nan, np.inf])
 def test_what_is_no_probability_is_refused(value):
-    with pytest.raises(ValueError, match=r"^probability spans .* allowed are values from 0 to 1$"):
+    with pytest.raises(ValueError, match=r"^probability spans .* allowed are values from 0 to 1\.$"):
         to_16_bit(np.array([[0.5, value]], np.float32))

@@ -267,7 +267,7 @@ def test_unknown_persons_stay_unknown(tmp_path, folder, caplog):
     assert "Whose slices these are is not known" in card_of(out)[1]
     caplog.clear()
     load_slices(DataArguments(str(out)))
-    assert "WHO IS WHO IS NOT KNOWN" in caplog.text
+    assert "The persons are not known" in caplog.text
 
 
 # What is refused

@@ -416,7 +416,7 @@ class TestFromPretrained:
             lambda: TumorSegmenter(model, UNetImageProcessor()),
             lambda: TumorSegmenter.from_pretrained(tmp_path),
         ):
-            with pytest.raises(ValueError, match=f"^{message}$"):
+            with pytest.raises(ValueError, match=f"^{message}\\.$"):
                 make()
 
     def test_folder_without_a_model(self, tmp_path):
@@ -474,7 +474,7 @@ class TestDevice:
     @pytest.mark.parametrize("device", ["cuda", "cuda:0", "mps", "gpu", torch.device("meta")])
     def test_missing_device_is_refused(self, machine, device):
         machine()
-        with pytest.raises(ValueError, match=f"device is '{device}'; allowed on this machine are auto, cpu$"):
+        with pytest.raises(ValueError, match=f"device is '{device}'; allowed on this machine are auto, cpu\\.$"):
             resolve_device(device)
 
     def test_segmenter_moves_the_model(self, monkeypatch, model_dir):

@@ -359,7 +359,7 @@ def test_a_network_that_finds_nothing_is_said_aloud(folder, tmp_path, caplog):
     save_model(model, UNetImageProcessor(size={"longest_edge": 32}), tmp_path / "blind")
     options = ("--init_from", str(tmp_path / "blind"), "--num_train_epochs", "1", "--learning_rate", "0")
     assert fine_tune(folder, tmp_path / "nothing", *options) == 0
-    assert "THE NETWORK FINDS NOTHING: Dice is 0 on every one of the 4 slices with tumour" in caplog.text
+    assert "The network finds nothing: Dice is 0 on every one of the 4 slices with tumour" in caplog.text
 
 
 # Fine-tuning
@@ -396,7 +396,7 @@ def test_of_weights_without_a_record_nobody_knows_what_they_have_seen(trained, f
     assert is_seen_in_training(str(weights), load_slices(DataArguments(str(folder)))) is True
     options = ("--init_from", str(weights), "--fold", "1", "--max_steps", "1")
     assert fine_tune(folder, tmp_path / "warned", *options) == 0
-    assert "THIS MODEL WAS TRAINED ON" in caplog.text
+    assert "This model was trained on" in caplog.text
     (weights / "training.json").unlink()
     assert fine_tune(folder, tmp_path / "run", *options) == 0
     assert is_seen_in_training(str(tmp_path / "run"), load_slices(DataArguments(str(folder)))) is None

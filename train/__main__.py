@@ -24,17 +24,17 @@ python -m train COMMAND --help lists the options.
 """
 
 COMMANDS = ("check", "prepare", "fit", "cv", "evaluate", "calibrate", "report", "publish")
-# Modules whose package has another name on the index.
+# Modules whose package has another name on the package index.
 PACKAGES = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
 
 
 def main(arguments: list[str]) -> int:
-    # With torchrun every process runs this; one of them talks.
+    # With torchrun every process runs this; only one of them prints.
     level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s")
     for client in ("httpx", "httpx2"):  # which of them huggingface_hub has depends on its version
         logging.getLogger(client).setLevel(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()  # one for every file that is read or written; the Trainer's stays
+    transformers.utils.logging.disable_progress_bar()  # bars for files; the Trainer's own stays
     command, options = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help"):
         print(USAGE)
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _explain(error: Exception) -> str:
-    """What to say of an error: of a package that is not installed, what to type."""
+    """The message of an error; for a missing package, the command that installs it."""
     if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
         package = PACKAGES.get(error.name, error.name)
         return f"this needs the package {package}; run: pip install {package}"

@@ -47,7 +47,7 @@ def weights_hash(model: str | Path) -> str | None:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Say before any work if a file cannot be written where it should be; leaves nothing behind.
+    """Raise an error before any work if a file cannot be written there; no file is left behind.
 
     Raises:
         OSError: with the name of the option that names the place.

@@ -1,4 +1,4 @@
-"""The look of a slice: a word by which it is recognised at another size and in another format.
+"""The look of a slice: a short code by which it is recognised at another size and in another format.
 
     thumbnail, mask ─ look_of ─→ look, which the record of a run keeps ─ recognize ─→ trained on, or not
 
@@ -41,7 +41,7 @@ def look_of(thumbnail: np.ndarray, mask: np.ndarray) -> str:
 
 
 def recognize(looks: Sequence[str], known: Iterable[str]) -> list[bool]:
-    """Of every look, whether one of the known ones is of the same slice."""
+    """For every look, whether one of the known looks is of the same slice."""
     known = [look for look in known if look]
     if not known:
         return [False] * len(looks)

@@ -19,8 +19,8 @@ BASE_WEIGHTS = "init_from_sha256"  # in it: hash of the weights that were fine-t
 CANVASES = "canvases_sha256"  # in it: hash of the slices without tumour that were trained on
 CALIBRATION = "calibration"  # in it: scale and shift that were put into the head
 EVALUATION_FILE = "evaluation.json"  # how it scored, by `evaluate` or `cv`
-ALL_PERSONS = "all persons"  # in an evaluation, instead of the number of a fold: every slice of a data set
-STANDS_FOR = "stands_for"  # in an evaluation: hash of other weights, trained on everybody by the same recipe
+ALL_PERSONS = "all persons"  # in an evaluation, instead of a fold: all slices of a data set were scored
+STANDS_FOR = "stands_for"  # in an evaluation: hash of the weights trained on all folds that it is published with
 
 
 def read_record(model: str) -> dict:
@@ -45,7 +45,7 @@ def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
     if seen:
         resized = f" ({seen - sum(equal)} of them resized or saved anew)" if seen > sum(equal) else ""
         logger.warning(
-            "THIS MODEL WAS TRAINED ON %d OF THESE %d SLICES%s: the figures say nothing about new people.",
+            "This model was trained on %d of these %d slices%s: the figures say nothing about new persons.",
             *(seen, len(scored), resized),
         )
     return seen > 0

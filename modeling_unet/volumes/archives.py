@@ -1,8 +1,8 @@
 """A ZIP that a stranger sent: `members(path)` → its files, with safe names and bytes that stay within bounds.
 
 Nothing is written to disk. What the archive says about itself is checked before anything is unpacked, and no file gets
-more memory than it announced, whatever its data unpack to. Messages count entries instead of naming them: names of
-files are often names of persons.
+more memory than its entry announces. Messages count entries instead of naming them: names of files are often names of
+persons.
 """
 
 import errno
@@ -17,7 +17,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 MIB = 1024 * 1024
 MAX_ENTRIES = 1000
 MAX_TOTAL_BYTES = 512 * MIB
-# Scans and pictures shrink to a half or a tenth, a black mask to a hundredth; bombs to a thousandth.
+# Compressed scans and pictures have a half to a tenth of their size, a black mask a hundredth, a ZIP bomb a thousandth.
 MAX_RATIO = 200
 
 ZIP_MAGICS = (b"PK\3\4", b"PK\5\6")
@@ -65,7 +65,7 @@ class Member:
 
 
 def display_name(path: Path) -> str:
-    """The name of a file for a message, without line breaks and control codes, which it may have on purpose."""
+    """The name of a file for a message, without line breaks and control codes, which may be in it on purpose."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in path.name)
 
 
@@ -121,7 +121,7 @@ class _DirectoryGuard(io.FileIO):
 
     def read(self, size: int = -1) -> bytes:
         if size > self.limit:
-            raise ArchiveError("its table of contents is too long")
+            raise ArchiveError("its table of contents is too long.")
         return super().read(size)
 
 
@@ -133,7 +133,8 @@ def _open(path: Path, max_entries: int) -> ZipFile:
             ZipFile(guard).close()
         return ZipFile(path)
     except ArchiveError as error:
-        raise ArchiveError(f"{display_name(path)}: {error}; at most {max_entries:,} entries are accepted.") from None
+        problem = str(error).rstrip(".")
+        raise ArchiveError(f"{display_name(path)}: {problem}; at most {max_entries:,} entries are accepted.") from None
     except FileNotFoundError as error:
         raise ArchiveError(f"{display_name(path)}: there is no such file.") from error
     # zipfile raises whatever it stumbles over in a damaged file.
@@ -173,7 +174,7 @@ def _check_sizes(path: Path, found: list[Member], max_total_bytes: int, max_rati
             f"{display_name(path)}: its files take {total / MIB:,.0f} MiB unpacked; at most "
             f"{max_total_bytes / MIB:,.0f} MiB are accepted."
         )
-    # The size on disk, because what the entries say of their packed sizes may be a lie, or the same data many times.
+    # The size on disk, because the packed sizes in the entries may be false, or count the same data many times.
     ratio = total / path.stat().st_size
     if ratio > max_ratio:
         raise ArchiveError(

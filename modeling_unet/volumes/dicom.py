@@ -41,7 +41,7 @@ PLACE_TAGS = (
     *("PixelSpacing", "SpacingBetweenSlices", "SliceThickness", "RescaleSlope", "RescaleIntercept"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
-# The parts of a functional group of an enhanced image that hold tags of ours.
+# The parts of an enhanced image's functional groups that hold tags read here.
 MACROS = (
     *("PlanePositionSequence", "PlaneOrientationSequence"),
     *("PixelMeasuresSequence", "PixelValueTransformationSequence"),
@@ -58,7 +58,7 @@ MAX_ITEMS_OF_ALL = 100_000  # files together: of some large ones, or of a thousa
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 ITEM_BYTES = 8  # of its tag and length, with which every compressed frame begins
 
-# Of all files together, whatever series they belong to: every one becomes an object before the largest series is known.
+# Of all files together, of any series: every frame becomes an object before the largest series is known.
 MAX_FRAMES = 8000
 
 COLORS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -139,7 +139,7 @@ class _Frame:
     Attributes:
         image: the file that it lies in.
         index: its number in the file.
-        series: what slices of one stack have in common.
+        series: what all slices of one stack share.
         shape: (rows, columns).
         inverted: whether high values are black.
         orientation: direction of growing columns, then of growing rows, in DICOM's axes.
@@ -240,7 +240,7 @@ def read_dicom(files: list[File]) -> Scan:
 
 
 def _read_header(file: File, head: bytes, label: str) -> list[_Image]:
-    """The image that a file says it holds, if it says so; `head` is its first bytes."""
+    """The image in a file, or an empty list if there is none; `head` is its first bytes."""
     tags, start = _read_tags(head, label)
     if "Rows" not in tags:
         return []
@@ -258,7 +258,7 @@ def _read_frames(image: _Image) -> list[_Frame]:
 
 @contextmanager
 def _readable_tags(label: str) -> Iterator[None]:
-    """What values may cause that are not those of their tags is a `VolumeError`."""
+    """Turn the errors that a wrong value of a tag may cause into a `VolumeError`."""
     try:
         yield
     except VolumeError:
@@ -268,7 +268,7 @@ def _readable_tags(label: str) -> Iterator[None]:
 
 
 def _read_tags(head: bytes, label: str) -> tuple["pydicom.Dataset", int]:
-    """Our tags, and no others, of a file's first bytes; and where the pixels start."""
+    """The tags listed above from a file's first bytes; and where the pixels start."""
     if _count_items(head) > MAX_ITEMS:
         raise VolumeError(f"{label} has more than {MAX_ITEMS:,} items in its tags; it is damaged.")
     try:
@@ -277,7 +277,7 @@ def _read_tags(head: bytes, label: str) -> tuple["pydicom.Dataset", int]:
             tags = [*PIXEL_TAGS, *SEQUENCE_TAGS, *PLACE_TAGS]
             stream = io.BytesIO(head)
             return pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=tags), stream.tell()
-    # pydicom raises whatever it stumbles over in a damaged file, and quotes values: nothing of that goes on.
+    # pydicom raises any kind of error for a damaged file and quotes its values, so its message is not passed on.
     except Exception:
         raise VolumeError(f"{label} is damaged; its tags cannot be read.") from None
     raise VolumeError(
@@ -287,12 +287,12 @@ def _read_tags(head: bytes, label: str) -> tuple["pydicom.Dataset", int]:
 
 
 def _count_items(head: bytes) -> int:
-    """Items of sequences in a file's first bytes, at most."""
+    """An upper limit of the number of sequence items in a file's first bytes."""
     return max(head.count(item) for item in ITEMS)
 
 
 def _transfer_syntax(head: bytes) -> str | None:
-    """How the rest of the file is written, and nothing else: pydicom inflates a deflated rest, however long it is."""
+    """The transfer syntax, read without pydicom, which would inflate a deflated file however long it becomes."""
     elements = pydicom.filereader.data_element_generator(
         io.BytesIO(head[PREAMBLE_BYTES + len(MAGIC) :]),
         is_implicit_VR=False,
@@ -411,7 +411,7 @@ def _is_t1(dataset: "pydicom.Dataset") -> bool | None:
 
 
 def _has_contrast(dataset: "pydicom.Dataset") -> bool | None:
-    """None if nothing is said about it, or the one and the other."""
+    """None if the tags say nothing about it, or contradict each other."""
     description = " ".join(BOTH_NAMES.sub("", name) for name in _names(dataset))
     agent = str(dataset.get("ContrastBolusAgent") or "").strip()
     no_agent = bool(NO_AGENT.fullmatch(agent))
@@ -515,8 +515,8 @@ def _check_encapsulated(dataset: "pydicom.Dataset"):
     longest = rows * columns * bytes_per_pixel * 3 // 2 + 1024
     for frame in pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=count):
         if syntax == RLE and len(frame) > longest:
-            raise ValueError("a run-length coded frame is longer than its pixels")
+            raise ValueError("a run-length coded frame is longer than its pixels.")
         if syntax in BY_PILLOW:
             with open_picture(io.BytesIO(frame), "frame", ("JPEG", "JPEG2000")) as image:
                 if image.size != (columns, rows):
-                    raise ValueError("a compressed frame has another size than the tags say")
+                    raise ValueError("a compressed frame has another size than the tags say.")

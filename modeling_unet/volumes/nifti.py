@@ -61,7 +61,7 @@ def read_nifti(content: bytes, name: str) -> Scan:
         slope, intercept = header.get_slope_inter()
         unit = header.get_xyzt_units()[0]
         offset = int(header["vox_offset"])
-    # nibabel raises whatever it stumbles over in a damaged header.
+    # nibabel raises any kind of error for a damaged header.
     except Exception as error:
         raise VolumeError(f"{name}: the header is damaged.") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:

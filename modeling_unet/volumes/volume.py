@@ -14,7 +14,7 @@ The slices of a DICOM series are those that were taken. A NIfTI file does not sa
 the ones whose pixels are smallest, and axial if all sides of a voxel are equal. Oblique scans count as the plane that
 is nearest; they are turned and mirrored, never resampled.
 
-Needs the packages nibabel and pydicom, in the extra "volumes" of this one.
+Needs the packages nibabel and pydicom: `pip install nibabel pydicom`.
 """
 
 from dataclasses import dataclass, field

@@ -122,7 +122,7 @@ def cross_validate(options: list[str], output_dir: Path, gpus: list[str]) -> dic
 
     Raises:
         ValueError: an option is wrong, the data cannot be trained on, or `output_dir` holds something else.
-        ChildProcessError: folds were given up; the others are trained and scored.
+        ChildProcessError: folds failed; the others are trained and scored.
     """
     runs = _plan(options, output_dir)
     _remember(options, output_dir / OPTIONS_FILE)
@@ -135,7 +135,7 @@ def cross_validate(options: list[str], output_dir: Path, gpus: list[str]) -> dic
     failed = asyncio.run(_run_all(waiting, gpus or [None]))
     if failed:
         raise ChildProcessError(
-            f"{len(failed)} of {len(runs)} folds were given up ({', '.join(map(str, failed))}); the same command tries "
+            f"{len(failed)} of {len(runs)} folds failed ({', '.join(map(str, failed))}); the same command tries "
             "them again."
         )
     _check_alike(runs)
@@ -169,7 +169,7 @@ def _plan(options: list[str], output_dir: Path) -> list[FoldRun]:
 
 
 def _remember(options: list[str], path: Path) -> None:
-    """Folds that were trained with different options must not be averaged."""
+    """Store the options; raise an error if folds in the folder were trained with other ones."""
     if path.is_file() and (before := read_json(path).get("options", [])) != options:
         raise ValueError(
             f"{path.parent} holds a cross-validation with other options ({' '.join(before)}); name another "
@@ -179,7 +179,7 @@ def _remember(options: list[str], path: Path) -> None:
 
 
 def _check_alike(runs: list[FoldRun]) -> None:
-    """Nor those with equal options whose recipe or canvases have changed in between."""
+    """Raise an error if the recipe file, the first weights or the canvases were changed between the folds."""
     for fold_run in runs[1:]:
         first, other = runs[0].record(), fold_run.record()
         if any(first.get(name) != other.get(name) for name in ("recipe", "started_from", CANVASES)):
@@ -190,7 +190,7 @@ def _check_alike(runs: list[FoldRun]) -> None:
 
 
 async def _run_all(runs: list[FoldRun], slots: list[str | None]) -> list[int]:
-    """Run the folds, one per slot at a time; returns those that were given up."""
+    """Run the folds, one per slot at a time; returns the folds that failed."""
     free = asyncio.Queue()
     for slot in slots:
         free.put_nowait(slot)
@@ -201,7 +201,7 @@ async def _run_all(runs: list[FoldRun], slots: list[str | None]) -> list[int]:
         free.put_nowait(gpu)
         return done
 
-    # Or the folds would go on without us, and a second start would train in the same folders.
+    # Stop the folds with this process: a second start would train in the same folders.
     with contextlib.suppress(NotImplementedError):  # on Windows, which has no such signal
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
     async with asyncio.TaskGroup() as group:
@@ -215,10 +215,10 @@ async def _run_fold(fold_run: FoldRun, gpu: str | None, log: Path | None) -> boo
     try:
         for command in (fold_run.fit, fold_run.evaluate):
             if code := await run_command(command, gpu, log):
-                raise ChildProcessError(f"{command[0]} ended with exit code {code}")
+                raise ChildProcessError(f"{command[0]} ended with exit code {code}.")
         figures = headline(fold_run.evaluation())
     except (OSError, ValueError) as error:
-        logger.error("Fold %d is given up: %s.", fold_run.fold, str(error).rstrip("."))
+        logger.error("Fold %d failed: %s.", fold_run.fold, str(error).rstrip("."))
         return False
     logger.info("Fold %d: slice_dice %.4f.", fold_run.fold, figures["slice_dice"])
     return True
@@ -229,7 +229,7 @@ async def run_command(command: list[str], gpu: str | None, log: Path | None) -> 
 
     Args:
         command: the command and its options.
-        gpu: the only one that it sees, as in `CUDA_VISIBLE_DEVICES`; None leaves that as it is.
+        gpu: the only GPU that it sees, as in `CUDA_VISIBLE_DEVICES`; None leaves the variable unchanged.
         log: file that its messages are added to; None leaves them on the terminal.
 
     Returns:

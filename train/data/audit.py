@@ -1,10 +1,10 @@
-"""What would spoil a training, found in the scan of a data set before any time is spent on it.
+"""Faults of a data set that would spoil a training, found in its scan before the training starts.
 
     scan ─ folds.assign_persons ─→ slices ─ fast_findings ─→ findings ─ refuse ─→ DataError, or warnings in the log
                                           ─ near_duplicates ─→ findings, for `python -m train check`
 
-An error is what no training should start with: slices that cannot be used, one image on both sides of a split, one
-image with two truths. A warning is what may be meant, such as slices without a tumour.
+An error stops a training before it starts: slices that cannot be used, one image on both sides of a split, one image
+with two different masks. A warning is about something that may be intended, such as slices without a tumour.
 """
 
 import logging
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 MAX_MASK_SHARE = 0.5  # of the slice; a mask above it is more likely one of the background
 MAX_PERSON_SHARE = 1 / 3  # of the slices; above it the scores are mostly one person's
-MIN_PERSONS = 20  # with fewer, an interval over persons is too narrow, and single ones decide
+MIN_PERSONS = 20  # with fewer, intervals over persons are too narrow
 
 # In the public data set (2,663 slices of 178 persons) slices of two persons correlate by 0.966 at most, while a third
 # of the persons have two slices of their own above 0.975. Above it are also copies saved as JPEG of quality 10, halved
@@ -91,7 +91,7 @@ def fast_findings(slices: Dataset) -> list[Finding]:
 
 
 def slice_findings(slices: Dataset) -> list[Finding]:
-    """The part of `fast_findings` for which it does not matter whose the slices are: the scan alone will do."""
+    """The part of `fast_findings` that does not need the persons, only the scan."""
     sound = sound_slices(slices)
     rows = _rows(sound)
     checks = (_blank_images, _coloured_images, _contradictions, _odd_masks, _labels_left_out, _repeated_masks)
@@ -122,7 +122,7 @@ def refuse(findings: Iterable[Finding]) -> None:
 
 
 def persons_known(slices: Dataset) -> bool:
-    """Whether the persons are more than the slices' own names, which stand in for them where nobody knows them."""
+    """Whether the persons are known; if they are not, `person_id` is the name of the slice."""
     return any(person not in ("", name) for person, name in zip(slices["person_id"], slices["slice"], strict=True))
 
 
@@ -174,7 +174,7 @@ def _odd_masks(rows: list[dict]) -> Iterator[Finding]:
         message = f"The mask covers more than half of its slice: {listed(large)}. Are tumour and background exchanged?"
         yield Finding("large masks", "warning", large, message)
     if tiny := _names(row for row in rows if 0 < row["mask_area"] < MIN_LESION_AREA_PX):
-        message = f"The mask has fewer than {MIN_LESION_AREA_PX} pixels: {listed(tiny)}. Are these slips of the pen?"
+        message = f"The mask has fewer than {MIN_LESION_AREA_PX} pixels: {listed(tiny)}. Are these mistakes?"
         yield Finding("tiny masks", "warning", tiny, message)
 
 
@@ -240,7 +240,7 @@ def _mask_thumbnail(png: bytes, shape: tuple[int, int]) -> np.ndarray:
 def _shared_images(rows: list[dict]) -> Iterator[Finding]:
     if pairs := _pairs(_not_blank(rows), same=("image_sha256",), different="person_id"):
         message = (
-            f"One image belongs to several persons, so a network could be scored on what it has learned by heart: "
+            f"One image belongs to several persons, so a network could be scored on images that it was trained on: "
             f"{_listed_pairs(pairs)}. Keep one of each, or give both the same person_id."
         )
         yield _paired_finding("one image, several persons", "error", pairs, message)
@@ -254,7 +254,7 @@ def _repeated_slices(rows: list[dict]) -> Iterator[Finding]:
 
 
 def _doubtful_ids(rows: list[dict]) -> Iterator[Finding]:
-    """Ids that may be one person's, and ids that may be two persons'."""
+    """Different ids that may be of one person, and single ids that may be of two persons."""
     spellings, types = defaultdict(set), defaultdict(set)
     for row in rows:
         spellings[_bare_id(row["person_id"])].add(row["person_id"])
@@ -263,7 +263,7 @@ def _doubtful_ids(rows: list[dict]) -> Iterator[Finding]:
         message = f"Ids differ in nothing but case, signs or leading zeros: {listed(alike)}. Are they the same persons?"
         yield Finding("similar person ids", "warning", (), message)
     if several := [f"{person} ({' / '.join(sorted(found))})" for person, found in types.items() if len(found) > 1]:
-        message = f"Persons have several tumour types: {listed(several)}. Do the ids start anew with every type?"
+        message = f"Persons have several tumour types: {listed(several)}. Are ids used twice, once per type?"
         yield Finding("persons of several types", "warning", (), message)
 
 
@@ -272,7 +272,7 @@ def _bare_id(person: str) -> str:
 
 
 def _uneven_persons(rows: list[dict]) -> Iterator[Finding]:
-    """Too few persons to say much: altogether, of one type, or because most slices are one person's."""
+    """Too few persons: altogether, of one tumour type, or because most slices are of one person."""
     counts, persons_of = Counter(row["person_id"] for row in rows), defaultdict(set)
     for row in rows:
         persons_of[row["tumor_type"]].add(row["person_id"])

@@ -4,8 +4,8 @@ One affine warp does all of the geometry, so that a slice is interpolated once. 
 kinds of change that nnU-Net makes too (Isensee et al. 2021, supplementary note 4); the ranges are ours.
 
 A view is a window on the slice, with the tumour inside, cut, or outside, at the same magnifications: most of a slice is
-normal anatomy, and windows without the tumour say so. Another scanner is another field of its coil, another contrast
-between tissues and another sharpness.
+normal anatomy, and windows without the tumour teach that. Another scanner is imitated by an uneven brightness, another
+contrast between tissues and another sharpness.
 """
 
 from dataclasses import dataclass, field, fields
@@ -166,7 +166,7 @@ class Augmentation:
 def standardize(image: np.ndarray, black: float) -> np.ndarray:
     """Mean 0 and deviation 1 over what is brighter than the background, by the rule of UNetImageProcessor: [S, S].
 
-    What lies far above stays, as the changes of intensities that follow would move any limit.
+    Very bright values are not clipped here, because the later changes of intensity would move the limit.
     """
     values = image - black
     foreground = values[values > FOREGROUND_FRACTION * np.percentile(values, 99)]

@@ -1,4 +1,4 @@
-"""`python -m train check`: what is in a data set, and what would spoil a training, before any time is spent on one.
+"""`python -m train check`: what is in a data set, and which of its faults would spoil a training.
 
 python -m train check SOURCE --persons FILE --out DIR
 
@@ -39,8 +39,8 @@ CAPTIONS = {
 }
 NOTHING_FOUND = "Nothing was found that would spoil a training."
 WHO_IS_WHO = (
-    "Nothing says whose the slices are, so each counts as a person of its own, and every score will be too good for "
-    "people whom the network has never seen. Give --persons FILE.csv with the columns slice and person_id."
+    "It is not known which slices are of the same person, so each counts as a person of its own, and every score will "
+    "be better than for new persons. Give --persons FILE.csv with the columns slice and person_id."
 )
 LINE_WIDTH = 100  # characters, on the terminal
 MOST_VALUES = 6  # of a column that are named
@@ -86,7 +86,7 @@ def check(
 
 
 def examine(scan: Dataset, persons: Path | None = None, num_folds: int | None = None) -> tuple[Dataset, list[Finding]]:
-    """The slices, with their persons if those could be assigned, and everything that is found, errors first."""
+    """The slices, with persons if they could be assigned, and all findings, errors first."""
     try:
         slices = assign_persons(scan, persons, num_folds)
     except DataError as error:

@@ -93,22 +93,22 @@ def read_mat(name: str, read: Callable[[], bytes]) -> RawSlice:
             person_id="".join(map(chr, codes.flat)).strip("\0 "),
             tumor_type=_tumor_type(label),
         )
-    # h5py and NumPy raise whatever they stumble over in a damaged or foreign file.
+    # h5py and NumPy raise any kind of error for a damaged or foreign file.
     except Exception as error:
-        problem = f"{name} cannot be read as one of figshare's MATLAB v7.3 files: {error}."
+        problem = f"{name} cannot be read as one of figshare's MATLAB v7.3 files: {str(error).rstrip('.')}."
         return RawSlice(Path(name).stem, None, None, problem_kind="unreadable", problem=problem)
 
 
 def _field(file: h5py.File, field: str) -> np.ndarray:
     if f"cjdata/{field}" not in file:
-        raise ValueError(f"it has no cjdata.{field}")
+        raise ValueError(f"it has no cjdata.{field}.")
     return file["cjdata"][field][()]
 
 
 def _tumor_type(label: np.ndarray) -> str:
     number = label.item()
     if number not in TUMOR_TYPES:
-        raise ValueError(f"cjdata.label is {number:g}; known are {', '.join(map(str, TUMOR_TYPES))}")
+        raise ValueError(f"cjdata.label is {number:g}; known are {', '.join(map(str, TUMOR_TYPES))}.")
     return TUMOR_TYPES[number]
 
 

@@ -2,12 +2,12 @@
 
     scan ─ assign_persons ─→ + person_id, tumor_type, plane, split, fold ─ split_fold ─→ training | validation
 
-A split that is given is obeyed: slices that the source, the `--persons` file or the manifest marks as `test` or
-`example` neither train nor validate, and where some are marked as `validation`, they are the one fold there is.
+A given split is kept: slices marked as `test` or `example` by the source, the `--persons` file or the manifest are used
+neither for training nor for validation. If some are marked as `validation`, they are the only fold.
 
 Persons come, in this order, from a file (`--persons`), from the project's manifest if the masks show that this is the
-public data set, or from the source itself. Where nobody knows them, every slice counts as a person of its own, and a
-warning says what such a split cannot promise.
+public data set, or from the source itself. Otherwise every slice counts as a person of its own, and a warning says why
+scores are then too good.
 """
 
 import csv
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = Path(__file__).with_name("manifest.csv")
 NUM_FOLDS = 5
-SPLIT_SEED = 0  # of the order in which persons of equally many slices are dealt out
+SPLIT_SEED = 0  # of the order in which persons with equal numbers of slices are given to folds
 NO_FOLD = -1
 UNKNOWN = "unknown"
 PERSON_COLUMNS = ("person_id", "tumor_type", "plane", "split", "fold")
@@ -47,11 +47,11 @@ def assign_persons(
     Args:
         scan: what `data.scan_slices` returns.
         persons: CSV file with the columns `slice`, `person_id` and, if known, `tumor_type`, `plane` and `split`.
-        num_folds: deal the persons out to this many folds, those of a given validation split too; by default that
-            split, the manifest's five, or five.
-        official_folds: the folds of the public data set's author, numbered 1…5 as there. They part patient ids, so here
-            `person_id` is the patient id, and every slice that is there has a fold, `test` and `example` included.
-        without_folds: leave it at the persons, however few there are; `fold` is that of the manifest, or -1.
+        num_folds: divide the persons into this many folds, also those of a given validation split; by default that
+            split, the manifest's five folds, or five.
+        official_folds: the folds of the public data set's author, numbered 1…5 as there. They separate patient ids, not
+            persons. So `person_id` is the patient id here, and every slice has a fold, `test` and `example` included.
+            without_folds: only assign the persons, however few they are; `fold` is that of the manifest, or -1.
 
     Returns:
         `split` is one of `KNOWN_SPLITS`; `fold` is the one in which a slice validates, or -1: it trains alone, or is
@@ -88,8 +88,8 @@ def assign_persons(
 def assign_folds(persons: list[str], tumor_types: list[str] | None = None, num_folds: int = NUM_FOLDS) -> list[int]:
     """A fold for every slice: the same for all slices of a person, and about equally many slices of every tumour type.
 
-    Persons in order of their slice counts, ties in a seeded random order, each into the fold that so far has the fewest
-    slices of the person's tumour type, and among those the fewest slices.
+    Persons are taken in order of their slice counts, ties in a seeded random order. Each goes to the fold that has the
+    fewest slices of the person's tumour type so far; of several such folds, to the smallest.
 
     Raises:
         DataError: there are fewer persons than folds, or fewer than two folds.
@@ -136,7 +136,7 @@ def fold_indices(slices: Dataset, fold: int) -> tuple[list[int], list[int]]:
     if not training:
         raise DataError(f"Fold {fold} is the only one; there is nothing to train on.")
     if shared := {persons[index] for index in training} & {persons[index] for index in validation}:
-        raise DataError(f"{len(shared)} persons stand on both sides of the split: {listed(sorted(shared))}.")
+        raise DataError(f"{len(shared)} persons are on both sides of the split: {listed(sorted(shared))}.")
     return training, validation
 
 
@@ -158,7 +158,7 @@ def available_folds(slices: Dataset) -> list[int]:
 
 
 def read_manifest() -> dict[str, dict]:
-    """The manifest of the public data set: slice → its row (see README, "The data set")."""
+    """The manifest of the public data set: slice → its row (see docs/train.md)."""
     with MANIFEST.open(newline="") as file:
         return {row["slice"]: row for row in csv.DictReader(file)}
 
@@ -166,14 +166,14 @@ def read_manifest() -> dict[str, dict]:
 def _rows_from_manifest(scan: Dataset) -> list[dict] | None:
     """Rows of the manifest, or None if this is another data set: no mask is the one that the manifest describes.
 
-    The test slices have no hash there; once others prove the data set, their names suffice to keep them out.
+    Test slices have no hash there; if other slices match, test slices are recognised by name and kept out.
 
     Raises:
         DataError: some masks match, and others differ or are not in the manifest.
     """
     manifest = read_manifest()
     stems, hashes = scan["slice"], scan["mask_sha256"]
-    # "" is a test slice's; None, which nothing equals, that of a slice the manifest does not have.
+    # The hash is "" for a test slice, and None, which equals nothing, for a slice that the manifest does not have.
     expected = [manifest[stem]["mask_sha256"] if stem in manifest else None for stem in stems]
     if not any(found and found == known for found, known in zip(hashes, expected, strict=True)):
         return None
@@ -195,7 +195,7 @@ def _rows_from_manifest(scan: Dataset) -> list[dict] | None:
 
 
 def _splits_from_manifest(scan: Dataset) -> list[str]:
-    """What the manifest says of slices that are the public data set's, whoever says whose they are; "" of others."""
+    """The manifest's split of slices of the public data set, even if the persons come from elsewhere; "" for others."""
     manifest = read_manifest()
     slices = list(zip(scan["slice"], scan["mask_sha256"], strict=True))
     if not any(digest and digest == manifest.get(stem, {}).get("mask_sha256") for stem, digest in slices):
@@ -212,9 +212,9 @@ def _with_official_folds(rows: list[dict]) -> list[dict]:
     for row in rows:
         families[row["person_id"]].add(row["official_fold"])
     logger.warning(
-        "The official folds part patient ids: %d persons with several ids stand in more than one of them, so that "
-        "scores are a little too good. They include the slices that this project keeps for examples and tests: do not "
-        "share weights trained so as if they had never seen those.",
+        "The official folds separate patient ids, not persons: %d persons with several ids are in more than one fold, "
+        "so scores are a little too good. The folds include the slices that this project keeps for examples and tests: "
+        "weights trained on them have seen those slices.",
         sum(len(folds) > 1 for folds in families.values()),
     )
     return [{**row, "person_id": row["patient_id"], "fold": int(row["official_fold"] or NO_FOLD)} for row in rows]
@@ -246,10 +246,10 @@ def _rows_from_source(scan: Dataset) -> list[dict]:
     stems, persons = scan["slice"], scan["person_id"]
     if not any(persons):
         logger.warning(
-            "WHO IS WHO IS NOT KNOWN: these masks are not the public data set's, and nothing says whose they are. The "
-            "split is by slice, so slices of one person may stand on both sides, and every score will be too good for "
-            "people whom the network has never seen. Give --persons FILE.csv (columns slice, person_id) for honest "
-            "figures."
+            "The persons are not known: the masks are not those of the public data set, and the source does not say "
+            "which slices are of the same person. The folds are therefore made of single slices. Slices of one person "
+            "may be used for training and validation, so every score will be better than for new persons. Give "
+            "--persons FILE.csv (columns slice, person_id) for honest figures."
         )
         persons = stems
     unknown = [stem for stem, person in zip(stems, persons, strict=True) if not person]
@@ -273,7 +273,7 @@ def _row(person: str, tumor_type: str | None, plane: str | None, split: str | No
 
 
 def _obey_splits(rows: list[dict], given: list[str]) -> None:
-    """Mark the rows, in place, that the source marks and nobody else does; raises DataError at words not known."""
+    """Write the source's splits into rows that have none yet, in place; raises DataError for unknown words."""
     for row, split in zip(rows, given, strict=True):
         if row["split"] == "train" and split not in ("", "train"):
             row |= {"split": split, "fold": NO_FOLD}
@@ -287,7 +287,7 @@ def _obey_splits(rows: list[dict], given: list[str]) -> None:
 
 
 def _give_folds(rows: list[dict], num_folds: int | None) -> None:
-    """Give every row a fold, in place: those of a given validation split, or those that the persons are dealt to."""
+    """Give every row a fold, in place: the given validation split, or the fold that its person was assigned to."""
     if any(row["split"] == "validation" for row in rows):
         if num_folds is None:
             training, validation = (
@@ -296,13 +296,13 @@ def _give_folds(rows: list[dict], num_folds: int | None) -> None:
             if shared := sorted(training & validation):
                 raise DataError(
                     f"The given split has {len(shared)} persons in both training and validation: {listed(shared)}; put "
-                    "each on one side, or give --num_folds to deal the persons out anew."
+                    "each on one side, or give --num_folds to divide the persons anew."
                 )
             logger.info("The data set says itself what validates: that is fold %d, and there is no other.", GIVEN_FOLD)
             for row in rows:
                 row["fold"] = GIVEN_FOLD if row["split"] == "validation" else NO_FOLD
             return
-        logger.info("The given validation split is dealt out to the folds with the training split: --num_folds.")
+        logger.info("With --num_folds, the given validation and training splits are divided into folds together.")
         for row in rows:
             row["split"] = "train" if row["split"] == "validation" else row["split"]
     dealt = [row for row in rows if row["split"] == "train"]

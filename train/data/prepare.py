@@ -31,7 +31,7 @@ from .sources import open_source
 logger = logging.getLogger(__name__)
 
 MAX_STEM = 100  # file systems stop at 255 bytes
-# Names of files by which `load_dataset` would divide a folder into splits.
+# File names that `load_dataset` would take for names of splits.
 SPLIT_WORD = re.compile(r"(?<![a-z])(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?)(?![a-z])")
 SIZE_CATEGORIES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K"}  # the Hub's steps, by their upper ends
 
@@ -97,7 +97,7 @@ def prepare(
         source: as `open_source` takes it.
         out: folder to write, which must not exist or be empty.
         persons: CSV file with the columns `slice`, `person_id` and, if known, `tumor_type` and `plane`.
-        num_folds: deal the persons out to this many folds; by default the public data set's five, or five.
+        num_folds: divide the persons into this many folds; by default the public data set's five, or five.
         mask_threshold: take masks of any grey values: tumour is what lies above.
 
     Returns:
@@ -135,7 +135,7 @@ def write_card(slices: Dataset, rows: list[dict], folder: str, num_folds: int | 
         slices: as they were loaded.
         rows: of metadata.jsonl.
         folder: its name, for the commands.
-        num_folds: if the persons were dealt out to another number of folds than usual.
+        num_folds: if the persons were divided into another number of folds than usual.
     """
     public = _count_public(slices)
     size = next((name for limit, name in SIZE_CATEGORIES.items() if len(rows) < limit), "100K<n<1M")
@@ -166,7 +166,7 @@ def write_card(slices: Dataset, rows: list[dict], folder: str, num_folds: int | 
 def _write_pictures(slices: Dataset, folder: Path) -> Iterator[dict]:
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
-    # Where nobody is known, the slices' names stand in for persons; written down, they would pass for them.
+    # If persons are not known, `person_id` is the slice's name, and must not be written as if it were a person.
     known = persons_known(slices)
     stems = _file_stems(slices["slice"][:])
     with tqdm(zip(stems, slices, strict=True), total=len(stems), desc="Writing slices", unit="slice") as progress:
@@ -180,9 +180,9 @@ def _write_pictures(slices: Dataset, folder: Path) -> Iterator[dict]:
 
 
 def _file_stems(names: list[str]) -> list[str]:
-    """The names, made fit for files where they are not; 1, 2, … if they are misleading then."""
+    """The names as valid file names; 1, 2, … if two of them become equal or look like splits."""
     stems = [re.sub(r"[^\w.-]+", "-", name).lstrip(".")[:MAX_STEM] for name in names]
-    # Some file systems take a and A for the same.
+    # Some file systems do not distinguish a and A.
     equal = len({stem.casefold() for stem in stems}) < len(stems)
     if equal or not all(stems) or any(SPLIT_WORD.search(stem.casefold()) for stem in stems):
         return [str(number) for number in range(1, len(names) + 1)]
@@ -190,14 +190,14 @@ def _file_stems(names: list[str]) -> list[str]:
 
 
 def _as_png(picture: Picture, name: str) -> bytes:
-    # Encoded anew even if it is a PNG: what else such a file holds, a patient's name for one, is not passed on.
+    # Encoded anew even if it is a PNG, so that nothing else in the file, such as a patient's name, is passed on.
     pixels = read_image(as_file(picture))
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     try:
         return encode_png(pixels)
     except ValueError as error:
-        raise DataError(f"The image of {name} cannot be stored: {error}.") from error
+        raise DataError(f"The image of {name} cannot be stored: {error}") from error
 
 
 def _count_public(slices: Dataset) -> int:

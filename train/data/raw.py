@@ -1,4 +1,4 @@
-"""What every source of a data set gives: slices as they lie there, one after the other, and what is wrong with them."""
+"""The interface of all sources of a data set: their slices, unchanged, and what is wrong with each."""
 
 import io
 import re
@@ -49,7 +49,7 @@ class RawSlice:
 
 
 class Source:
-    """Slices in a fixed order, read anew by every iteration; small enough to be pickled."""
+    """Slices in a fixed order, read again in every iteration; the object is small and can be pickled."""
 
     def __len__(self) -> int:
         return sum(1 for _ in self._slices())
@@ -108,11 +108,11 @@ def encode_png(pixels: np.ndarray) -> bytes:
         options += [cv2.IMWRITE_PNG_BILEVEL, 1]
         pixels = pixels.astype(np.uint8)
     elif pixels.dtype.kind not in "iu":
-        raise ValueError(f"values of type {pixels.dtype} do not fit into a PNG, which takes integers")
+        raise ValueError(f"values of type {pixels.dtype} do not fit into a PNG, which takes integers.")
     elif pixels.dtype != np.uint8:
         low, high = min(int(pixels.min()), 0), int(pixels.max())
         if high - low > 65535:
-            raise ValueError(f"values from {low} to {high} do not fit into the 16 bits of a PNG")
+            raise ValueError(f"values from {low} to {high} do not fit into the 16 bits of a PNG.")
         pixels = (pixels.astype(np.int64) - low).astype(np.uint16)
     # OpenCV orders colours blue, green, red.
     return cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels, options)[1].tobytes()

@@ -41,7 +41,7 @@ from .synthesis import Axis, Synthesizer, find_axis
 logger = logging.getLogger(__name__)
 
 THUMBNAIL_SIDE = 32
-MAX_LABELS = 16  # a mask of more values was saved with losses, or resized
+MAX_LABELS = 16  # a mask with more values was saved as JPEG, or resized
 _PICTURE = datasets.Image(decode=False)
 _SCAN_FEATURES = Features(
     {
@@ -72,7 +72,7 @@ class DataArguments:
     )
     num_folds: int | None = field(
         default=None,
-        metadata={"help": "Deal the persons out to this many folds; by default the public data set's five, or five."},
+        metadata={"help": "Divide the persons into this many folds; by default the public data set's five, or five."},
     )
     official_folds: bool = field(
         default=False, metadata={"help": "Folds 1 to 5 of the public data set's author (by patient id)."}
@@ -83,7 +83,7 @@ class DataArguments:
 
 
 def load_slices(arguments: DataArguments, without_folds: bool = False) -> Dataset:
-    """Every slice of the source, with its person and fold; slices that would poison a training are refused.
+    """Every slice of the source, with person and fold; raises an error for faults that would spoil a training.
 
     Args:
         arguments: which slices, and whose.
@@ -107,7 +107,7 @@ def load_slices(arguments: DataArguments, without_folds: bool = False) -> Datase
 
 
 def scan_slices(source: str | Path, mask_threshold: float | None = None) -> Dataset:
-    """Read every slice of a source once and write down what there is to know of it; nothing is refused.
+    """Read every slice of a source once and collect the facts about it; no slice is refused here.
 
     Returns:
         One row per slice, in the source's order: `slice`; `image` as it lies there and `mask` as a 1-bit PNG
@@ -173,7 +173,7 @@ def examine(raw: RawSlice, mask_threshold: float | None = None) -> dict:
 
 
 def _advise(values: np.ndarray | None) -> str:
-    """What to do with a mask of these values, None for colours, in words that follow a semicolon."""
+    """Advice for a mask with these values (None: colours), as the end of a sentence."""
     if values is None:
         return "no --mask_threshold helps there: save it in one channel, with 0 outside the tumour"
     lowest, highest = float(values[0]), float(values[-1])

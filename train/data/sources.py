@@ -5,8 +5,8 @@
     DIR/metadata.csv | metadata.jsonl            🤗 Datasets' `imagefolder`; also DIR/train/metadata.csv, …
     DIR/data/*.parquet | owner/name              what `push_to_hub` of 🤗 Datasets writes, in a folder or on the Hub
 
-`open_source` looks which of them it is, and refuses what is none. From then on nothing about a single slice is refused:
-it comes with its `problem`, so that one pass over the data finds all that there are.
+`open_source` finds out which of them it is, and raises an error if it is none. Single slices never raise errors: each
+comes with its `problem`, so that one pass over the data finds all of them.
 """
 
 import csv
@@ -31,7 +31,7 @@ KINDS = ("images", "masks")
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = ("image_file_name", "mask_file_name")
 DETAIL_COLUMNS = ("person_id", "tumor_type", "plane", "split")
-# What a slice is for, by the words that data sets have for it.
+# Words for splits in data sets → our names.
 SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
@@ -143,8 +143,8 @@ def _paired(stem: str, images: list[Path], masks: list[Path]) -> RawSlice:
 class MetadataFolders(Source):
     """Metadata files with a row per slice, which name pictures below their own folders.
 
-    They are read here, not by `load_dataset`: it takes the id 0012 of a CSV file for the number 12, fails at missing
-    files only when they are used, and leaves out pictures that no row names.
+    They are not read by `load_dataset`, which turns the id 0012 of a CSV file into the number 12, notices missing files
+    only when they are used, and ignores pictures that no row names.
     """
 
     metadata: tuple[Path, ...]
@@ -224,7 +224,7 @@ def _listed(metadata: Path, rows: list[dict[str, str]]) -> set[Path]:
 
 
 def _pictures_beside(metadata: Path, rows: list[dict[str, str]]) -> list[Path]:
-    """All pictures in the folders of those that are listed; what lies in other folders is no part of the data set."""
+    """All pictures in folders of listed pictures; other folders are not part of the data set."""
     folders = {path.parent for path in _listed(metadata, rows)}
     return [path for folder in sorted(folders) if folder.is_dir() for path in image_files(folder)]
 
@@ -301,7 +301,7 @@ def _needed_columns(name: str, split: Dataset, is_one_of_several: bool) -> Datas
     """A split with a column that names it, unless it has one of its own; a single one may be called anything."""
     found = split.column_names
     if not {"image", "mask"} <= {*found}:
-        raise DataError(f"its columns are {', '.join(found)}, and image and mask are needed")
+        raise DataError(f"its columns are {', '.join(found)}, and image and mask are needed.")
     if "split" not in found and (is_one_of_several or name.lower() in SPLITS):
         split = split.add_column("split", [name] * len(split))
         found = split.column_names

@@ -1,14 +1,14 @@
-"""Training slices that no scanner made: tumours taken out, copied to the other side, or pasted in from other people.
+"""Synthetic training slices: tumours removed, copied to the other side, or pasted in from other persons.
 
     slice ─ or a tumour-free canvas ─ mirror_region: tumour out, or twice ─ paste: a lesion, or healthy tissue ─→ slice
           └ cover: what other persons show at the place of the tumour, or beside it
 
-Every slice of the data set shows a tumour, and a network that sees nothing else learns that there always is one. What
-is made here has to give no other hint than the tumour itself: canvases of another scanner come with and without a
-lesion, mirrored regions take a tumour out or add one, and both are then pasted onto: healthy tissue as often as a
-lesion, with the same seam. What covers a tumour comes from the same place of a similar slice; as often the tumour stays
-and a place beside it is covered, by the same shape. Pasting lesions is an idea of TumorCP (Yang et al. 2021) and
-CarveMix (Zhang et al. 2021); the rest is ours.
+Every slice of the data set shows a tumour, and a network that sees nothing else learns that there always is one. Traces
+of the editing must not reveal whether there is a tumour, so every edit is made with and without one. Canvases of
+another scanner come with and without a lesion. Mirrored regions remove a tumour or add one. Both then get a pasted
+region, as often healthy tissue as a lesion, with the same seam. A tumour is covered by the same place of a similar
+slice; as often the tumour stays, and a place beside it is covered in the same shape. Pasting lesions is an idea of
+TumorCP (Yang et al. 2021) and CarveMix (Zhang et al. 2021); the rest is ours.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ SEAM = 3.0  # px over which a pasted region fades out
 RIM = 5.0  # px around a lesion that go with it, and whose brightness says how bright the tissue is
 DEPTH = 10.0  # px below the surface of the head: there a pasted lesion has its centre
 MIN_PASTED_AREA = 30.0  # px²; a lesion that lands mostly outside the head is not pasted
-MIN_SYMMETRY = 0.75  # correlation of a slice with its mirror image from which on one half may stand for the other
+MIN_SYMMETRY = 0.75  # least correlation of a slice with its mirror image for copying one half to the other
 LESION_ON_MADE = 0.5  # how often a canvas or a mirrored slice gets a lesion; the others get healthy tissue
 TRIES = 10  # to find a place without tumour
 DONORS = 24  # most similar slices of other persons that may cover a tumour
@@ -219,7 +219,7 @@ class Donors:
 def read_canvases(folder: str, processor: UNetImageProcessor) -> tuple[list[np.ndarray], str]:
     """The images of a folder and its sub-folders, prepared: float32 [S, S] each; and the SHA-256 of their pixels.
 
-    Prepared values differ in their last digits with the number of threads; the pixels do not.
+    The hash is over the pixels because prepared values depend on the number of threads in their last digits.
 
     Raises:
         ValueError: there are none.

@@ -1,4 +1,4 @@
-"""Weights whose head holds a calibration: a scale and a shift of the logits, after which probabilities are meant so.
+"""Weights whose head holds a calibration: a scale and a shift of the logits that make probabilities match frequencies.
 
 `scoring.platt` finds it; here it is read, put into a head, and taken over by weights that were trained on everybody.
 """
@@ -57,17 +57,17 @@ def read_calibration(model_dir: str | Path) -> Platt:
 
 
 def calibrated_folders(calibrated_dir: str | Path) -> list[Path]:
-    """The folders of the models that were calibrated together: those of the folds, or that of the only one itself."""
+    """The folders of the models that were calibrated together: one per fold, or the folder itself for one model."""
     together = read_calibration(calibrated_dir)
     folders = sorted(path.parent for path in Path(calibrated_dir).glob(f"fold-*/{RECORD_FILE}"))
     return [folder for folder in folders if read_calibration(folder) == together] or [Path(calibrated_dir)]
 
 
 def take_over(calibrated_dir: str | Path, output_dir: Path) -> None:
-    """Give a model that was trained on everybody what is known of the same recipe from a fold.
+    """Give a model that was trained on all folds the calibration and figures of the same recipe.
 
-    The calibration goes into its head. The evaluation comes to lie beside it, and names the weights that it stands for:
-    nobody is left on whom these could be scored themselves.
+    The calibration goes into its head. The evaluation of the folds is copied beside it and names these weights, because
+    no person is left on whom they could be scored themselves.
     """
     fold_into_head(read_calibration(calibrated_dir), output_dir, output_dir)
     path = Path(calibrated_dir) / EVALUATION_FILE

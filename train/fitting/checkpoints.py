@@ -30,7 +30,7 @@ def keep_newest(run: Path, count: int) -> None:
 
 
 def find_newest_intact(run: Path) -> Path | None:
-    """The newest checkpoint of a run that is whole, or None; damaged ones are renamed, and said."""
+    """The newest intact checkpoint of a run, or None; damaged ones are renamed, with a warning."""
     for checkpoint in _newest_first(run):
         damage = _damage(checkpoint)
         if damage is None:

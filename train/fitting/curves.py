@@ -1,4 +1,4 @@
-"""Pictures of a run: how it went, epoch by epoch, and what it finds on slices it was not trained on.
+"""Pictures of a run: its course by epoch, and predictions on slices that it was not trained on.
 
 Trainer's log_history → write_curves → curves.csv, curves.png
 Dice of every validation slice → pick_examples → the few to segment again → write_predictions → predictions.png

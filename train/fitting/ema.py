@@ -18,10 +18,10 @@ class ExponentialMovingAverage:
 
     Args:
         decay: d, in [0, 1).
-        warm_up: the decay starts lower, as min(d, (1 + n) / (10 + n)) at step n, so that the start, often random, is
-            soon forgotten: what is averaged is n / 10 steps old, until d is reached (0.998 at step 4,490). Without, the
-            start stays in the average with dⁿ: fine-tuned weights keep more of what the trained ones knew (Wortsman et
-            al. 2022, "Robust fine-tuning of zero-shot models", section 3).
+        warm_up: the decay starts lower, as min(d, (1 + n) / (10 + n)) at step n, so that the first weights, often
+            random, soon count for little: the averaged weights are n / 10 steps old until d is reached (0.998 at step
+            4,490). Without it, the first weights keep a share of dⁿ: in fine-tuning, more of what they knew is kept
+            (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", section 3).
     """
 
     def __init__(self, model: nn.Module, decay: float, warm_up: bool = True):

@@ -1,4 +1,4 @@
-"""Memory that a training on a CPU takes for every step anew."""
+"""Memory that a training on a CPU would reserve again in every step."""
 
 import ctypes
 import platform

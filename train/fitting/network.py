@@ -67,7 +67,7 @@ def _config_changes(run: RunArguments) -> dict:
 
 
 def _load_to_fine_tune(init_from: str, changes: dict) -> UNetForSemanticSegmentation:
-    """Trained weights in a network for grey slices with one tumour label; what does not fit starts anew, aloud."""
+    """Trained weights in a network for grey slices with one tumour label; other shapes start anew, with a warning."""
     with _reading(init_from):
         model_type = PreTrainedConfig.get_config_dict(init_from)[0].get("model_type")
     if model_type != UNetConfig.model_type:
@@ -89,7 +89,7 @@ def _load_to_fine_tune(init_from: str, changes: dict) -> UNetForSemanticSegmenta
 
 @contextmanager
 def _reading(init_from: str) -> Iterator[None]:
-    """Give the many errors of a failed load one type and a message that names what was to be loaded."""
+    """Turn the many errors of a failed load into one type, with a message that names the model."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError, StrictDataclassError, TypeError, ValueError) as error:

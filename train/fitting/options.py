@@ -95,7 +95,7 @@ class FitArguments(TrainingArguments):
     )
     ema_warm_up: bool = field(
         default=True,
-        metadata={"help": "Soon forget the start in that average; with false, trained weights stay a part of it."},
+        metadata={"help": "Let the first weights lose their share of that average early; false keeps a share of them."},
     )
     freeze_encoder: bool = field(
         default=False, metadata={"help": "Train the decoder alone; the encoder keeps its weights and statistics."}
@@ -116,9 +116,9 @@ class FitArguments(TrainingArguments):
     greater_is_better: bool = True
     logging_steps: float = 20
     dataloader_num_workers: int = 2
-    # The Trainer reads the columns off forward()'s signature and would find none in a torch data set.
+    # The Trainer would keep only columns named in forward()'s signature; a torch data set has none.
     remove_unused_columns: bool = False
-    restore_callback_states_from_checkpoint: bool = True  # how long early stopping has waited already
+    restore_callback_states_from_checkpoint: bool = True  # so early stopping goes on counting
     ddp_find_unused_parameters: bool | None = False
     seed: int = 0
 
@@ -147,7 +147,7 @@ class FitArguments(TrainingArguments):
                 raise ValueError(f"--report_to {name} needs its package: pip install {name}")
 
     def _check_ranges(self):
-        """What the Trainer itself would take without a word, or stumble over hours later."""
+        """Raise an error for values that the Trainer would accept silently or fail on hours later."""
         if self.num_train_epochs <= 0 and self.max_steps <= 0:
             raise ValueError(f"--num_train_epochs is {self.num_train_epochs}; it must be above 0.")
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
@@ -237,10 +237,10 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def _find_base(recipe: Path, name: str) -> str:
-    """What `--init_from` has to be to start as a recipe does: an id or path as it is, of a folder's name its place.
+    """The value of `--init_from` that a recipe stands for: an id or path as it is, or the place of a named folder.
 
-    The record of a run keeps of a folder its name and the hash of its weights. It is looked for beside the run, in the
-    runs beside it, and here.
+    The record of a run holds the folder's name and the hash of its weights. The folder is looked for beside the run,
+    inside the runs beside it, and in the current folder.
     """
     if "/" in name:
         return name

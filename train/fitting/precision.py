@@ -9,7 +9,7 @@ from modeling_unet.inference import cpu_has_bfloat16
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether the machine computes in bfloat16 natively: a GPU that does, or a CPU with AMX or AVX-512 BF16."""
+    """Whether the machine computes in bfloat16 natively: such a GPU, or a CPU with AMX or AVX-512 BF16."""
     if torch.accelerator.is_available():
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return cpu_has_bfloat16()

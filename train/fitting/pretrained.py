@@ -15,7 +15,7 @@ from modeling_unet import UNetForSemanticSegmentation
 
 IMAGENET_EFFICIENTNET_LITE0 = "imagenet-efficientnet-lite0"
 
-# Their layers of a block → ours; a convolution is followed by its normalisation.
+# Names of a block's layers in that package → our names; each convolution is followed by its normalisation.
 _LAYERS = {
     "_expand_conv": "expand.0",
     "_bn0": "expand.1",
@@ -54,7 +54,7 @@ def _read_imagenet_weights() -> dict[str, Tensor]:
 
 
 def _convert(weights: dict[str, Tensor], depths: list[int], num_channels: int) -> dict[str, Tensor]:
-    """Their names → ours; the classifier is left behind."""
+    """The package's names → our names; the classifier is left out."""
     positions = [f"stages.{stage}.{block}" for stage, depth in enumerate(depths) for block in range(depth)]
     converted = {}
     for name, tensor in weights.items():
@@ -63,7 +63,7 @@ def _convert(weights: dict[str, Tensor], depths: list[int], num_channels: int) -
             if int(block) < len(positions):
                 converted[f"{positions[int(block)]}.{_LAYERS[layer]}.{kind}"] = tensor
         elif name == "_conv_stem.weight":
-            # A grey slice is the same in all three colours, so its response is the sum over them.
+            # A grey slice has three equal colours, so the weights of its one channel are the sum over the three.
             converted["stem.0.weight"] = tensor.sum(dim=1, keepdim=True) if num_channels == 1 else tensor
         elif name.startswith("_bn0."):
             converted[name.replace("_bn0", "stem.1")] = tensor

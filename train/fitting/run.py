@@ -51,13 +51,13 @@ from .trainer import BEST_FOLDER, WATCHED, SegmentationTrainer
 
 logger = logging.getLogger(__name__)
 
-MASK_DIGITS = 8  # hexadecimal; a slice shares them with one of 2,000 by chance once in two million
-# What a recipe does not repeat: where things lay, who ran it, and what follows from the machine.
+MASK_DIGITS = 8  # hexadecimal; with 2,000 slices trained on, one new slice in two million matches by chance
+# Options that a recipe leaves out: places of files, accounts, and what depends on the machine.
 NOT_IN_A_RECIPE = {"recipe", "fold", "all_persons", "calibration", "canvases", "output_dir", "run_name"}
 NOT_IN_A_RECIPE |= {"use_cpu", "disable_tqdm", "dataloader_pin_memory", "do_eval"}
 NOT_IN_A_RECIPE |= {"push_to_hub", "hub_token", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy"}
 NOT_IN_A_RECIPE |= {"hub_always_push"}
-# What makes a run this run and no other: a checkpoint of another one must not be resumed.
+# Facts that identify a run: a checkpoint is resumed only if all of them are equal.
 STARTED = ("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256")
 STARTED += (CANVASES, BASE_WEIGHTS)
 ADDED_LATER = (LOOKS, BASE_WEIGHTS)
@@ -88,7 +88,7 @@ def fit(options: FitOptions) -> dict:
     with options.trainer.main_process_first(desc="reading the slices"):
         slices = load_slices(options.data)
         sides = (all_indices(slices), []) if options.run.all_persons else fold_indices(slices, options.run.fold)
-        prepared = prepare_slices(slices, processor)  # of all folds, so that they share one cache
+        prepared = prepare_slices(slices, processor)  # slices of all folds, so that the folds share one cache
     training, validation = (slices.select(rows) for rows in sides)
     logger.info(
         "Training on %d slices of %d persons, validating on %d of %d.",
@@ -200,8 +200,8 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
     if options.run.init_from:
         started[BASE_WEIGHTS] = weights_hash(options.run.init_from)
     if known:
-        # By which `evaluate` tells whether a slice was trained on: the beginnings of the hashes of masks with a tumour,
-        # and their looks.
+        # For `evaluate`, which checks whether slices were trained on: the first digits of the hashes of masks with a
+        # tumour, and the looks of those slices.
         started["trained_on"] = " ".join(sorted(trained_on))
         started[LOOKS] = " ".join(sorted(looks))
     return started
@@ -229,7 +229,7 @@ def _recipe(options: FitOptions) -> dict:
 
 
 def _warn_of_other_weights(run: RunArguments, started: dict) -> None:
-    """A recipe that is the record of a fine-tuning is repeated only from the weights that it started from."""
+    """Warn if a recipe is the record of a fine-tuning that started from other weights."""
     path = Path(run.recipe)
     recorded = read_json(path).get(BASE_WEIGHTS) if path.suffix == ".json" else None
     if recorded and recorded != started.get(BASE_WEIGHTS):
@@ -237,7 +237,7 @@ def _warn_of_other_weights(run: RunArguments, started: dict) -> None:
 
 
 def _warn_of_another_recipe(calibrated_dir: Path, started: dict) -> None:
-    """The calibration and the figures of a fold hold for everybody's model as far as all its trainings are the same."""
+    """Warn of differences: calibration and figures of a fold hold only for models of the same recipe."""
     here, there = (list(_trainings(run)) for run in (started, read_record(calibrated_dir)))
     names = (FIXED_OPTIONS | read_recipe(DEFAULT_RECIPE).keys()) - {"init_from"}
     differences = [] if len(here) == len(there) else [f"{len(there)} trainings, not {len(here)}"]
@@ -257,7 +257,7 @@ def _trainings(run: dict) -> Iterator[dict]:
 
 
 def _finished_before(output_dir: Path, started: dict) -> dict | None:
-    """The record of this very run, with the same schedule and all, if it went to its end."""
+    """The record of a finished run with the same options, schedule included; None if there is none."""
     record = _read_record_of(output_dir, started)
     names = {*started, CANVASES, CALIBRATION}
     is_same = all(record.get(name) == started.get(name) for name in names)
@@ -284,7 +284,7 @@ def _find_checkpoint(output_dir: Path, started: dict) -> str | None:
 
 
 def _read_record_of(output_dir: Path, started: dict) -> dict:
-    """The record that lies in a folder; what older versions did not write down is taken to be as it is now."""
+    """The record in a folder; facts that older versions did not write are taken from the new run."""
     path = output_dir / RECORD_FILE
     if not path.is_file():
         return {}
@@ -292,7 +292,7 @@ def _read_record_of(output_dir: Path, started: dict) -> dict:
 
 
 def _fixed(record: dict) -> dict:
-    """What must not change between the starts of one run; the schedule, for one, may."""
+    """The facts and options that must stay the same when a run goes on; the schedule may change."""
     facts = {name: record.get(name) for name in STARTED}
     base = json.dumps([record.get("started_from") or {}, record.get("trained_on")], sort_keys=True)
     facts["origin of --init_from"] = hashlib.sha256(base.encode()).hexdigest()[:12]
@@ -302,7 +302,7 @@ def _fixed(record: dict) -> dict:
 
 
 def _say_how_it_ended(trainer: SegmentationTrainer, mask_areas: Sequence[int]) -> None:
-    """Aloud what an exit code of 0 does not say: that the run stopped early, and that the network finds nothing."""
+    """Warn of an early stop, and of a network that finds nothing; the exit code is 0 in both cases."""
     arguments, state = trainer.args, trainer.state
     if arguments.early_stopping_patience is not None and state.global_step < state.max_steps:
         logger.warning(
@@ -314,7 +314,7 @@ def _say_how_it_ended(trainer: SegmentationTrainer, mask_areas: Sequence[int]) -
     with_tumor = [dice for dice, area in zip(trainer.validation_dice, mask_areas, strict=True) if area]
     if with_tumor and not any(with_tumor):
         logger.warning(
-            "THE NETWORK FINDS NOTHING: Dice is 0 on every one of the %d slices with tumour that validate; train for "
+            "The network finds nothing: Dice is 0 on every one of the %d slices with tumour that validate; train for "
             "longer, or with another --learning_rate.",
             len(with_tumor),
         )
@@ -344,7 +344,7 @@ def _evaluate_command(options: FitOptions) -> str:
 
 
 def _public_name(init_from: str | None) -> str | None:
-    """A Hub id as it is, of a folder its name alone."""
+    """A Hub id unchanged; for a folder, its name without the path."""
     if init_from and (path := Path(init_from)).exists():
         return path.name or path.resolve().name  # "." has no name
     return init_from

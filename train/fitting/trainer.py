@@ -102,7 +102,7 @@ class SegmentationTrainer(Trainer):
         epoch_sums = self.accelerator.reduce(self.epoch_means.sums, reduction="sum")
         try:
             super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()  # each process writes the state of its own random numbers
+            self.accelerator.wait_for_everyone()  # each process writes its own random state
             if self.args.should_save:
                 write_whole(checkpoint / EPOCH_MEANS_FILE, safetensors.torch.save({"sums": epoch_sums}))
                 seal(checkpoint)
@@ -122,11 +122,11 @@ class SegmentationTrainer(Trainer):
         self.ema.save(Path(output_dir) / EMA_FILE)
 
     def create_model_card(self, *args, **kwargs):
-        """The project writes its own card from its own evaluation."""
+        """Do nothing: the project writes its own card."""
 
 
 class _EachStep(TrainerCallback):
-    """What the Trainer has no method for: the average follows every step, the augmentation every epoch."""
+    """Updates for which the Trainer has no method: the average after every step, the augmentation in every epoch."""
 
     def __init__(self, trainer: SegmentationTrainer):
         self.trainer = trainer

@@ -1,1 +1,1 @@
-"""To the Hugging Face Hub: cards, one commit for each upload, and a look at what arrived."""
+"""Publishing on the Hugging Face Hub: cards, one commit for each upload, and a check of what arrived."""

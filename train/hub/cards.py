@@ -195,7 +195,7 @@ def complete_model_card(
         card.data.license = license
     if base_model:
         card.data.base_model = base_model
-    # Figures that do not hold for new people, or of which it is not known, must not be ranked beside those that do.
+    # Figures on persons that were trained on, or may have been, must not be ranked beside honest ones.
     if evaluation and evaluation.get("seen_in_training") is False:
         card.data.model_name = repo_id.partition("/")[2]
         card.data.eval_results = _eval_results(evaluation, dataset_id)
@@ -203,7 +203,7 @@ def complete_model_card(
 
 
 def _base_model(record: dict | None) -> str | None:
-    """The id on the Hub that a fine-tuning started from; the name of a folder means nothing to others."""
+    """The id on the Hub that a fine-tuning started from; None for a folder, whose name means nothing to others."""
     init_from = (record or {}).get("recipe", {}).get("init_from") or ""
     return init_from if "/" in init_from else None
 

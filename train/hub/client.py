@@ -1,4 +1,4 @@
-"""The way to the Hub: a folder becomes one commit of a repository, or an error one sentence.
+"""Uploads: a folder becomes one commit of a repository; an error becomes one sentence.
 
     folder ─ upload ─→ create_repo ─→ branch ─→ one create_commit ─→ CommitInfo
 
@@ -23,7 +23,7 @@ from huggingface_hub import (
     get_token,
 )
 
-# What the HTTP client raises: httpx or httpx2, as the version of huggingface_hub has it.
+# Errors of the HTTP client, httpx or httpx2, depending on the version of huggingface_hub.
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
@@ -41,7 +41,7 @@ Result = TypeVar("Result")
 
 
 def check_repo_id(option: str, repo_id: str) -> None:
-    """A ValueError says what is wrong with an id that the Hub cannot have."""
+    """Raise a ValueError for an id that the Hub does not allow."""
     if repo_id.count("/") != 1:
         raise ValueError(f"{option} {repo_id} is no id on the Hub; write the owner and the name, as in you/name.")
     validate_repo_id(repo_id)
@@ -57,7 +57,7 @@ def find_token(token: str | None = None) -> str:
 
 
 def check_token(token: str) -> None:
-    """Ask the Hub whose token it is; an OSError says that it does not take it, or that the Hub is out of reach."""
+    """Check a token with the Hub; raises OSError if it is not accepted or the Hub cannot be reached."""
     _ask("The Hub", lambda: HfApi(token=token).whoami(), WAITS_SECONDS)
 
 
@@ -123,7 +123,7 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def _ask(repo_id: str, request: Callable[[], Result], waits: Sequence[float]) -> Result:
-    """The answer to what may be asked repeatedly; after the last failure an OSError of one sentence."""
+    """The answer to a request that may be repeated; after the last failure, an OSError of one sentence."""
     get_session().timeout = TIMEOUT_SECONDS
     try:
         return request()
@@ -146,7 +146,7 @@ def _describe(error: HTTPError) -> str:
 
 
 def _explain(error: HTTPError, repo_id: str) -> str:
-    """What a failure of the Hub means for whoever publishes."""
+    """A sentence that tells the user what a failure of the Hub means."""
     if not isinstance(error, HfHubHTTPError):
         return (
             f"the Hub at {constants.ENDPOINT} cannot be reached ({_describe(error)}); check the network and run the "

@@ -7,8 +7,8 @@
     source ─ stage_… ─→ temporary folder with exactly what belongs there ─ hub.upload ─→ commit
                         └─ --dry_run: its files are listed, and nothing is asked of the network
 
-A model is then loaded by its id in a fresh process that does not know this project, and has to segment a made-up slice
-as the folder did before.
+A published model is then loaded by its id in a fresh process without this project, and must segment a made-up slice
+exactly as the folder does.
 """
 
 import json
@@ -45,8 +45,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SHIPPED_MODEL = ROOT / "weights" / "brain-tumor-unet"
 MODEL_CARD = ROOT / "model_card.md"
 PICTURES = ("curves.csv", "curves.png", "predictions.png", "failures.png")
-ROWS = ("per_slice", "per_negative")  # of an evaluation: names of slices and persons, which stay at home
-# What of an earlier publication goes if this one has it no more; whatever else its owner put there stays.
+ROWS = ("per_slice", "per_negative")  # of an evaluation: they name slices and persons, and are not published
+# Files of an earlier publication that are deleted if this one does not have them; other files of the repository stay.
 MODEL_REPLACES = ("*_unet.py", RECORD_FILE, EVALUATION_FILE, *PICTURES)
 SPACE_FILES = ("app.py", "space/*.py", "space/page.*", "requirements.txt", "LICENSE", "modeling_unet/**/*.py")
 SPACE_FILES += ("examples/ATTRIBUTION.md", "examples/images/*.png", "examples/masks/*.png")
@@ -79,7 +79,7 @@ def publish_model(
     token: str | None = None,
     dry_run: bool = False,
 ) -> CommitInfo | None:
-    """Publish a model folder, and let a stranger load it from the Hub.
+    """Publish a model folder, then load it from the Hub in a fresh process to check it.
 
     Args:
         folder: what `fit` or `save_pretrained` wrote.
@@ -196,7 +196,7 @@ def _draw_slice(path: Path) -> Path:
 def _verify(repo_id: str, commit: CommitInfo, picture: Path, expected: dict, token: str) -> None:
     """Load the model by its id in a fresh process without this project, and compare what it finds."""
     with tempfile.TemporaryDirectory() as home:
-        # Nothing that lies in the caches here may help.
+        # The caches of this machine must not be used.
         places = {"HF_HUB_CACHE": f"{home}/hub", "HF_MODULES_CACHE": f"{home}/modules", "HF_TOKEN": token}
         out = Path(home, "prediction.safetensors")
         command = [sys.executable, "-I", stranger.__file__, repo_id, commit.oid, str(picture), str(out)]

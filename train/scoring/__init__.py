@@ -1,1 +1,1 @@
-"""How good a network is: measurements of slices, put together over persons and folds, calibrated and reported."""
+"""Scores of a network: measurements of slices, averaged over persons and folds, calibrated and reported."""

@@ -2,7 +2,7 @@
 
     rows (evaluate.score_slice) ─ figures_of ─→ all, by type, plane and lesion size, calibration, thresholds, alarms
 
-A row holds all that takes part in an average, so that rows of several folds can be put together.
+A row holds everything that the averages need, so that rows of several folds can be put together.
 """
 
 from collections import defaultdict
@@ -27,7 +27,7 @@ from .metrics import (
 from .reliability import THRESHOLDS, Calibration
 
 
-# Specks are reported as lesions from 10 px on; one of this size is a false alarm that nobody overlooks.
+# Specks count as lesions from 10 px on; false alarms of this larger size are plain to see.
 ALARM_AREA_PX = 50
 
 

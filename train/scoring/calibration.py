@@ -1,4 +1,4 @@
-"""`python -m train calibrate`: make a trained model's probabilities mean what they say, at no cost for its users.
+"""`python -m train calibrate`: make a trained model's probabilities match frequencies; its users need to do nothing.
 
     python -m train calibrate --data_dir DATA --model RUN --fold 0 --output_dir CALIBRATED
     python -m train calibrate --data_dir DATA --model RUN0 RUN1 … --fold 0 1 … --output_dir CALIBRATED

@@ -1,4 +1,4 @@
-"""Pictures of evaluations: how far probabilities can be trusted, what other thresholds would give, whom it fails.
+"""Pictures of evaluations: reliability of probabilities, Dice at other thresholds, Dice of every person.
 
 name → evaluation ─ draw_reliability, draw_thresholds, draw_persons ─→ write_charts ─→ PNG files
 """

@@ -85,7 +85,7 @@ class EvaluateArguments(ScoringArguments):
         metadata={"help": "The slices that the data set marks so are scored, e.g. test.", "choices": KNOWN_SPLITS},
     )
     all_persons: bool = field(
-        default=False, metadata={"help": "Every slice is scored, however few persons there are: for data of others."}
+        default=False, metadata={"help": "Score every slice, also of few persons: for data of another hospital."}
     )
     quality: str = field(
         default="fast",
@@ -126,7 +126,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     segmenter = TumorSegmenter.from_pretrained(arguments.model, **how)
     fold, scored = _choose(arguments)
     seen_in_training = is_seen_in_training(arguments.model, scored)
-    # The fold's slices have been read by now and these have not: what is wrong with them is better said first.
+    # The fold's slices are checked already and the negatives are not: errors in them should show first.
     per_negative = score_negatives(
         segmenter, negatives, re.compile(arguments.negatives_person_pattern), arguments.batch_size
     )
@@ -160,7 +160,7 @@ def _choose(arguments: EvaluateArguments) -> tuple[int | str, Dataset]:
 
 
 def with_folds_of(arguments: Data, records: dict[str, dict]) -> Data:
-    """The arguments, with the folds that models were trained with where they do not say them.
+    """The arguments, completed by the folds that the models were trained with.
 
     Args:
         arguments: of any command.
@@ -186,7 +186,7 @@ def with_folds_of(arguments: Data, records: dict[str, dict]) -> Data:
 
 
 def report_of(scored: Dataset, per_slice: list[dict], per_negative: list[dict]) -> dict:
-    """What follows from the scores alone, whichever model they are of."""
+    """The part of a report that follows from the scores alone, not from the model."""
     return {
         "slices_sha256": content_hash(scored),
         "resolution": "native",

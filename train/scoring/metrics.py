@@ -3,7 +3,8 @@
     two masks → Overlap (Dice, IoU), LesionCounts        slices → averages, 95 % intervals over persons
 
 Overlaps are counted by `modeling_unet.comparison`, distances between outlines measured by `modeling_unet.surface`; what
-the probabilities are worth is in `calibration`. A slice whose prediction alone is empty scores 0 and stays in the mean.
+the probabilities are worth is in `calibration`. An empty prediction on a slice with tumour scores 0 and stays in the
+mean.
 """
 
 import math
@@ -29,7 +30,7 @@ BOOTSTRAP_SEED = 0
 
 @dataclass(frozen=True)
 class LesionCounts:
-    """How many lesions of a slice were found, and how many were made up.
+    """How many lesions of a slice were found, and how many predicted ones are false.
 
     A lesion is what `modeling_unet` reports as one: an 8-connected piece of a mask of at least 10 px.
 
@@ -77,7 +78,7 @@ def _label_lesions(mask: np.ndarray) -> tuple[int, np.ndarray]:
 
 
 def detection_rates(found: Sequence[bool], present: Sequence[bool]) -> tuple[float | None, float | None]:
-    """(sensitivity, specificity) of "there is a tumour in this slice"; None where no slice could tell.
+    """(sensitivity, specificity) of "there is a tumour in this slice"; None where there is no slice to measure it on.
 
     Args:
         found: per slice, whether any lesion was predicted, wherever it lies.
@@ -135,7 +136,7 @@ def person_interval(values: Sequence[float], persons: Sequence[str]) -> tuple[fl
 def paired_interval(first: Sequence[float], second: Sequence[float], persons: Sequence[str]) -> tuple[float, float]:
     """95 % interval of the mean of `second` minus `first`, two scores of the same slices, persons drawn.
 
-    What makes a slice hard for both cancels out, so a difference may be certain where the two means' intervals overlap.
+    The difficulty of a slice cancels out, so a difference may be clear even if the intervals of the two means overlap.
     """
     return bootstrap_interval(np.subtract(second, first, dtype=float), persons)
 

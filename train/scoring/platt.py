@@ -1,4 +1,4 @@
-"""A scale and a shift for the logits of a trained model, after which its probabilities mean what they say.
+"""A scale and a shift of a trained model's logits that make its probabilities match frequencies.
 
 probability, truth ─→ LogitCounts of a person ─ fit_platt ─→ Platt ─ fold_into_head ─→ the same model, calibrated
 """

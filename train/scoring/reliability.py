@@ -1,4 +1,4 @@
-"""What the probabilities are worth: whether they can be taken at their word, and what other thresholds would give.
+"""How good the probabilities are: whether they match frequencies, and what other thresholds would give.
 
 probability, truth → Calibration (sums in bins) ─ add up over slices ─→ ECE, Brier score, reliability diagram
                    → threshold_dice (Dice at 0.05 … 0.95) ─ mean over slices ─→ threshold curve
@@ -21,7 +21,7 @@ THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 
 @dataclass(frozen=True)
 class Calibration:
-    """Pixels by their tumour probability, in 15 bins of equal width, and what became of them.
+    """Pixels by their tumour probability, in 15 bins of equal width, and how many of them are tumour.
 
     Counted are the pixels of the truth and those within 15 px of it (on the 512-px grid): elsewhere a slice is so
     clearly free of tumour that any network would look well calibrated. A slice without a tumour does not count.

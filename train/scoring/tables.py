@@ -2,8 +2,8 @@
 
 NONE = "–"
 WITH_TUMOR = "with tumour"
-# The means of n persons all lie on one side of the true median with probability 2 · 0.5ⁿ: with fewer persons not even
-# the range of all of them is a 95 % interval.
+# With probability 2 · 0.5ⁿ the means of n persons all lie on the same side of the true median. With fewer persons than
+# this, not even the range of all of them is a 95 % interval.
 MIN_PERSONS_OF_AN_INTERVAL = 6
 SPREAD_OVER_FOLDS = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd", "zero_dice_rate")
 
