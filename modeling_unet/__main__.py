@@ -1,4 +1,7 @@
-"""Command line of the package: `python -m modeling_unet predict PATH… --out DIR` and `… export OUT.onnx`."""
+"""Command line of the package: `python -m modeling_unet predict PATH… --out DIR` and `… export OUT.onnx`.
+
+Where the package is installed, `brain-tumor-unet predict …` does the same.
+"""
 
 import argparse
 import os
@@ -31,11 +34,13 @@ from .segmenter import QUALITIES, TumorSegmenter
 
 SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "weights" / "brain-tumor-unet"
 
+SCRIPT = "brain-tumor-unet"  # as in pyproject.toml
+
 EXAMPLES = """\
 examples:
-  python -m modeling_unet predict slice.png --out results
-  python -m modeling_unet predict patients/ --out results --style contour --alpha 1
-  python -m modeling_unet predict patients/ --out results --spacing 0.49 0.49
+  %(prog)s slice.png --out results
+  %(prog)s patients/ --out results --style contour --alpha 1
+  %(prog)s patients/ --out results --spacing 0.49 0.49
   torchrun --nproc_per_node 4 -m modeling_unet predict archive/ --out results
 
 written below DIR, in the sub-folders of the input:
@@ -73,9 +78,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m modeling_unet",
+        prog=SCRIPT if Path(sys.argv[0]).stem == SCRIPT else "python -m modeling_unet",
         description="Brain tumours in MRI slices, found by a U-Net.",
-        epilog="More about a command: python -m modeling_unet COMMAND --help",
+        epilog="More about a command: %(prog)s COMMAND --help",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_predict(commands)

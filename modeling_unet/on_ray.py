@@ -9,9 +9,10 @@ Every machine needs this package, and has to see slices, model and results under
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .journal import Outcome
 from .prediction import Options, segment_files
@@ -23,7 +24,7 @@ try:
     import ray
     import ray.data
 except ImportError:
-    ray = None
+    ray = None  # type: ignore[assignment] # `check_ray` comes first
 
 
 # A worker reports a whole task: often enough for the journal, seldom enough to keep its pipeline full.
@@ -46,7 +47,7 @@ def segment_files_on_ray(
     out: Path,
     options: Options,
     batch_size: int,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Segment slices on the cluster that `RAY_ADDRESS` names, or on this machine alone; see `segment_files`.
 
     There is one worker for each GPU of the cluster, or for each CPU where it has no GPU.
@@ -74,7 +75,7 @@ def segment_files_on_ray(
             segmenter = TumorSegmenter.from_pretrained(model, revision=revision, quality=quality)
             self.segment = partial(segment_files, segmenter=segmenter, out=out, options=options, batch_size=batch_size)
 
-        def __call__(self, task: dict[str, str]) -> dict[str, list[str]]:
+        def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
             slices = {place: Path(file) for place, file in json.loads(task["slices"]).items()}
             return {"outcomes": [outcome.to_json() for outcome in self.segment(slices, record=lambda outcome: None)]}
 

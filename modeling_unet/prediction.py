@@ -13,8 +13,8 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -176,7 +176,8 @@ def identify_model(path_or_id: str | Path, revision: str | None = None) -> str:
         SHA-256 over the files of a folder; id and commit of a model on the Hub.
     """
     if not Path(path_or_id).is_dir():
-        return "@".join(origin(path_or_id, revision))
+        name, commit = origin(path_or_id, revision)
+        return f"{name}@{commit}"
     digest = hashlib.sha256()
     for pattern in ("config.json", "preprocessor_config.json", "*.safetensors"):
         for path in sorted(Path(path_or_id).glob(pattern)):
@@ -208,7 +209,7 @@ def segment_files(
     out: Path,
     options: Options,
     batch_size: int = DEFAULT_BATCH_SIZE,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Segment slices and write the mask and the overlay of each; a slice that fails never stops another.
 
     Args:
@@ -238,7 +239,7 @@ def segment_files(
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, count: int) -> Iterator:
     """The results of a function in the order of its items, of which it is given at most `count` in advance."""
-    futures = deque()
+    futures: deque[Future] = deque()
     for item in items:
         futures.append(pool.submit(function, item))
         if len(futures) > count:
@@ -282,8 +283,8 @@ def _run_network(segmenter: TumorSegmenter, jobs: list[_Job], spacing: tuple[flo
 
 def _finish(job: _Job, out: Path, options: Options) -> Outcome:
     try:
-        if job.error:
-            raise job.error
+        if job.segmentation is None:
+            raise job.error or RuntimeError("the network has not seen this slice")
         segmentation = job.segmentation.at_threshold(options.threshold)
         mask_path, overlay_path = result_paths(out, job.place)
         for sentence in segmentation.warnings:
@@ -326,7 +327,7 @@ def one_line(error: Exception) -> str:
 
 
 def predict(
-    segment: Callable[[dict[str, Path], Callable[[Outcome], None]], Iterator[Outcome]], journal: Journal
+    segment: Callable[[dict[str, Path], Callable[[Outcome], None]], Generator[Outcome, None, None]], journal: Journal
 ) -> int:
     """Segment every slice of a journal that is not done yet; the table comes last, even when interrupted.
 

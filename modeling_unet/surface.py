@@ -45,8 +45,8 @@ def surface_distances(
         the mask is, and infinite where only the other one is.
     """
     window = bounding_window(predicted | true)
-    surfaces = [_surface(mask[window]) for mask in (predicted, true)]
-    return _distances(*surfaces, spacing), _distances(*reversed(surfaces), spacing)
+    one, other = _surface(predicted[window]), _surface(true[window])
+    return _distances(one, other, spacing), _distances(other, one, spacing)
 
 
 def hd95(distances: tuple[np.ndarray, np.ndarray]) -> float | None:
@@ -95,5 +95,5 @@ def _distances(surface: np.ndarray, other: np.ndarray, spacing: tuple[float, flo
     points, other_points = ((np.argwhere(pixels) * spacing).astype(np.float32) for pixels in (surface, other))
     if not len(points):
         return np.empty(0)
-    _, squared = cv2.flann_Index(other_points, _KD_TREE).knnSearch(points, 1)
+    _, squared = cv2.flann.Index(other_points, _KD_TREE).knnSearch(points, 1)
     return np.sqrt(squared[:, 0].astype(float))
