@@ -13,6 +13,7 @@ import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -74,7 +75,7 @@ STYLESHEET = f":root {{ --tumor-opacity: {DEFAULT_ALPHA}; --tumor-color: {DEFAUL
 
 # For `launch`, here and in the tests. Gradio serves nothing but its own temporary files, and browsers keep no history
 # of the slices they have shown.
-LAUNCH_OPTIONS = {
+LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
     "css": STYLESHEET,
     "css_paths": HERE / "space" / "page.css",
@@ -110,11 +111,10 @@ def load_network(model_id: str | None = None, revision: str | None = None) -> Ne
     """The model in a folder or on the Hub, by default the one that comes with the project."""
     if not model_id and not (SHIPPED_MODEL / "config.json").is_file():
         raise OSError(f"there is no model in {SHIPPED_MODEL}; name a folder or a Hub id in the variable MODEL_ID")
-    model_id = model_id or SHIPPED_MODEL
-    segmenter = TumorSegmenter.from_pretrained(model_id, revision=revision)
-    name, commit = origin(model_id, revision)
-    revision = commit or identify_model(model_id)
-    return Network(segmenter, Origin(name, revision[:12]), spaces and spaces.GPU)
+    model = model_id or SHIPPED_MODEL
+    segmenter = TumorSegmenter.from_pretrained(model, revision=revision)
+    name, commit = origin(model, revision)
+    return Network(segmenter, Origin(name, (commit or identify_model(model))[:12]), spaces and spaces.GPU)
 
 
 def build_app(network: Network) -> gr.Blocks:
@@ -182,11 +182,11 @@ def build_app(network: Network) -> gr.Blocks:
         cut = [threshold, min_area, spacing]
         view = [anatomy, layers, report, overview, scrubber, everything, spacing]
         at_once = MAX_AT_ONCE if network.place == "CPU" else MAX_AT_ONCE_ON_GPU
-        network_options = {"concurrency_id": "network", "concurrency_limit": at_once}
+        network_options: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": at_once}
         # Of settings the last ones are enough. Choices are made one by one: what Gradio repeats as "always_last" is the
         # first choice again, and after an error nothing.
-        choice = {"api_visibility": "private", "trigger_mode": "multiple", "show_progress": "hidden"}
-        setting = {"api_visibility": "private", "trigger_mode": "always_last", "show_progress": "hidden"}
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        choice, setting = quiet | {"trigger_mode": "multiple"}, quiet | {"trigger_mode": "always_last"}
         opening = {**network_options, **choice, "show_progress": "full", "show_progress_on": anatomy}
         for opened in (
             upload.upload(server.show_files, [ticket, *cut], [ticket, *view], **opening),

@@ -14,7 +14,7 @@ import numpy as np
 GRID_SIDE = 512  # px; lengths in the definition of a metric are meant on slices of this side
 NSD_TOLERANCE = 2  # px on the 512-px grid, about 1 mm on the slices of the public data set
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-_KD_TREE = {"algorithm": 4}  # FLANN_INDEX_KDTREE_SINGLE, the one that is exact
+_KD_TREE: dict[str, bool | int | float | str] = {"algorithm": 4}  # FLANN_INDEX_KDTREE_SINGLE, the one that is exact
 
 
 def scaled(length: float, shape: tuple[int, int]) -> float:

@@ -25,8 +25,10 @@ from .studies import Settings, Study
 
 
 FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
-TABLE_COLUMNS = ("slice", "tumor_found", "lesions", "area_px", "area_percent", "area_mm2", "longest_diameter_px")
-TABLE_COLUMNS += ("longest_diameter_mm", "mean_probability", "highest_probability", "error")
+TABLE_COLUMNS = (
+    *("slice", "tumor_found", "lesions", "area_px", "area_percent", "area_mm2", "longest_diameter_px"),
+    *("longest_diameter_mm", "mean_probability", "highest_probability", "error"),
+)
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Server:
     def __init__(self, network: Network):
         self.network = network
         self.shelf = Shelf(MAX_KEPT_BYTES, KEPT_SECONDS)
-        self._last_choices: dict[str, object] = {}  # of the pages that wait for one
+        self._last_choices: dict[str | None, object] = {}  # of the pages that wait for one
 
     # ------------------------------------------------------------------------------------------------------- to show
 
@@ -169,7 +169,7 @@ class Server:
             )
         return self._change(study, study.with_truth(truth), ticket)
 
-    def _change(self, study: Study, changed: Study, ticket: str) -> View | dict:
+    def _change(self, study: Study, changed: Study, ticket: str | None) -> View | dict:
         """The stage after a change, unless the visitor has opened or changed something else meanwhile."""
         if not self.shelf.swap(study, changed, ticket):
             return NOTHING_NEW
@@ -180,7 +180,7 @@ class Server:
         view = View(views.draw_slice(changed), layers, report)
         return view if self.shelf.get(ticket) is changed else NOTHING_NEW
 
-    def _show(self, read: Callable[[], Study], ticket: str | None, asked: tuple, page: str) -> tuple | dict:
+    def _show(self, read: Callable[[], Study], ticket: str | None, asked: tuple, page: str | None) -> tuple | dict:
         """Ticket and view of what was chosen on a page: of several choices the last, whichever is ready first."""
         choice = self._last_choices[page] = object()
 

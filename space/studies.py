@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,7 +73,7 @@ class Settings:
     @classmethod
     def given(cls, threshold: float | None, min_area_px: int | None, spacing: float | None) -> "Settings":
         """What was asked for; an empty box counts as the default."""
-        asked = {"threshold": threshold, "min_area_px": min_area_px, "spacing": spacing}
+        asked: dict[str, Any] = {"threshold": threshold, "min_area_px": min_area_px, "spacing": spacing}
         return cls(**{name: value for name, value in asked.items() if value is not None})
 
     def cut(self, segmentation: Segmentation) -> Segmentation:
@@ -123,7 +123,7 @@ class Opening:
         asked: the newest settings that the visitor has asked for.
     """
 
-    asked: Settings | None = None
+    asked: Settings = field(default_factory=Settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,7 @@ class Study:
             self._measured[measure, settings] = measured
         return measured
 
-    def turned_to(self, index: int) -> "Study":
+    def turned_to(self, index: float) -> "Study":
         """The same with another slice on the stage; an index beyond the last is that of the last."""
         return replace(self, index=min(max(int(index), 0), len(self.slices) - 1))
 
@@ -241,25 +241,28 @@ class Shelf:
             self._keep(study, ticket)
         return ticket
 
-    def swap(self, study: Study, changed: Study, ticket: str) -> bool:
+    def swap(self, study: Study, changed: Study, ticket: str | None) -> bool:
         """Keep a changed study in the place of what it was; False if that is not there any more."""
         with self._lock:
-            _, kept = self._kept.get(ticket, (0, None))
-            if kept is study:
-                self._keep(changed, ticket)
-        return kept is study
+            if ticket is None or self._find(ticket) is not study:
+                return False
+            self._keep(changed, ticket)
+            return True
 
     def get(self, ticket: str | None) -> Study | None:
         """The study of a ticket; None if there is none (any more)."""
         with self._lock:
             self._make_room()
-            _, study = self._kept.get(ticket, (0, None))
-        return study
+            return self._find(ticket)
 
     def drop(self, ticket: str | None):
         """Forget a study."""
         with self._lock:
-            self._kept.pop(ticket, None)
+            self._kept.pop(ticket or "", None)
+
+    def _find(self, ticket: str | None) -> Study | None:
+        kept = self._kept.get(ticket or "")
+        return kept and kept[1]
 
     def _keep(self, study: Study, ticket: str):
         self._kept.pop(ticket, None)
