@@ -212,7 +212,9 @@ def _verify(repo_id: str, commit: CommitInfo, picture: Path, expected: dict, tok
                 timeout=VERIFY_SECONDS,
             )
         except subprocess.SubprocessError as error:
-            *_, reason = (str(error), *(error.stderr or "").strip().splitlines())
+            reason = f"it was not done after {VERIFY_SECONDS} s"
+            if isinstance(error, subprocess.CalledProcessError):
+                *_, reason = (str(error), *error.stderr.strip().splitlines())
             raise OSError(
                 f"{repo_id} is published, but a fresh process could not load it from the Hub: {reason}"
             ) from error
