@@ -223,6 +223,7 @@ def build_app(network: Network) -> gr.Blocks:
         )
 
         # No function, so no request: the browser does it alone.
+        looks: dict[gr.Slider | gr.Radio | gr.Checkbox, str]
         looks = {opacity: "setOpacity", style: "setStyle", color: "setColor", truth: "setTruth"}
         for control, setter in looks.items():
             control.change(None, control, js=f"value => page.{setter}(value)")

@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from .journal import Outcome
 from .prediction import Options, segment_files
@@ -75,13 +74,13 @@ def segment_files_on_ray(
             segmenter = TumorSegmenter.from_pretrained(model, revision=revision, quality=quality)
             self.segment = partial(segment_files, segmenter=segmenter, out=out, options=options, batch_size=batch_size)
 
-        def __call__(self, task: dict[str, Any]) -> dict[str, Any]:
+        def __call__(self, task: dict[str, str]) -> dict[str, list[str]]:
             slices = {place: Path(file) for place, file in json.loads(task["slices"]).items()}
             return {"outcomes": [outcome.to_json() for outcome in self.segment(slices, record=lambda outcome: None)]}
 
     try:
         done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
-            Worker,
+            Worker,  # type: ignore[arg-type] # each actor makes one
             compute=ray.data.ActorPoolStrategy(size=min(len(tasks), int(cluster[kind]))),
             num_cpus=int(kind == "CPU"),
             num_gpus=int(kind == "GPU"),
