@@ -23,10 +23,8 @@ try:
 except ImportError:
     spaces = None
 
-from modeling_unet.__main__ import SHIPPED_MODEL
-from modeling_unet.export import origin
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
-from modeling_unet.prediction import identify_model
+from modeling_unet.provenance import find_shipped_model, identify_model, origin
 from modeling_unet.segmentation import DEFAULT_THRESHOLD
 from modeling_unet.segmenter import TumorSegmenter
 from space import views
@@ -109,9 +107,7 @@ def main():
 
 def load_network(model_id: str | None = None, revision: str | None = None) -> Network:
     """The model in a folder or on the Hub, by default the one that comes with the project."""
-    if not model_id and not (SHIPPED_MODEL / "config.json").is_file():
-        raise OSError(f"there is no model in {SHIPPED_MODEL}; name a folder or a Hub id in the variable MODEL_ID")
-    model = model_id or SHIPPED_MODEL
+    model = model_id or find_shipped_model("in the variable MODEL_ID")
     segmenter = TumorSegmenter.from_pretrained(model, revision=revision)
     name, commit = origin(model, revision)
     return Network(segmenter, Origin(name, (commit or identify_model(model))[:12]), spaces and spaces.GPU)

@@ -12,10 +12,8 @@ import json
 import logging
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from .image_processing_unet import UNetImageProcessor
@@ -99,17 +97,3 @@ def describe(
         "foreground_fraction": str(image_processor.foreground_fraction),
         "notice": NOTICE,
     }
-
-
-def origin(path_or_id: str | Path, revision: str | None = None) -> tuple[str, str | None]:
-    """(name, commit) of a model that was loaded: a folder has its own name and no commit.
-
-    Raises:
-        OSError: neither a folder nor a model of the Hub that was loaded before.
-    """
-    if Path(path_or_id).is_dir():
-        return Path(path_or_id).resolve().name, None
-    config = try_to_load_from_cache(str(path_or_id), "config.json", revision=revision)
-    if not isinstance(config, str):
-        raise OSError(f"{path_or_id} at revision {revision or 'main'} is not in the cache of the Hub; load it first")
-    return str(path_or_id), Path(config).parent.name

@@ -8,7 +8,6 @@
     (threads, a batch ahead) → (the calling thread)    → (threads, a batch behind)    → Outcome
 """
 
-import hashlib
 import os
 import sys
 import time
@@ -23,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .export import origin
 from .files import write_atomically
 from .image_processing_unet import IMAGE_SUFFIXES, read_image
 from .journal import Journal, Outcome, identify_file, identify_results, result_paths
@@ -167,22 +165,6 @@ class Shard:
             for index, (place, file) in enumerate(slices.items())
             if index // batch_size % self.count == self.number - 1
         }
-
-
-def identify_model(path_or_id: str | Path, revision: str | None = None) -> str:
-    """What changes whenever the weights or settings of a model that was loaded do.
-
-    Returns:
-        SHA-256 over the files of a folder; id and commit of a model on the Hub.
-    """
-    if not Path(path_or_id).is_dir():
-        name, commit = origin(path_or_id, revision)
-        return f"{name}@{commit}"
-    digest = hashlib.sha256()
-    for pattern in ("config.json", "preprocessor_config.json", "*.safetensors"):
-        for path in sorted(Path(path_or_id).glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------------- pipeline

@@ -24,7 +24,7 @@ from pages import BAD_FILES, CountedNetwork, encoded, load, save_model, saved, s
 from PIL import Image
 
 import app
-from modeling_unet import TumorSegmenter, read_mask
+from modeling_unet import TumorSegmenter, provenance, read_mask
 from modeling_unet.segmentation import Segmentation
 from space import memory
 from space.network import Network, Origin
@@ -84,7 +84,7 @@ def test_weights_in_several_files_are_a_model_too(network, tmp_path):
 
 @pytest.mark.parametrize("model_id", [None, "no/such/folder"])
 def test_a_missing_model_is_one_sentence(model_id, tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "SHIPPED_MODEL", tmp_path / "weights")
+    monkeypatch.setattr(provenance, "SHIPPED_MODEL", tmp_path / "weights")
     monkeypatch.delenv("MODEL_ID", raising=False)
     if model_id:
         monkeypatch.setenv("MODEL_ID", str(tmp_path / model_id))

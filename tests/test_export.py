@@ -14,7 +14,8 @@ import torch
 from tiny import tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor, __main__, export
-from modeling_unet.export import describe, origin, to_onnx
+from modeling_unet.export import describe, to_onnx
+from modeling_unet.provenance import origin
 
 
 ROOT = Path(__file__).resolve().parents[1]
