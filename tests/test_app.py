@@ -382,7 +382,7 @@ def test_files_of_visitors_are_served_from_a_folder_of_their_own_and_go(network,
             assert Path(overlay).stat().st_size
             assert {path.name for path in folder.rglob("*.png")} == {"slice.png", "overlay.png", "mask.png"}
             assert any(page.temp_file_sets)
-            start_sweeping(folder, -1, page.temp_file_sets)
+            start_sweeping(folder, -1, page.forget)
             until(lambda: not folder.exists() and not any(page.temp_file_sets))
             _, measurements, _ = Client(url, verbose=False, download_files=False).predict(image, api_name="/segment")
             assert measurements["width"] == 50

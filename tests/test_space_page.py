@@ -20,7 +20,8 @@ from modeling_unet import InvalidImageError, read_mask
 from modeling_unet.comparison import compare
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from space import views
-from space.studies import Shelf, Study
+from space.sessions import Session, Sessions
+from space.studies import Study
 from space.views import EXAMPLES, describe, draw_slice
 
 
@@ -363,7 +364,7 @@ def test_a_choice_after_one_that_fails_is_not_lost(page, network, tmp_path):
 
 def test_a_study_that_is_gone_leaves_nothing_on_the_page(page, monkeypatch):
     choose_example(page)
-    monkeypatch.setattr(Shelf, "get", lambda shelf, ticket: None)
+    monkeypatch.setattr(Sessions, "take", lambda *_: Session())
     page.locator("#threshold input[type=range]").press("ArrowRight")
     expect(page.locator("#report")).to_contain_text("No slice yet")
     expect(page.locator("#stage .invitation")).to_be_visible()
