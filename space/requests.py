@@ -22,11 +22,16 @@ from .answers import Queue
 from .sessions import Sessions
 
 
+# As ASGI has them.
+Message = Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
 # Of the body of a request: what names as many files as the page takes at a time, and one such file with its headers.
 MAX_BODY_BYTES = 3 << 19
 MAX_UPLOAD_BYTES = 130 << 20
 UPLOAD = "/gradio_api/upload"
-TOO_LONG = f"The request is too long; at most {MAX_BODY_BYTES / 2**20} MiB are accepted."
+TOO_LONG = json.dumps({"detail": f"The request is too long; at most {MAX_BODY_BYTES:,} bytes are accepted."}).encode()
+JSON = [(b"content-type", b"application/json")]
 UPLOAD_TOO_LONG = (
     f"Files exceeded maximum allowed size of {MAX_UPLOAD_BYTES >> 20} MiB for one request; send them one by one."
 )
@@ -53,47 +58,46 @@ class ShortBodies:
     def __init__(self, app: Callable[..., Awaitable[None]]):
         self.app = app
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Callable, send: Callable):
+    async def __call__(self, scope: Scope, receive: Receive, send: Callable):
         if scope["type"] != "http":
             await self.app(scope, receive, send)
         elif scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") == UPLOAD:
             await self.app(scope, _counted(receive), send)
-        elif (body := await _whole_body(receive)) is None:
-            await _refuse(send)
         else:
-            await self.app(scope, _repeated(body, receive), send)
+            await self._with_body(scope, receive, send)
+
+    async def _with_body(self, scope: Scope, receive: Receive, send: Callable):
+        """Read all of the body before anything is made of it."""
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > MAX_BODY_BYTES:
+                await _pass_over(receive, message)
+                await send({"type": "http.response.start", "status": 413, "headers": JSON})
+                await send({"type": "http.response.body", "body": TOO_LONG})
+                return
+        waiting = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def repeat() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        await self.app(scope, repeat, send)
 
 
-async def _whole_body(receive: Callable) -> bytes | None:
-    """None if it is too long, as soon as it is."""
-    body, more = bytearray(), True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            return None
-        more = message.get("more_body", False)
-    return bytes(body)
-
-
-def _repeated(body: bytes, receive: Callable) -> Callable:
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def repeat() -> MutableMapping[str, Any]:
-        return waiting.pop() if waiting else await receive()
-
-    return repeat
-
-
-def _counted(receive: Callable) -> Callable:
-    """For the upload, which writes its files down as they come."""
+def _counted(receive: Receive) -> Receive:
+    """For the upload, which writes files down as they come, but keeps the fields of a form."""
     count = 0
 
-    async def counting() -> MutableMapping[str, Any]:
+    async def counting() -> Message:
         nonlocal count
         message = await receive()
         count += len(message.get("body", b""))
         if count > MAX_UPLOAD_BYTES:
+            await _pass_over(receive, message)
             # Gradio answers it with 413 if it speaks of a "maximum allowed size", and deletes what has come.
             raise MultiPartException(UPLOAD_TOO_LONG)
         return message
@@ -101,10 +105,10 @@ def _counted(receive: Callable) -> Callable:
     return counting
 
 
-async def _refuse(send: Callable):
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"detail": TOO_LONG}).encode()})
+async def _pass_over(receive: Receive, message: Message):
+    """Let the rest of a body go by: who is not heard to the end does not listen to the answer."""
+    while message.get("more_body"):
+        message = await receive()
 
 
 class Page(gr.Blocks):
