@@ -220,8 +220,8 @@ class Server:
         except Exception as error:
             if is_last(self.sessions.take(page, Session.fail, moment)):
                 raise
-            # Nobody waits for it any more; but what is wrong with the server is to be known.
-            if not isinstance(error, (OSError, ValueError)):
+            # Nobody waits for it any more; but what is no fault of the visitor is to be known.
+            if not isinstance(error, ValueError):
                 traceback.print_exc()
         return NOTHING_NEW
 
