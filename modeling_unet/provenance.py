@@ -68,6 +68,7 @@ def identify_model(path_or_id: str | Path, revision: str | None = None) -> str:
 def weights_hash(path_or_id: str | Path) -> str | None:
     """SHA-256 of the weights in a model folder or on the Hub, in hexadecimal; None if there are none in one file."""
     try:
-        return hashlib.sha256(Path(cached_file(str(path_or_id), WEIGHTS_FILE)).read_bytes()).hexdigest()
+        path = cached_file(str(path_or_id), WEIGHTS_FILE)
+        return path and hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError:
         return None
