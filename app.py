@@ -13,6 +13,7 @@ import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -22,24 +23,22 @@ try:
 except ImportError:
     spaces = None
 
-from modeling_unet.__main__ import SHIPPED_MODEL
-from modeling_unet.export import origin
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
-from modeling_unet.prediction import identify_model
+from modeling_unet.provenance import find_shipped_model, identify_model, origin
 from modeling_unet.segmentation import DEFAULT_THRESHOLD
 from modeling_unet.segmenter import TumorSegmenter
+from modeling_unet.volumes.dicom import MAX_FRAMES
 from space import views
 from space.downloads import SAVERS
 from space.events import EMPTY_VIEW, KEPT_SECONDS, Server
 from space.memory import hold_memory_down, open_more_files
 from space.network import BATCH_SIZE, Network, Origin
-from space.requests import EXCEPTION_HANDLERS, Page
+from space.requests import EXCEPTION_HANDLERS, Page, ShortBodies
 from space.sweeping import own_folder, start_sweeping
 
 
 HERE = Path(__file__).resolve().parent
 
-MAX_VISITORS = 256
 MAX_WAITING = 32
 # How many requests are worked on at a time. On a CPU, two, so that a large archive does not hold up all others; more
 # would not be faster. On a GPU, the waiting ones fill the next batch.
@@ -74,19 +73,19 @@ STYLESHEET = f":root {{ --tumor-opacity: {DEFAULT_ALPHA}; --tumor-color: {DEFAUL
 
 # For `launch`, here and in the tests. Gradio serves nothing but its own temporary files, and browsers keep no history
 # of the slices they have shown.
-LAUNCH_OPTIONS = {
+LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
     "css": STYLESHEET,
     "css_paths": HERE / "space" / "page.css",
     "head": f"<script>{(HERE / 'space' / 'page.js').read_text(encoding='utf-8')}</script>",
     "allowed_paths": [],
     "max_file_size": "128mb",
-    "state_session_capacity": MAX_VISITORS,
+    "state_session_capacity": 64,  # of Gradio's own, in which the page keeps nothing
     "run_history": False,
     "enable_monitoring": False,
     "footer_links": ["api"],
     "share": False,
-    "app_kwargs": {"exception_handlers": EXCEPTION_HANDLERS},
+    "app_kwargs": {"exception_handlers": EXCEPTION_HANDLERS, "middleware": [(ShortBodies, (), {})]},
 }
 
 
@@ -102,27 +101,24 @@ def main():
             sys.exit(f"error: {' '.join(str(error).split())}")
         network.warm_up()
         page = build_app(network)
-        start_sweeping(folder, KEPT_SECONDS, page.temp_file_sets)
+        start_sweeping(folder, KEPT_SECONDS, page.forget)
         page.launch(**LAUNCH_OPTIONS)
 
 
 def load_network(model_id: str | None = None, revision: str | None = None) -> Network:
     """The model in a folder or on the Hub, by default the one that comes with the project."""
-    if not model_id and not (SHIPPED_MODEL / "config.json").is_file():
-        raise OSError(f"there is no model in {SHIPPED_MODEL}; name a folder or a Hub id in the variable MODEL_ID.")
-    model_id = model_id or SHIPPED_MODEL
-    segmenter = TumorSegmenter.from_pretrained(model_id, revision=revision)
-    name, commit = origin(model_id, revision)
-    revision = commit or identify_model(model_id)
-    return Network(segmenter, Origin(name, revision[:12]), spaces and spaces.GPU)
+    model = model_id or find_shipped_model("in the variable MODEL_ID")
+    segmenter = TumorSegmenter.from_pretrained(model, revision=revision)
+    name, commit = origin(model, revision)
+    return Network(segmenter, Origin(name, (commit or identify_model(model))[:12]), spaces and spaces.GPU)
 
 
-def build_app(network: Network) -> gr.Blocks:
+def build_app(network: Network) -> Page:
     """The page around a network; start it with `.launch(**LAUNCH_OPTIONS)`."""
     server = Server(network)
     block = partial(gr.HTML, apply_default_css=False)
     with Page(title="Brain Tumor U-Net", analytics_enabled=False) as page:
-        ticket = gr.State(time_to_live=KEPT_SECONDS, delete_callback=server.shelf.drop)
+        page.sessions = server.sessions
         block(views.HEADER, elem_id="header")
         with gr.Row(elem_id="viewer"):
             with gr.Column(scale=7, min_width=320):
@@ -135,7 +131,10 @@ def build_app(network: Network) -> gr.Blocks:
                     tools = block(views.draw_tools(), elem_id="tools", js_on_load="page.startTools(element, trigger)")
                 with gr.Column(elem_id="study", min_width=0):
                     overview = block(elem_id="overview", js_on_load="page.startChoices(element, trigger)")
-                    scrubber = gr.Slider(1, 2, 1, step=1, label="Slice", buttons=[], visible=False, elem_id="scrubber")
+                    # Its range is that of any volume: the server keeps no other of Gradio's.
+                    scrubber = gr.Slider(
+                        1, MAX_FRAMES, 1, step=1, label="Slice", buttons=[], visible=False, elem_id="scrubber"
+                    )
                 examples = block(
                     views.draw_examples(), elem_id="examples", js_on_load="page.startChoices(element, trigger)"
                 )
@@ -170,6 +169,7 @@ def build_app(network: Network) -> gr.Blocks:
                     everything = gr.Button("All results (ZIP)", size="md", visible=False, elem_id="everything")
         block(views.FOOTER, elem_id="footer")
         with gr.Row(visible=False):
+            moment = gr.Number(0, precision=0)
             file, segment, segment_batch = gr.File(), gr.Button(), gr.Button()
             one_image, many_files = gr.Image(label="MRI slice"), gr.File(label="MRI slices", file_count="multiple")
             results = [
@@ -180,28 +180,30 @@ def build_app(network: Network) -> gr.Blocks:
             batch_results = [gr.File(label="Masks, overlays and table"), gr.JSON(label="Measurements")]
 
         cut = [threshold, min_area, spacing]
+        asked = [moment, *cut]  # `stamp` puts the moment in
         view = [anatomy, layers, report, overview, scrubber, everything, spacing]
         at_once = MAX_AT_ONCE if network.place == "CPU" else MAX_AT_ONCE_ON_GPU
-        network_options = {"concurrency_id": "network", "concurrency_limit": at_once}
+        network_options: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": at_once}
         # For settings, only the last change counts ("always_last"). Choices run one by one: with "always_last" Gradio
         # would repeat the first choice, and nothing after an error.
-        choice = {"api_visibility": "private", "trigger_mode": "multiple", "show_progress": "hidden"}
-        setting = {"api_visibility": "private", "trigger_mode": "always_last", "show_progress": "hidden"}
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        choice, setting = quiet | {"trigger_mode": "multiple"}, quiet | {"trigger_mode": "always_last"}
+        stamped: dict[str, Any] = {"js": "page.stamp"}
         opening = {**network_options, **choice, "show_progress": "full", "show_progress_on": anatomy}
         for opened in (
-            upload.upload(server.show_files, [ticket, *cut], [ticket, *view], **opening),
-            examples.select(server.show_example, [ticket, *cut], [ticket, *view], **opening),
+            upload.upload(server.show_files, cut, view, **opening),
+            examples.select(server.show_example, cut, view, **opening),
         ):
             opened.failure(None, None, view, js=f"() => {json.dumps(EMPTY_VIEW)}")
-        scrubber.input(server.turn, [ticket, *cut, scrubber], view, **setting)
-        overview.select(server.pick, [ticket, *cut], view, **choice)
+        scrubber.input(server.turn, [*asked, scrubber], view, **setting, **stamped)
+        overview.select(server.pick, cut, view, **choice)
         recut = [threshold.input, min_area.input, spacing.input]
-        measured = gr.on(recut, server.measure, [ticket, *cut], view, **setting)
-        measured.success(server.survey, [ticket, *cut], overview, **setting)
+        measured = gr.on(recut, server.measure, asked, view, **setting, **stamped)
+        measured.success(server.survey, None, overview, **setting)
         # With preprocess=True, Gradio would open the file first and fail with a message of its own.
-        mask.upload(server.compare, [ticket, *cut, mask], view, preprocess=False, **choice)
+        mask.upload(server.compare, [*asked, mask], view, preprocess=False, **choice, **stamped)
         for kind, button in {**savers, "everything": everything}.items():
-            saving = button.click(partial(server.save, kind), [ticket, *cut, style, color, opacity], file, **setting)
+            saving = button.click(server.saver(kind), [*cut, style, color, opacity], file, **setting)
             saving.success(None, file, js="page.save")
 
         parameters = [spacing, threshold, min_area]
@@ -223,6 +225,7 @@ def build_app(network: Network) -> gr.Blocks:
         )
 
         # No function, so no request: the browser does it alone.
+        looks: dict[gr.Slider | gr.Radio | gr.Checkbox, str]
         looks = {opacity: "setOpacity", style: "setStyle", color: "setColor", truth: "setTruth"}
         for control, setter in looks.items():
             control.change(None, control, js=f"value => page.{setter}(value)")

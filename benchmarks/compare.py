@@ -27,17 +27,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging
 
 from modeling_unet import read_image
+from modeling_unet.provenance import SHIPPED_MODEL
+from train.files import write_json
 
 from .contestants import MAKERS, SIDE, Ours, Peer
 from .measuring import (
     EXAMPLES,
     ROOT,
-    SHIPPED_MODEL,
     describe_machine,
     print_table,
     summarize,
     take_turns,
-    write_json,
 )
 from .serving import first_answer_seconds
 

@@ -26,8 +26,10 @@ from PIL import Image
 from transformers.utils import logging
 
 from modeling_unet import TumorSegmenter, read_image, read_mask
+from modeling_unet.provenance import SHIPPED_MODEL
+from train.files import write_json
 
-from .measuring import EXAMPLES, SHIPPED_MODEL, describe_machine, memory_mib, print_table, write_json
+from .measuring import EXAMPLES, describe_machine, memory_mib, print_table
 from .serving import serve
 
 

@@ -1,6 +1,5 @@
 """What the benchmarks share: contestants take turns, so that other work on the machine slows all of them equally."""
 
-import json
 import os
 import platform
 import statistics
@@ -11,11 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modeling_unet.files import write_atomically
-
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED_MODEL = ROOT / "weights" / "brain-tumor-unet"
 EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))
 WARM_UP_ROUNDS = 2
 
@@ -80,10 +76,6 @@ def memory_mib(process_id: int, what: str = "VmRSS") -> float:
     status = Path(f"/proc/{process_id}/status").read_text(encoding="utf-8")
     (kib,) = (line.split()[1] for line in status.splitlines() if line.startswith(f"{what}:"))
     return int(kib) / 1024
-
-
-def write_json(path: Path, content: dict):
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _cpu_name() -> str:

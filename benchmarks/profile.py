@@ -19,10 +19,12 @@ from transformers.utils import logging
 
 from modeling_unet import Segmentation, TumorSegmenter, read_image
 from modeling_unet.overlay import to_display
+from modeling_unet.provenance import SHIPPED_MODEL
+from train.files import write_json
 from train.fitting import run, trainer
 from train.fitting.options import parse_fit
 
-from .measuring import EXAMPLES, SHIPPED_MODEL, WARM_UP_ROUNDS, describe_machine, print_table, write_json
+from .measuring import EXAMPLES, WARM_UP_ROUNDS, describe_machine, print_table
 
 
 NETWORK = "network"

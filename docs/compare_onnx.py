@@ -15,9 +15,10 @@ sys.path.insert(0, str(ROOT))
 
 from modeling_unet import TumorSegmenter  # noqa: E402
 from modeling_unet.export import DTYPES, describe, to_onnx  # noqa: E402
+from modeling_unet.provenance import SHIPPED_MODEL  # noqa: E402
 
 
-segmenter = TumorSegmenter.from_pretrained(ROOT / "weights" / "brain-tumor-unet", device="cpu", optimize="none")
+segmenter = TumorSegmenter.from_pretrained(SHIPPED_MODEL, device="cpu", optimize="none")
 slices = sorted((ROOT / "examples" / "images").glob("*.png"))
 pixel_values = segmenter.image_processor(slices, return_tensors="pt")["pixel_values"]
 with torch.inference_mode():

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.overlay import draw_overlay
+from modeling_unet.provenance import SHIPPED_MODEL
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,7 +24,7 @@ GAP = 8
 
 
 def main(output: str) -> None:
-    segmenter = TumorSegmenter.from_pretrained(ROOT / "weights" / "brain-tumor-unet", device="cpu")
+    segmenter = TumorSegmenter.from_pretrained(SHIPPED_MODEL, device="cpu")
     columns = []
     for name in NAMES:
         segmentation = segmenter(ROOT / "examples" / "images" / f"{name}.png")

@@ -12,7 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from train.files import read_json, write_whole
+from modeling_unet.files import write_atomically
+from modeling_unet.provenance import SHIPPED_MODEL
+from train.files import read_json
 from train.hub.cards import describe_scored
 from train.record import EVALUATION_FILE, RECORD_FILE
 from train.scoring.tables import (
@@ -27,7 +29,6 @@ from train.scoring.tables import (
 
 ROOT = Path(__file__).resolve().parents[1]
 CARD = ROOT / "model_card.md"
-WEIGHTS = ROOT / "weights" / "brain-tumor-unet"
 PART = re.compile(r"(<!-- (\w+): .*? -->)\n.*?(<!-- end -->)", re.DOTALL)
 
 
@@ -100,7 +101,9 @@ def _training(record: dict) -> str:
 
 def main() -> None:
     card = CARD.read_text(encoding="utf-8")
-    write_whole(CARD, render(card, read_json(WEIGHTS / RECORD_FILE), read_json(WEIGHTS / EVALUATION_FILE)).encode())
+    write_atomically(
+        CARD, render(card, read_json(SHIPPED_MODEL / RECORD_FILE), read_json(SHIPPED_MODEL / EVALUATION_FILE)).encode()
+    )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modeling_unet import TumorSegmenter
+from modeling_unet.provenance import SHIPPED_MODEL
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,7 +18,7 @@ NAMES = ("glioma-axial-726", "meningioma-coronal-415", "pituitary-sagittal-1275"
 
 
 def main() -> None:
-    segmenter = TumorSegmenter.from_pretrained(ROOT / "weights" / "brain-tumor-unet", device="cpu", optimize="none")
+    segmenter = TumorSegmenter.from_pretrained(SHIPPED_MODEL, device="cpu", optimize="none")
     folder = ROOT / "tests" / "golden"
     folder.mkdir(exist_ok=True)
     for name in NAMES:

@@ -1,4 +1,7 @@
-"""Command line of the package: `python -m modeling_unet predict PATH… --out DIR` and `… export OUT.onnx`."""
+"""Command line of the package: `python -m modeling_unet predict PATH… --out DIR` and `… export OUT.onnx`.
+
+Where the package is installed, `brain-tumor-unet predict …` does the same.
+"""
 
 import argparse
 import os
@@ -11,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from .export import DEFAULT_DTYPE, DTYPES, describe, origin, to_onnx
+from .export import DEFAULT_DTYPE, DTYPES, describe, to_onnx
 from .files import write_atomically
 from .journal import Journal
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, STYLES, parse_color
@@ -20,22 +23,22 @@ from .prediction import (
     Options,
     Shard,
     find_slices,
-    identify_model,
     one_line,
     predict,
     segment_files,
 )
+from .provenance import find_shipped_model, identify_model, origin
 from .segmentation import DEFAULT_THRESHOLD
 from .segmenter import QUALITIES, TumorSegmenter
 
 
-SHIPPED_MODEL = Path(__file__).resolve().parents[1] / "weights" / "brain-tumor-unet"
+SCRIPT = "brain-tumor-unet"  # as in pyproject.toml
 
 EXAMPLES = """\
 examples:
-  python -m modeling_unet predict slice.png --out results
-  python -m modeling_unet predict patients/ --out results --style contour --alpha 1
-  python -m modeling_unet predict patients/ --out results --spacing 0.49 0.49
+  %(prog)s slice.png --out results
+  %(prog)s patients/ --out results --style contour --alpha 1
+  %(prog)s patients/ --out results --spacing 0.49 0.49
   torchrun --nproc_per_node 4 -m modeling_unet predict archive/ --out results
 
 written below DIR, in the sub-folders of the input:
@@ -59,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.disable_progress_bar()
     try:
-        args.model = args.model or find_shipped_model()
+        args.model = args.model or find_shipped_model("with --model")
         if args.command == "export":
             return export(args)
         segment, journal = prepare(args)
@@ -73,9 +76,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m modeling_unet",
+        prog=SCRIPT if Path(sys.argv[0]).stem == SCRIPT else "python -m modeling_unet",
         description="Brain tumours in MRI slices, found by a U-Net.",
-        epilog="More about a command: python -m modeling_unet COMMAND --help",
+        epilog="More about a command: %(prog)s COMMAND --help",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_predict(commands)
@@ -122,13 +125,6 @@ def _add_model(command: argparse.ArgumentParser):
     default = "default: the one that comes with the project"
     command.add_argument("--model", metavar="DIR_OR_ID", help=f"model folder or Hub id ({default})")
     command.add_argument("--revision", metavar="REV", help="branch, tag or commit of a model on the Hub")
-
-
-def find_shipped_model() -> Path:
-    """The folder of the model that comes with a clone, or a `ValueError` where there is none."""
-    if not (SHIPPED_MODEL / "config.json").is_file():
-        raise ValueError("no model comes with this installation; name one with --model, a folder or a Hub id.")
-    return SHIPPED_MODEL
 
 
 def export(args: argparse.Namespace) -> int:

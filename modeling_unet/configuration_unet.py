@@ -222,6 +222,12 @@ class UNetConfig(PreTrainedConfig):
         return maps
 
     @property
+    def label_names(self) -> list[str]:
+        """What the labels are called, in their order: label 0 is the background."""
+        names = {int(label): name for label, name in (self.id2label or {}).items()}
+        return [names[label] for label in range(len(names))]
+
+    @property
     def reduction(self) -> int:
         """Factor between the input's size and that of the encoder's deepest feature map."""
         return max(self.skip_widths)
@@ -240,7 +246,7 @@ class UNetConfig(PreTrainedConfig):
         stages = len(self.widths)
         if stages == 0:
             raise ValueError("`widths` is empty; the encoder needs at least one stage.")
-        lists = {"depths": self.depths, "strides": self.strides}
+        lists: dict[str, list[int] | tuple[int, ...] | None] = {"depths": self.depths, "strides": self.strides}
         if self.block_type == "inverted_residual":
             lists |= {"kernel_sizes": self.kernel_sizes, "expansion_ratios": self.expansion_ratios}
         for name, values in lists.items():
@@ -248,7 +254,7 @@ class UNetConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` is {values}; it needs {stages} entries, one per entry of `widths`.")
         positive = {"widths": self.widths, "decoder_widths": self.decoder_widths, "norm_groups": [self.norm_groups]}
         for name, values in (positive | lists).items():
-            if any(value < 1 for value in values):
+            if any(value < 1 for value in values or ()):
                 raise ValueError(f"`{name}` is {values}; every entry must be at least 1.")
         if any(stride not in (1, 2) for stride in self.strides):
             raise ValueError(f"`strides` is {self.strides}; every entry must be 1 or 2.")

@@ -12,10 +12,8 @@ import json
 import logging
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from .image_processing_unet import UNetImageProcessor
@@ -57,7 +55,7 @@ def to_onnx(model: UNetForSemanticSegmentation, metadata: dict[str, str], dtype:
         raise ValueError(f"dtype is {dtype}; allowed are {', '.join(DTYPES)}.")
     if find_spec("onnxscript") is None:
         raise ImportError("writing an ONNX file needs the package onnxscript; run: pip install onnxscript")
-    graph = _Graph(copy.deepcopy(model).to("cpu", DTYPES[dtype])).eval()
+    graph = _Graph(copy.deepcopy(model)).to("cpu", DTYPES[dtype]).eval()
     # Different sizes above 1: the exporter would take a size of 1 for a constant, and equal sizes for the same one.
     reduction = model.config.reduction
     example = torch.zeros(2, model.config.num_channels, 2 * reduction, 3 * reduction)
@@ -72,6 +70,7 @@ def to_onnx(model: UNetForSemanticSegmentation, metadata: dict[str, str], dtype:
             dynamo=True,
             verbose=False,
         )
+    assert program is not None  # the exporter before `dynamo` gave None
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces, with the paths of the machine
     program.model.metadata_props.update(metadata)
@@ -93,16 +92,8 @@ def describe(
         "revision": revision or "",
         "model_type": config.model_type,
         "format_version": str(config.format_version),
-        "labels": json.dumps([config.id2label[label] for label in range(config.num_labels)]),
+        "labels": json.dumps(config.label_names),
         "size": str(image_processor.size["longest_edge"]),
         "foreground_fraction": str(image_processor.foreground_fraction),
         "notice": NOTICE,
     }
-
-
-def origin(path_or_id: str | Path, revision: str | None = None) -> tuple[str, str | None]:
-    """(name, commit) of a model that was loaded: a folder has its own name and no commit."""
-    if Path(path_or_id).is_dir():
-        return Path(path_or_id).resolve().name, None
-    config = try_to_load_from_cache(str(path_or_id), "config.json", revision=revision)
-    return str(path_or_id), Path(config).parent.name

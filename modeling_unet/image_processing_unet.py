@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, TiffTags
+from PIL import ExifTags, Image, ImageFile, TiffTags
 from transformers import BatchFeature, PilBackend
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
@@ -46,7 +46,7 @@ MAX_SCANS = 100
 JPEG_MAGIC, START_OF_SCAN = b"\xff\xd8\xff", b"\xff\xda"
 # Pillow keeps only the high byte of every 16-bit colour. To get the low bytes, the file is decoded a second time with
 # the byte order swapped; grey with alpha is decoded as RGBA, which keeps all of its four bytes.
-ORDERS = ("LB", "BL", "NB" if sys.byteorder == "little" else "NL")
+ORDERS = (("L", "B"), ("B", "L"), ("N", "B" if sys.byteorder == "little" else "L"))
 LOW_BYTES = {f"{mode};16{this}": f"{mode};16{other}" for mode in ("RGB", "RGBX", "RGBA") for this, other in ORDERS}
 LOW_BYTES["LA;16B"] = "RGBA"
 TIFF_BITS, TIFF_PLANES = 258, 284
@@ -307,8 +307,9 @@ def _open(file: _MeteredFile, name: str, formats: tuple[str, ...]) -> Image.Imag
         raise
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
+        count = f"{int(pixels.group()):,}" if pixels else "too many"
         raise InvalidImageError(
-            f"{name}: the image has {int(pixels.group()):,} pixels; at most {MAX_SIDE} × {MAX_SIDE} are accepted."
+            f"{name}: the image has {count} pixels; at most {MAX_SIDE} × {MAX_SIDE} are accepted."
         ) from error
     # Pillow's decoders raise whatever they stumble over in a damaged file.
     except Exception as error:
@@ -378,15 +379,17 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     if exif > MAX_EXIF_BYTES + len(EXIF):
         raise InvalidImageError(f"{name}: its EXIF data take {exif:,} bytes; at most {MAX_EXIF_BYTES:,} are accepted.")
     # Pillow's own `exif_transpose` would write all other tags anew, at any cost.
-    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     return image if turn is None else image.transpose(turn)
 
 
 def _deep_raw_mode(image: Image.Image) -> str | None:
     """Pillow's raw mode of a file with 16-bit colours that is not decoded yet; None if it has no such colours."""
-    if image.format not in ("PNG", "TIFF") or len(image.getbands()) == 1 or not image.tile:
+    if image.format not in ("PNG", "TIFF") or len(image.getbands()) == 1:
         return None
-    args = image.tile[0].args
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile:
+        return None
+    args = image.tile[0].args or ""
     raw_mode = args if isinstance(args, str) else args[0]
     tags = getattr(image, "tag_v2", {})
     if tags.get(TIFF_PLANES, 1) != 1:
@@ -396,9 +399,10 @@ def _deep_raw_mode(image: Image.Image) -> str | None:
 
 def _low_bytes(image: Image.Image, raw_mode: str, name: str) -> np.ndarray:
     """The low bytes of 16-bit colours, of which Pillow reads the high ones: little-endian [H, W, 3|4]."""
+    assert isinstance(image, ImageFile.ImageFile) and image.fp  # only files have a raw mode
     again = Image.open(image.fp, formats=FILE_FORMATS)
     for index, tile in enumerate(again.tile):
-        args = LOW_BYTES[raw_mode] if isinstance(tile.args, str) else (LOW_BYTES[raw_mode], *tile.args[1:])
+        args = LOW_BYTES[raw_mode] if isinstance(tile.args, str) else (LOW_BYTES[raw_mode], *(tile.args or ())[1:])
         again.tile[index] = tile._replace(args=args)
     low = np.asarray(_upright(again, name))
     return (low[..., [1, 1, 1, 3]] if raw_mode == "LA;16B" else low).astype("<u2", order="C")
@@ -407,7 +411,7 @@ def _low_bytes(image: Image.Image, raw_mode: str, name: str) -> np.ndarray:
 def _is_black_and_white(image: Image.Image) -> bool:
     """Whether the picture shows black, and nothing else but white, each by one index; other palettes colour labels."""
     shown = {color for _, color in image.convert("RGB").getcolors(2) or ()}
-    return (0, 0, 0) in shown <= {(0, 0, 0), (255, 255, 255)} and len(shown) == len(image.getcolors())
+    return (0, 0, 0) in shown <= {(0, 0, 0), (255, 255, 255)} and len(shown) == len(image.getcolors() or ())
 
 
 def _check_size(size: tuple[int, int], name: str):
@@ -520,10 +524,10 @@ class UNetImageProcessor(PilBackend):
     resample = PILImageResampling.BILINEAR
     default_to_square = False
     foreground_fraction = 0.1
-    rescale_factor = None
+    rescale_factor = None  # type: ignore[assignment] # so that none is saved
 
     def __init__(self, **kwargs: Unpack[UNetImageProcessorKwargs]):
-        super().__init__(**kwargs)
+        super().__init__(**kwargs)  # type: ignore[misc] # it takes every option that `valid_kwargs` names
 
     def preprocess(self, images, segmentation_maps=None, **kwargs: Unpack[UNetImageProcessorKwargs]) -> BatchFeature:
         r"""
@@ -546,7 +550,7 @@ class UNetImageProcessor(PilBackend):
         """The options that have an effect; they are what is saved."""
         return {name: value for name, value in super().to_dict().items() if not _asks_for_nothing(name, value)}
 
-    def _validate_preprocess_kwargs(self, **kwargs):
+    def _validate_preprocess_kwargs(self, **kwargs):  # type: ignore[override] # options come by name alone
         for name, (_, instead) in NOT_DONE.items():
             value = kwargs.get(name)
             if not _asks_for_nothing(name, value):
@@ -557,7 +561,7 @@ class UNetImageProcessor(PilBackend):
             raise ValueError(f"`do_pad` is {do_pad}; this processor pads what it resizes: leave the option out.")
         super()._validate_preprocess_kwargs(**kwargs)
 
-    def _preprocess_image_like_inputs(
+    def _preprocess_image_like_inputs(  # type: ignore[override] # with every option that is read here
         self, images, segmentation_maps, size: SizeDict, do_resize: bool, foreground_fraction: float, **kwargs
     ) -> BatchFeature:
         side = self._longest_edge(size, kwargs.get("resample")) if do_resize else None
@@ -585,11 +589,12 @@ class UNetImageProcessor(PilBackend):
 
     @staticmethod
     def _longest_edge(size: SizeDict, resample) -> int:
-        if set(dict(size)) != {"longest_edge"} or size.longest_edge < 1:
+        side = size.longest_edge
+        if set(dict(size)) != {"longest_edge"} or side is None or side < 1:
             raise ValueError(f"`size` is {dict(size)}; this processor needs `longest_edge` alone, at least 1.")
         if resample != PILImageResampling.BILINEAR:
             raise ValueError(f"`resample` is {resample}; this processor resizes bilinearly (2) only.")
-        return size.longest_edge
+        return side
 
     def post_process_probability(
         self, outputs, target_sizes: list[tuple[int, int]] | None = None
@@ -668,8 +673,9 @@ def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 def _resize(plane: torch.Tensor, side: int) -> torch.Tensor:
     """[H, W] → [h, w] with a longest edge of `side`; low-pass filtered where it shrinks."""
-    size = _fit(tuple(plane.shape), side)
-    if size == tuple(plane.shape):
+    height, width = plane.shape
+    size = _fit((height, width), side)
+    if size == (height, width):
         return plane
     return F.interpolate(plane[None, None], size=size, mode="bilinear", align_corners=False, antialias=True)[0, 0]
 

@@ -48,7 +48,8 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
 
 def cpu_has_bfloat16() -> bool:
     """Whether oneDNN multiplies bfloat16 natively, by AMX or AVX-512 BF16; emulated, it is fifty times slower."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # the oldest torch we accept does not have it
+    # The oldest torch that we accept does not have `get_capabilities`.
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     is_limited = "ONEDNN_MAX_CPU_ISA" in os.environ
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")) and not is_limited
 
@@ -56,9 +57,11 @@ def cpu_has_bfloat16() -> bool:
 def fold_normalization(network: UNetForSemanticSegmentation):
     """Put every batch normalisation into the weights of the convolution in front of it."""
     for layer in network.modules():
-        if isinstance(layer, UNetConvLayer) and len(layer) > 1 and isinstance(layer[1], nn.BatchNorm2d):
-            layer[0] = fuse_conv_bn_eval(layer[0], layer[1])
-            del layer[1]
+        if isinstance(layer, UNetConvLayer):
+            match [*layer]:
+                case [nn.Conv2d() as convolution, nn.BatchNorm2d() as normalization, *_]:
+                    layer[0] = fuse_conv_bn_eval(convolution, normalization)
+                    del layer[1]
 
 
 def fold_upsampling(network: UNetForSemanticSegmentation):
@@ -68,6 +71,7 @@ def fold_upsampling(network: UNetForSemanticSegmentation):
         return
     in_widths = [config.skip_widths[config.reduction], *config.decoder_widths]
     for index, level in enumerate(levels):
+        assert isinstance(level, UNetDecoderLevel)
         levels[index] = UNetFoldedDecoderLevel(level, in_widths[index])
 
 
@@ -82,6 +86,7 @@ class UNetFoldedDecoderLevel(nn.Module):
     def __init__(self, level: UNetDecoderLevel, in_width: int):
         super().__init__()
         convolution, *rest = level.block.conv1
+        assert isinstance(convolution, nn.Conv2d)
         self.kernel = nn.Parameter(transposed_kernel(convolution.weight[:, :in_width]))
         self.skip_kernel = nn.Parameter(convolution.weight[:, in_width:].clone())
         self.bias = convolution.bias

@@ -11,14 +11,13 @@ Shards have files of their own (journal-2-of-4.jsonl) and read those of all othe
 finds everything done and writes the one table.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .files import write_atomically
+from .tables import to_csv
 
 
 SUMMARY_COLUMNS = (
@@ -112,14 +111,10 @@ class Journal:
     def close(self):
         """Write the table of all outcomes so far."""
         self._file.close()
-        table = io.StringIO()
-        writer = csv.DictWriter(table, SUMMARY_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for place, file in self.slices.items():
-            if outcome := self.outcomes.get(place):
-                writer.writerow({"path": file, **outcome.row})
+        done = ((file, self.outcomes.get(place)) for place, file in self.slices.items())
+        table = to_csv(SUMMARY_COLUMNS, ({"path": file, **outcome.row} for file, outcome in done if outcome))
         # A name that is not valid Unicode must not cost the table.
-        write_atomically(self._summary, table.getvalue().encode("utf-8", "backslashreplace"))
+        write_atomically(self._summary, table.encode("utf-8", "backslashreplace"))
 
     def _read(self, path: Path) -> Iterator[Outcome]:
         """The outcomes of a journal that are still valid."""

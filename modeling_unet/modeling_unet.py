@@ -15,7 +15,6 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
-from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_unet import UNetConfig
@@ -52,7 +51,7 @@ class UNetConvLayer(nn.Sequential):
         groups: int = 1,
         act: str | None = None,
     ):
-        layers = [
+        layers: list[nn.Module] = [
             nn.Conv2d(
                 in_width,
                 width,
@@ -169,12 +168,13 @@ class UNetEncoderStage(nn.Sequential):
 
     def __init__(self, config: UNetConfig, index: int, in_width: int):
         width, stride, act = config.widths[index], config.strides[index], config.hidden_act
-        layers = []
+        layers: list[nn.Module] = []
         if stride == 2 and config.downsampling == "max_pool":
             layers.append(nn.MaxPool2d(2))
             stride = 1
         for _ in range(config.depths[index]):
             if config.block_type == "inverted_residual":
+                assert config.kernel_sizes and config.expansion_ratios  # as the config has checked
                 kernel_size, ratio = config.kernel_sizes[index], config.expansion_ratios[index]
                 layers.append(UNetInvertedResidualBlock(config, in_width, width, stride, act, kernel_size, ratio))
             else:
@@ -224,7 +224,7 @@ class UNetDecoderLevel(nn.Module):
     def __init__(self, config: UNetConfig, in_width: int, skip_width: int, width: int):
         super().__init__()
         if config.upsampling == "transpose":
-            self.upsample = nn.ConvTranspose2d(in_width, width, kernel_size=2, stride=2)
+            self.upsample: nn.Module = nn.ConvTranspose2d(in_width, width, kernel_size=2, stride=2)
             in_width = width
         else:
             align = {} if config.upsampling == "nearest" else {"align_corners": False}
@@ -332,13 +332,14 @@ def segmentation_loss(logits: Tensor, labels: Tensor, config: UNetConfig) -> Ten
 def padded_size(size: tuple[int, int], reduction: int) -> tuple[int, int]:
     """`size` rounded up to a multiple of `reduction`."""
     # Not by a negative remainder, which a compiled graph gets wrong from its second size on.
-    return tuple((side + reduction - 1) // reduction * reduction for side in size)
+    height, width = ((side + reduction - 1) // reduction * reduction for side in size)
+    return height, width
 
 
 def lower_where_unsure(logits: Tensor, presence_logit: float) -> Tensor:
     """Lower the foreground logits, [B, K, h, w], of each slice without a spot as sure as `presence_logit`.
 
-    A tumour has a heart that the network is sure of; a false alarm is often unsure all over. A spot is 3×3 cells: one
+    The network is sure of the heart of a tumour; of a false alarm it is often unsure all over. A spot is 3×3 cells: one
     cell alone is noise. What a slice lacks is taken off all its logits `PRESENCE_SLOPE` times, so that nothing jumps.
     """
     spots = F.avg_pool2d(logits, kernel_size=3, stride=1, padding=1, count_include_pad=False)
@@ -346,9 +347,7 @@ def lower_where_unsure(logits: Tensor, presence_logit: float) -> Tensor:
     return logits + PRESENCE_SLOPE * (surest - presence_logit).clamp(max=0)
 
 
-def select_hidden_states(
-    hidden_states: tuple[Tensor, ...], selection: bool | int | list[int] | None
-) -> tuple[Tensor | None, ...] | None:
+def select_hidden_states(hidden_states: tuple[Tensor, ...], selection: bool | int | list[int] | None) -> tuple | None:
     """All maps, none, or, given indices, those maps and None in the places of the others, as in Segformer."""
     if selection is True or not selection:
         return hidden_states if selection else None
@@ -380,9 +379,9 @@ class UNetPreTrainedModel(PreTrainedModel):
     config_class = UNetConfig
     base_model_prefix = "unet"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]  # noqa: RUF012 - the base class's own attributes
     supports_gradient_checkpointing = True
-    _no_split_modules = ("UNetPlainBlock", "UNetResidualBlock", "UNetInvertedResidualBlock")
+    _no_split_modules = ["UNetPlainBlock", "UNetResidualBlock", "UNetInvertedResidualBlock"]  # noqa: RUF012
     # The loss is a mean over samples whatever the number of pixels, so the Trainer must not rescale it by item counts.
     accepts_loss_kwargs = False
 
@@ -404,10 +403,9 @@ class UNetPreTrainedModel(PreTrainedModel):
         elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
             init.ones_(module.weight)
             init.zeros_(module.bias)
-            if isinstance(module, nn.BatchNorm2d):
-                init.zeros_(module.running_mean)
-                init.ones_(module.running_var)
-                init.zeros_(module.num_batches_tracked)
+            for name, statistic in module.named_buffers():
+                initialize = init.ones_ if name == "running_var" else init.zeros_
+                initialize(statistic)
 
 
 class UNetModel(UNetPreTrainedModel):
@@ -429,7 +427,7 @@ class UNetModel(UNetPreTrainedModel):
         self,
         pixel_values: Tensor,
         output_hidden_states: bool | int | list[int] | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs,
     ) -> BaseModelOutput:
         r"""
         Args:
@@ -484,7 +482,7 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
 
     def __init__(self, config: UNetConfig):
         super().__init__(config)
-        foreground_labels = config.num_labels - 1
+        foreground_labels = len(config.label_names) - 1
         self.unet = UNetModel(config)
         self.head = nn.Conv2d(config.decoder_widths[-1], foreground_labels, kernel_size=1)
         auxiliary_widths = config.decoder_widths[-2::-1] if config.deep_supervision else []
@@ -497,7 +495,7 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
         pixel_values: Tensor,
         labels: Tensor | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs,
     ) -> SemanticSegmenterOutput:
         r"""
         Args:
@@ -533,16 +531,17 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
         return SemanticSegmenterOutput(loss=loss, logits=logits, hidden_states=hidden_states)
 
     def _logits(
-        self, head: nn.Conv2d, hidden_state: Tensor, size: torch.Size, presence_logit: float | None = None
+        self, head: nn.Module, hidden_state: Tensor, size: torch.Size, presence_logit: float | None = None
     ) -> Tensor:
         """Decoder map → [B, K + 1, H, W]: enlarged to the padded input, cropped to it, background's zero in front."""
         logits = head(hidden_state)  # [B, K, h, w]
         if presence_logit is not None:
             logits = lower_where_unsure(logits, presence_logit)
-        padded = padded_size(size, self.config.reduction)
+        height, width = size
+        padded = padded_size((height, width), self.config.reduction)
         logits = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)
         # Padding by a negative amount crops; unlike a slice, an exported graph takes it at every size.
-        logits = F.pad(logits, (0, size[1] - padded[1], 0, size[0] - padded[0]))
+        logits = F.pad(logits, (0, width - padded[1], 0, height - padded[0]))
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
     def _deeply_supervised_loss(self, loss: Tensor, hidden_states: tuple[Tensor, ...], labels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ optional: this module is imported only for `--ray`.
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 
@@ -23,7 +23,7 @@ try:
     import ray
     import ray.data
 except ImportError:
-    ray = None
+    ray = None  # type: ignore[assignment] # `check_ray` comes first
 
 
 # A worker reports once per task: small tasks keep the journal up to date, large ones keep the worker busy.
@@ -46,7 +46,7 @@ def segment_files_on_ray(
     out: Path,
     options: Options,
     batch_size: int,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Segment slices on the cluster that `RAY_ADDRESS` names, or on this machine alone; see `segment_files`.
 
     There is one worker for each GPU of the cluster, or for each CPU where it has no GPU.
@@ -80,7 +80,7 @@ def segment_files_on_ray(
 
     try:
         done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
-            Worker,
+            Worker,  # type: ignore[arg-type] # each actor makes one
             compute=ray.data.ActorPoolStrategy(size=min(len(tasks), int(cluster[kind]))),
             num_cpus=int(kind == "CPU"),
             num_gpus=int(kind == "GPU"),

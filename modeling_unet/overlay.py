@@ -113,7 +113,7 @@ def draw_layer(
         colors = cv2.applyColorMap(_to_8_bit(coverage), COLORMAP)[..., ::-1]
     elif style in STYLES:
         coverage = mask != 0 if style == "fill" else _contour_coverage(mask != 0)
-        colors = np.broadcast_to(np.uint8(color), (*mask.shape, 3))
+        colors = np.broadcast_to(np.array(color, np.uint8), (*mask.shape, 3))
     else:
         raise ValueError(f"style is {style!r}; allowed are {', '.join(STYLES)}.")
     return np.dstack([colors, _to_8_bit(coverage)])
@@ -127,10 +127,12 @@ def parse_color(color: str | tuple[int, int, int]) -> tuple[int, int, int]:
     """
     if isinstance(color, str):
         if re.fullmatch("#?[0-9a-fA-F]{6}", color):
-            return tuple(bytes.fromhex(color.removeprefix("#")))
+            red, green, blue = bytes.fromhex(color.removeprefix("#"))
+            return red, green, blue
     elif len(color) == 3 and all(value in range(256) for value in color):
-        return tuple(int(value) for value in color)
-    raise ValueError(f'color is {color!r}; allowed are "#rrggbb" and (red, green, blue) with values from 0 to 255.')
+        red, green, blue = map(int, color)
+        return red, green, blue
+    raise ValueError(f'color is {color!r}; allowed are "#rrggbb" and (red, green, blue) with values from 0 to 255')
 
 
 def check_alpha(alpha: float) -> float:

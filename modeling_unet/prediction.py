@@ -8,13 +8,12 @@
     (threads, a batch ahead) → (the calling thread)    → (threads, a batch behind)    → Outcome
 """
 
-import hashlib
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -23,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .export import origin
 from .files import write_atomically
 from .image_processing_unet import IMAGE_SUFFIXES, read_image
 from .journal import Journal, Outcome, identify_file, identify_results, result_paths
@@ -169,21 +167,6 @@ class Shard:
         }
 
 
-def identify_model(path_or_id: str | Path, revision: str | None = None) -> str:
-    """An identity of a loaded model that changes whenever its weights or settings change.
-
-    Returns:
-        SHA-256 over the files of a folder; id and commit of a model on the Hub.
-    """
-    if not Path(path_or_id).is_dir():
-        return "@".join(origin(path_or_id, revision))
-    digest = hashlib.sha256()
-    for pattern in ("config.json", "preprocessor_config.json", "*.safetensors"):
-        for path in sorted(Path(path_or_id).glob(pattern)):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
 # ------------------------------------------------------------------------------------------------------------- pipeline
 
 
@@ -208,7 +191,7 @@ def segment_files(
     out: Path,
     options: Options,
     batch_size: int = DEFAULT_BATCH_SIZE,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Segment slices and write the mask and the overlay of each; a slice that fails never stops another.
 
     Args:
@@ -237,8 +220,8 @@ def segment_files(
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, count: int) -> Iterator:
-    """The results of a function for each item, in order, computed at most `count` items ahead."""
-    futures = deque()
+    """The results of a function in the order of its items, of which it is given at most `count` in advance."""
+    futures: deque[Future] = deque()
     for item in items:
         futures.append(pool.submit(function, item))
         if len(futures) > count:
@@ -282,8 +265,8 @@ def _run_network(segmenter: TumorSegmenter, jobs: list[_Job], spacing: tuple[flo
 
 def _finish(job: _Job, out: Path, options: Options) -> Outcome:
     try:
-        if job.error:
-            raise job.error
+        if job.segmentation is None:
+            raise job.error or RuntimeError("the network has not seen this slice")
         segmentation = job.segmentation.at_threshold(options.threshold)
         mask_path, overlay_path = result_paths(out, job.place)
         for sentence in segmentation.warnings:
@@ -326,7 +309,7 @@ def one_line(error: Exception) -> str:
 
 
 def predict(
-    segment: Callable[[dict[str, Path], Callable[[Outcome], None]], Iterator[Outcome]], journal: Journal
+    segment: Callable[[dict[str, Path], Callable[[Outcome], None]], Generator[Outcome, None, None]], journal: Journal
 ) -> int:
     """Segment every slice of a journal that is not done yet; the table comes last, even when interrupted.
 

@@ -128,8 +128,8 @@ class Segmentation:
     @property
     def longest_diameter_mm(self) -> float | None:
         """The same in mm, or None if there is no lesion or the spacing is unknown."""
-        lesions = self.lesions if self.spacing is not None else []
-        return max((lesion.longest_diameter_mm for lesion in lesions), default=None)
+        diameters = [lesion.longest_diameter_mm for lesion in self.lesions]
+        return max((diameter for diameter in diameters if diameter is not None), default=None)
 
     def at_threshold(self, threshold: float) -> "Segmentation":
         """The same probabilities cut at another threshold, 0 … 1; the network does not run again."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,10 +107,12 @@ class TumorSegmenter:
         if model_type != UNetConfig.model_type:
             raise ValueError(f"the model type of {path_or_id} is {model_type}; allowed is {UNetConfig.model_type}.")
         with _loading(path_or_id):
-            image_processor = UNetImageProcessor.from_pretrained(path_or_id, revision=revision)
-            model, loading = UNetForSemanticSegmentation.from_pretrained(
-                path_or_id, revision=revision, output_loading_info=True
+            image_processor = UNetImageProcessor.from_pretrained(path_or_id, revision=revision or "main")
+            # Its annotation does not know that this makes it return a pair.
+            loaded: Any = UNetForSemanticSegmentation.from_pretrained(
+                path_or_id, revision=revision or "main", output_loading_info=True
             )
+        model, loading = loaded
         if missing := sorted(loading["missing_keys"]):
             raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}.")
         return cls(model, image_processor, device, optimize, quality)
@@ -190,8 +193,8 @@ def check_segmentable(config: UNetConfig):
         )
     if config.num_labels != 2:
         raise ValueError(
-            f"the model tells {config.num_labels} labels apart ({', '.join(config.id2label.values())}); measured are "
-            "2, background and tumour."
+            f"the model tells {config.num_labels} labels apart ({', '.join(config.label_names)}); measured are "
+            "2, background and tumour"
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 GRID_SIDE = 512  # px; lengths in the definition of a metric are meant on slices of this side
 NSD_TOLERANCE = 2  # px on the 512-px grid, about 1 mm on the slices of the public data set
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-_KD_TREE = {"algorithm": 4}  # FLANN_INDEX_KDTREE_SINGLE, the one that is exact
+_KD_TREE: dict[str, bool | int | float | str] = {"algorithm": 4}  # FLANN_INDEX_KDTREE_SINGLE, the one that is exact
 
 
 def scaled(length: float, shape: tuple[int, int]) -> float:
@@ -45,8 +45,8 @@ def surface_distances(
         the mask is, and infinite where only the other one is.
     """
     window = bounding_window(predicted | true)
-    surfaces = [_surface(mask[window]) for mask in (predicted, true)]
-    return _distances(*surfaces, spacing), _distances(*reversed(surfaces), spacing)
+    one, other = _surface(predicted[window]), _surface(true[window])
+    return _distances(one, other, spacing), _distances(other, one, spacing)
 
 
 def hd95(distances: tuple[np.ndarray, np.ndarray]) -> float | None:
@@ -95,5 +95,5 @@ def _distances(surface: np.ndarray, other: np.ndarray, spacing: tuple[float, flo
     points, other_points = ((np.argwhere(pixels) * spacing).astype(np.float32) for pixels in (surface, other))
     if not len(points):
         return np.empty(0)
-    _, squared = cv2.flann_Index(other_points, _KD_TREE).knnSearch(points, 1)
+    _, squared = cv2.flann.Index(other_points, _KD_TREE).knnSearch(points, 1)
     return np.sqrt(squared[:, 0].astype(float))

@@ -1,8 +1,9 @@
 """The page's own code, behind `app.py`, which lays it out.
 
-    files ─ reading ─→ arrays ─ events (network) ─→ Study, kept on the Shelf ─ views ─→ HTML
+    files ─ reading ─→ arrays ─ events (network) ─→ Study, kept in a Session ─ views ─→ HTML
                                                                              └ downloads ─→ files to take away
 
+A visitor's state is one `Session` (sessions.py), which says what is newest where requests overtake each other.
 What there is to compute about a slice is computed in `modeling_unet`. Opacity, style, colour, hiding and comparing are
 left to the browser (page.css, page.js), so that they never ask the server.
 """

@@ -3,7 +3,6 @@
 They are written into a folder that nobody can guess, below the one that is swept (sweeping.py).
 """
 
-import csv
 import io
 import uuid
 import zipfile
@@ -19,14 +18,16 @@ from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from modeling_unet.pictures import encode_png, to_16_bit
 from modeling_unet.report import draw_report
 from modeling_unet.segmentation import Segmentation
+from modeling_unet.tables import to_csv
 
 from .network import Origin
 from .studies import Settings, Study
 
 
-FORMULA_MARKS = ("=", "+", "-", "@", "\t", "\r")
-TABLE_COLUMNS = ("slice", "tumor_found", "lesions", "area_px", "area_percent", "area_mm2", "longest_diameter_px")
-TABLE_COLUMNS += ("longest_diameter_mm", "mean_probability", "highest_probability", "error")
+TABLE_COLUMNS = (
+    *("slice", "tumor_found", "lesions", "area_px", "area_percent", "area_mm2", "longest_diameter_px"),
+    *("longest_diameter_mm", "mean_probability", "highest_probability", "error"),
+)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def pack(study: Study, settings: Settings, look: Look) -> bytes:
         for part, cut in zip(study.slices, study.cuts(settings), strict=True):
             archive.writestr(f"{part.name}_mask.png", encode_png(cut.mask))
             archive.writestr(f"{part.name}_overlay.png", encode_png(look.draw(cut)))
-        archive.writestr("summary.csv", _table(study, settings))
+        archive.writestr("summary.csv", to_csv(TABLE_COLUMNS, study.table(study.summaries(settings))))
     return content.getvalue()
 
 
@@ -110,17 +111,3 @@ def write(name: str, content: bytes) -> str:
     path = folder / PurePosixPath(name).name
     path.write_bytes(content)
     return str(path)
-
-
-def _table(study: Study, settings: Settings) -> str:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, TABLE_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for line in study.table(study.summaries(settings)):
-        writer.writerow({name: _as_text(value) if isinstance(value, str) else value for name, value in line.items()})
-    return table.getvalue()
-
-
-def _as_text(text: str) -> str:
-    """What spreadsheets do not take for a formula; a file may have such a name on purpose."""
-    return f"'{text}" if text.startswith(FORMULA_MARKS) else text

@@ -1,6 +1,7 @@
 """What the page asks for: `Server`, whose methods are the listeners that app.py connects."""
 
 import html
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,12 +17,14 @@ from . import downloads, views
 from .downloads import Look
 from .network import Network
 from .reading import read_slice, segment_files
-from .requests import BUSY, USED_UP, all_uploaded, chosen, refusal, said, uploaded
-from .studies import Settings, Shelf, Study
+from .requests import BUSY, USED_UP, all_uploaded, chosen, moment_of, refusal, said, uploaded, whole
+from .sessions import Session, Sessions
+from .studies import Settings, Study
 
 
-# Limits of what is kept for all visitors together: bytes, and seconds.
+# Limits of what is kept for all visitors together: bytes, seconds, and visitors.
 MAX_KEPT_BYTES = 768 << 20
+MAX_VISITORS = 1024
 KEPT_SECONDS = 3300
 NOTHING_SHOWN = "There is no slice on the page any more; choose one first."
 
@@ -64,44 +67,36 @@ def one_sentence() -> Iterator[None]:
 
 
 class Server:
-    """The listeners. What a visitor has opened is kept on the shelf alone, and only the visitor's ticket finds it."""
+    """The listeners. What they know of a visitor is the session of the page that asks (sessions.py)."""
 
     def __init__(self, network: Network):
         self.network = network
-        self.shelf = Shelf(MAX_KEPT_BYTES, KEPT_SECONDS)
-        self._last_choices: dict[str, object] = {}  # of the pages that wait for an answer
+        self.sessions = Sessions(MAX_KEPT_BYTES, KEPT_SECONDS, MAX_VISITORS)
 
     # ------------------------------------------------------------------------------------------------------- to show
 
     @one_sentence()
     def show_files(
         self,
-        ticket: str | None,
         threshold: float,
         min_area: int,
         spacing: float | None,
         event: gr.EventData,
         page: gr.Request,
         progress=gr.Progress(),  # noqa: B008 - how Gradio knows that a listener reports its progress
-    ) -> tuple | dict:
+    ) -> View | dict:
         """Segment what was dropped: a slice, several, an archive of them, or a volume."""
 
         def read() -> Study:
             paths = all_uploaded(said(event, "files"))
             return segment_files(paths, self.network, lambda done, total: progress((done, total), unit="slices"))
 
-        return self._show(read, ticket, (threshold, min_area, spacing), page.session_hash)
+        return self._show(read, (threshold, min_area, spacing), event, page.session_hash)
 
     @one_sentence()
     def show_example(
-        self,
-        ticket: str | None,
-        threshold: float,
-        min_area: int,
-        spacing: float | None,
-        event: gr.EventData,
-        page: gr.Request,
-    ) -> tuple | dict:
+        self, threshold: float, min_area: int, spacing: float | None, event: gr.EventData, page: gr.Request
+    ) -> View | dict:
         """Segment an example, and show it with its truth."""
 
         def read() -> Study:
@@ -110,101 +105,125 @@ class Server:
             truth = read_mask(path.parents[1] / "masks" / path.name)
             return replace(study, slices=(replace(study.shown, title=views.describe(path), truth=truth),))
 
-        return self._show(read, ticket, (threshold, min_area, spacing), page.session_hash)
+        return self._show(read, (threshold, min_area, spacing), event, page.session_hash)
 
     @one_sentence()
     def turn(
-        self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, index: float
+        self,
+        moment: int,
+        threshold: float,
+        min_area: int,
+        spacing: float | None,
+        index: float,
+        page: gr.Request,
     ) -> View | dict:
         """Put another slice of the study on the stage; `index` counts from 1."""
-        study = self.shelf.get(ticket)
-        if study is None:
-            return EMPTY_VIEW
-        study.opening.asked = Settings.given(threshold, min_area, spacing)
-        return self._change(study, study.turned_to(index - 1), ticket)
+        self._ask((threshold, min_area, spacing), moment, page.session_hash)
+        return self._change(lambda study: study.turned_to(index - 1), moment, page.session_hash)
 
     @one_sentence()
     def pick(
-        self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, event: gr.EventData
+        self, threshold: float, min_area: int, spacing: float | None, event: gr.EventData, page: gr.Request
     ) -> View | dict:
         """The same for a click on a slice in the overview."""
-        study = self.shelf.get(ticket)
-        index = chosen(event, len(study.slices)) if study else 0
-        return self.turn(ticket, threshold, min_area, spacing, index + 1)
-
-    @one_sentence()
-    def measure(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None) -> View | dict:
-        """The slice on the stage by other settings, at once; the network does not run."""
-        study = self.shelf.get(ticket)
-        if study is None:
-            return EMPTY_VIEW
-        study.opening.asked = settings = Settings.given(threshold, min_area, spacing)
-        layers, report = self._measure(study, settings)
-        return View(layers=layers, report=report) if self.shelf.get(ticket) is study else NOTHING_NEW
-
-    @one_sentence()
-    def survey(self, ticket: str | None, threshold: float, min_area: int, spacing: float | None) -> str | dict:
-        """The overview by other settings; it is slower, as all slices are measured."""
-        study = self.shelf.get(ticket)
-        if study is None:
-            return ""
-        overview = views.draw_overview(study, Settings.given(threshold, min_area, spacing))
-        # Whoever turns to another slice keeps the overview.
-        kept = self.shelf.get(ticket)
-        return overview if kept and kept.opening is study.opening else NOTHING_NEW
+        moment = moment_of(event)
+        self._ask((threshold, min_area, spacing), moment, page.session_hash)
+        return self._change(lambda study: study.turned_to(chosen(event, len(study.slices))), moment, page.session_hash)
 
     @one_sentence()
     def compare(
-        self, ticket: str | None, threshold: float, min_area: int, spacing: float | None, file: dict
+        self,
+        moment: int,
+        threshold: float,
+        min_area: int,
+        spacing: float | None,
+        file: dict,
+        page: gr.Request,
     ) -> View | dict:
         """Compare the slice on the stage with a mask drawn by hand."""
-        study = self._study(ticket)
-        study.opening.asked = Settings.given(threshold, min_area, spacing)
+        self._study(page.session_hash)
+        self._ask((threshold, min_area, spacing), moment, page.session_hash)
         path = uploaded(file)
         truth = read_mask(path)
-        if truth.shape != (size := study.shown.segmentation.mask.shape):
-            raise InvalidImageError(
-                f"{path.name}: the mask has {truth.shape[1]} × {truth.shape[0]} pixels, but the slice has "
-                f"{size[1]} × {size[0]}; they must be of one size."
-            )
-        return self._change(study, study.with_truth(truth), ticket)
 
-    def _change(self, study: Study, changed: Study, ticket: str) -> View | dict:
-        """The stage after a change, unless the visitor has opened or changed something else meanwhile."""
-        if not self.shelf.swap(study, changed, ticket):
+        def compared(study: Study) -> Study:
+            if truth.shape != (size := study.shown.segmentation.mask.shape):
+                raise InvalidImageError(
+                    f"{path.name}: the mask has {truth.shape[1]} × {truth.shape[0]} pixels, but the slice has "
+                    f"{size[1]} × {size[0]}; they must be of one size."
+                )
+            return study.with_truth(truth)
+
+        return self._change(compared, moment, page.session_hash)
+
+    @one_sentence()
+    def measure(
+        self, moment: int, threshold: float, min_area: int, spacing: float | None, page: gr.Request
+    ) -> View | dict:
+        """The slice on the stage by other settings, at once; the network does not run."""
+        study = self._ask((threshold, min_area, spacing), moment, page.session_hash).study
+        if study is None:
+            return EMPTY_VIEW
+        measured = self._measured(study, page.session_hash)
+        return View(layers=measured[0], report=measured[1]) if measured else NOTHING_NEW
+
+    @one_sentence()
+    def survey(self, page: gr.Request) -> str | dict:
+        """The overview by the newest settings, which may take its time."""
+        session = self.sessions.get(page.session_hash)
+        if session.study is None:
+            return ""
+        overview = views.draw_overview(session.study, session.settings)
+        # Whoever turns to another slice keeps the overview.
+        now = self.sessions.get(page.session_hash)
+        return overview if now.study and now.shown_at == session.shown_at else NOTHING_NEW
+
+    def _ask(self, asked: tuple, moment: object, page: str | None) -> Session:
+        return self.sessions.take(page, Session.ask, Settings.given(*asked), whole(moment))
+
+    def _change(self, change: Callable[[Study], Study], moment: int, page: str | None) -> View | dict:
+        """The stage after a change."""
+        session = self.sessions.take(page, Session.change, change, moment)
+        if session.study is None:
+            return EMPTY_VIEW
+        if session.changed_at != moment:
             return NOTHING_NEW
-        drawn = None
-        while drawn is not (settings := changed.opening.asked):
-            layers, report = self._measure(changed, settings)
-            drawn = settings
-        view = View(views.draw_slice(changed), layers, report)
-        return view if self.shelf.get(ticket) is changed else NOTHING_NEW
+        anatomy = views.draw_slice(session.study)
+        measured = self._measured(session.study, page)
+        return View(anatomy, *measured) if measured else NOTHING_NEW
 
-    def _show(self, read: Callable[[], Study], ticket: str | None, asked: tuple, page: str) -> tuple | dict:
-        """Ticket and view of what was chosen on a page; of several choices, only the last one is shown."""
-        choice = self._last_choices[page] = object()
+    def _measured(self, study: Study, page: str | None) -> tuple[str, str] | None:
+        """What `_measure` draws by the newest settings; None if the study is not what the page shows any more."""
+        while (session := self.sessions.get(page)).study is study:
+            measured = self._measure(study, session.settings)
+            now = self.sessions.get(page)
+            if now.study is study and now.settings == session.settings:
+                return measured
+        return None
 
-        def is_last() -> bool:
-            return self._last_choices.get(page) is choice
+    def _show(self, read: Callable[[], Study], asked: tuple, event: gr.EventData, page: str | None) -> View | dict:
+        """What was chosen on a page, unless something else is chosen there before it is ready."""
+        moment = moment_of(event)
 
+        def is_last(session: Session) -> bool:
+            return session.chosen_at <= moment
+
+        if not is_last(self.sessions.take(page, Session.choose, moment)):
+            return NOTHING_NEW
         try:
-            settings = Settings.given(*asked)
-            earlier = self.shelf.get(ticket)
-            asked_earlier = earlier and earlier.opening.asked
+            self._ask(asked, moment, page)
             study = read()
-            if earlier and earlier.opening.asked is not asked_earlier:
-                settings = earlier.opening.asked
-            view = self._draw(study, settings)
-            return (self.shelf.put(study, ticket), *view) if is_last() else NOTHING_NEW
+            while is_last(session := self.sessions.get(page)):
+                view = self._draw(study, session.settings)
+                if self.sessions.take(page, Session.show, study, session.settings, moment).study is study:
+                    return view
         except Exception as error:
-            if isinstance(error, ValueError) and not is_last():
-                return NOTHING_NEW
-            # After an error the old slice must not stay as if it were the new one.
-            self.shelf.drop(ticket)
-            raise
-        finally:
-            if is_last():
-                del self._last_choices[page]
+            if is_last(self.sessions.take(page, Session.fail, moment)):
+                raise
+            # Nobody waits for it any more; but what is no fault of the visitor is to be known.
+            if not isinstance(error, ValueError):
+                traceback.print_exc()
+        return NOTHING_NEW
 
     def _draw(self, study: Study, settings: Settings) -> View:
         layers, report = self._measure(study, settings)
@@ -227,26 +246,27 @@ class Server:
 
     # --------------------------------------------------------------------------------------------------- to take away
 
-    @one_sentence()
-    def save(
-        self,
-        kind: str,
-        ticket: str | None,
-        threshold: float,
-        min_area: int,
-        spacing: float | None,
-        style: str,
-        color: str,
-        opacity: float,
-    ) -> str:
-        """Path of a file for the browser to save; `kind` is one of `downloads.SAVERS`, or "everything"."""
-        study = self._study(ticket)
-        saver = downloads.SAVERS.get(kind, downloads.save_everything)
-        settings = Settings.given(threshold, min_area, spacing)
-        return saver(study, settings, Look(style, color, opacity), self.network.origin)
+    def saver(self, kind: str) -> Callable:
+        """The listener of a button that saves: `kind` is one of `downloads.SAVERS`, or "everything"."""
+        write = downloads.SAVERS.get(kind, downloads.save_everything)
 
-    def _study(self, ticket: str | None) -> Study:
-        study = self.shelf.get(ticket)
+        @one_sentence()
+        def save(
+            threshold: float,
+            min_area: int,
+            spacing: float | None,
+            style: str,
+            color: str,
+            opacity: float,
+            page: gr.Request,
+        ) -> str:
+            study, settings = self._study(page.session_hash), Settings.given(threshold, min_area, spacing)
+            return write(study, settings, Look(style, color, opacity), self.network.origin)
+
+        return save
+
+    def _study(self, page: str | None) -> Study:
+        study = self.sessions.get(page).study
         if study is None:
             raise refusal(NOTHING_SHOWN)
         return study

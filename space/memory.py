@@ -10,8 +10,8 @@ from threading import Thread
 
 try:
     import resource
-except ImportError:  # Windows
-    resource = None
+except ImportError:
+    resource = None  # type: ignore[assignment] # on Windows
 
 M_ARENA_MAX = -8  # of glibc's malloc.h
 MAX_ARENAS = 2

@@ -60,7 +60,7 @@ class Network:
         Raises:
             RuntimeError: it cannot run on the CPU either.
         """
-        answer = Future()
+        answer: Future[list[Segmentation]] = Future()
         self._waiting.append((images, answer))
         with self._turn:
             # Another thread may have answered it in one batch with its own request.

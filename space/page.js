@@ -4,7 +4,10 @@ const page = (() => {
     const root = document.documentElement;
     const find = selector => document.querySelector(selector);
     let redrawComparison = () => {};
-    let choices = 0; // of files or examples: an upload that a later choice has overtaken is not shown
+
+    // What the visitor does is numbered: of two requests that overtake each other, the server knows which came later.
+    let moments = 0;
+    const stamp = (_, ...values) => [++moments, ...values];
 
     // ------------------------------------------------------------------------------------------- the overlay's look
 
@@ -83,7 +86,9 @@ const page = (() => {
         const usualHint = hint.textContent;
         async function send(files) {
             if (!files.length) return;
-            const choice = ++choices, sent = [];
+            // They are chosen now, however long it takes to send them.
+            const moment = ++moments, sent = [];
+            mark(find('#examples'), null);
             try {
                 for (const [index, file] of files.entries()) {
                     if (file.size > MAX_FILE_BYTES) throw new Error(`${file.name} is larger than 128 MB.`);
@@ -93,9 +98,7 @@ const page = (() => {
                     sent.push({path});
                 }
                 hint.textContent = usualHint;
-                if (choice !== choices) return;
-                mark(find('#examples'), null);
-                trigger('upload', {files: sent});
+                trigger('upload', {files: sent, moment});
             } catch (error) {
                 hint.textContent = error.message;
             } finally {
@@ -131,9 +134,8 @@ const page = (() => {
         element.addEventListener('click', event => {
             const button = event.target.closest('button[data-index]');
             if (!button) return;
-            if (element.closest('#examples')) choices++;
             mark(element, button.dataset.index);
-            trigger('select', {index: Number(button.dataset.index)});
+            trigger('select', {index: Number(button.dataset.index), moment: ++moments});
         });
     }
 
@@ -143,6 +145,6 @@ const page = (() => {
     }
 
     return {
-        setOpacity, setColor, setStyle, setTruth, startTools, beforeAndAfter, startDropBox, save, startChoices,
+        stamp, setOpacity, setColor, setStyle, setTruth, startTools, beforeAndAfter, startDropBox, save, startChoices,
     };
 })();

@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -108,14 +108,15 @@ def segment_files(paths: list[Path], network: Network, report: Callable[[int, in
     started = time.perf_counter()
     sources, volume = open_files(paths)
     spacing = volume.spacing if volume else None
-    slices, refused = [], []
+    slices: list[Slice] = []
+    refused: list[Refusal] = []
     for batch in _batches(sources):
         done = len(slices) + len(refused)
         if report:
             report(done, len(sources))
         readable = _read_all(batch, done, refused)
         if readable:
-            segmentations = network([image for _, image in readable], spacing)
+            segmentations: Iterable[Segmentation] = network([image for _, image in readable], spacing)
             if volume:
                 segmentations = map(in_half_precision, segmentations)
             slices += [_slice(source, part) for (source, _), part in zip(readable, segmentations, strict=True)]
@@ -165,7 +166,8 @@ def _stream(file: Path | Member) -> "Path | _NamedBytes":
 
 def _batches(sources: list[Source]) -> Iterator[list[Source]]:
     """Sources that go through the network together; a very large slice goes alone."""
-    batch, pixels = [], 0
+    batch: list[Source] = []
+    pixels = 0
     for source in sources:
         if batch and (len(batch) == BATCH_SIZE or pixels + source.pixels > MAX_BATCH_PIXELS):
             yield batch

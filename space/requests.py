@@ -4,17 +4,38 @@ The page itself sends correct requests, but other programs can send anything.
 """
 
 import errno
+import json
 import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
-from gradio.route_utils import FnIndexInferError
+from gradio.route_utils import FnIndexInferError, MultiPartException
 from gradio.routes import JSONResponse  # FastAPI's, which comes with Gradio
 from gradio.utils import get_upload_folder
 
 from modeling_unet import InvalidImageError
 from modeling_unet.volumes.archives import TOO_MANY_OPEN
 
+from .answers import Queue
+from .sessions import Sessions
+
+
+# As ASGI has them.
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+# Of the body of a request: what names as many files as the page takes at a time, and one such file with its headers.
+MAX_BODY_BYTES = 3 << 19
+MAX_UPLOAD_BYTES = 130 << 20
+UPLOAD = "/gradio_api/upload"
+TOO_LONG = json.dumps({"detail": f"The request is too long; at most {MAX_BODY_BYTES:,} bytes are accepted."}).encode()
+JSON = [(b"content-type", b"application/json")]
+UPLOAD_TOO_LONG = (
+    f"Files exceeded maximum allowed size of {MAX_UPLOAD_BYTES >> 20} MiB for one request; send them one by one."
+)
 
 MAX_NAME_SHOWN = 100
 MAX_SENTENCE = 200
@@ -29,8 +50,92 @@ def refusal(sentence: str) -> gr.Error:
     return gr.Error(sentence, duration=None, print_exception=False)
 
 
+class ShortBodies:
+    """ASGI middleware that refuses the bodies of requests that are too long, by what arrives and not by what they say.
+
+    To parse one takes the server's own thread and many times its length.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]]):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Callable):
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/") == UPLOAD:
+            await self.app(scope, _counted(receive), send)
+        else:
+            await self._with_body(scope, receive, send)
+
+    async def _with_body(self, scope: Scope, receive: Receive, send: Callable):
+        """Read all of the body before anything is made of it."""
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > MAX_BODY_BYTES:
+                await _pass_over(receive, message)
+                await send({"type": "http.response.start", "status": 413, "headers": JSON})
+                await send({"type": "http.response.body", "body": TOO_LONG})
+                return
+        waiting = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def repeat() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        await self.app(scope, repeat, send)
+
+
+def _counted(receive: Receive) -> Receive:
+    """For the upload, which writes files down as they come, but keeps the fields of a form."""
+    count = 0
+
+    async def counting() -> Message:
+        nonlocal count
+        message = await receive()
+        count += len(message.get("body", b""))
+        if count > MAX_UPLOAD_BYTES:
+            await _pass_over(receive, message)
+            # Gradio answers it with 413 if it speaks of a "maximum allowed size", and deletes what has come.
+            raise MultiPartException(UPLOAD_TOO_LONG)
+        return message
+
+    return counting
+
+
+async def _pass_over(receive: Receive, message: Message):
+    """Let the rest of a body go by: who is not heard to the end does not listen to the answer."""
+    while message.get("more_body"):
+        message = await receive()
+
+
 class Page(gr.Blocks):
-    """Blocks whose parameters are checked before any listener sees them."""
+    """Blocks that check parameters before any listener sees them, and keep nothing of visitors by themselves.
+
+    Attributes:
+        sessions: what is kept of them.
+    """
+
+    sessions: Sessions
+
+    def forget(self):
+        """Let go of what is old; called now and then, also when nobody comes."""
+        self.sessions.make_room()
+        for files in self.temp_file_sets:  # only Gradio's own sweep would ever shorten them
+            files.clear()
+
+    def queue(self, *arguments, **options):
+        """As in Gradio, with answers that wait within bounds."""
+        super().queue(*arguments, **options)
+        Queue.take_over(self._queue)
+        return self
+
+    async def process_api(self, block_fn, inputs, state=None, **options):  # type: ignore[override] # all but the state
+        """As in Gradio, which would keep what every control of a visitor's page shows, pictures included."""
+        return await super().process_api(block_fn, inputs, **options)
 
     async def preprocess_data(self, block_fn, inputs, *arguments, **options):
         """As in Gradio, but with a sentence for the visitor instead of a traceback in the log."""
@@ -89,6 +194,18 @@ def said(event: gr.EventData, name: str) -> object:
         return getattr(event, name, None)
     except TypeError:  # Gradio takes any JSON for the data of an event
         return None
+
+
+def whole(number: object) -> int:
+    """A whole number, for sure."""
+    if type(number) is not int:
+        raise ValueError(WRONG_TYPE)
+    return number
+
+
+def moment_of(event: gr.EventData) -> int:
+    """When a visitor chose something, by the count of the page."""
+    return whole(said(event, "moment"))
 
 
 def chosen(event: gr.EventData, count: int) -> int:

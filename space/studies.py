@@ -1,13 +1,9 @@
-"""What visitors have opened, as the server keeps it: slices with what the network says about them."""
+"""What visitors open, and by which settings it is measured: slices with what the network says about them."""
 
-import secrets
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,7 +69,7 @@ class Settings:
     @classmethod
     def given(cls, threshold: float | None, min_area_px: int | None, spacing: float | None) -> "Settings":
         """What was asked for; an empty box counts as the default."""
-        asked = {"threshold": threshold, "min_area_px": min_area_px, "spacing": spacing}
+        asked: dict[str, Any] = {"threshold": threshold, "min_area_px": min_area_px, "spacing": spacing}
         return cls(**{name: value for name, value in asked.items() if value is not None})
 
     def cut(self, segmentation: Segmentation) -> Segmentation:
@@ -115,17 +111,6 @@ class Refusal(NamedTuple):
     sentence: str
 
 
-@dataclass(eq=False)
-class Opening:
-    """The part of a study that stays the same while other slices of it are shown.
-
-    Attributes:
-        asked: the newest settings that the visitor has asked for.
-    """
-
-    asked: Settings | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class Study:
     """What one visitor has opened: a slice, several slices, or the slices of a volume.
@@ -137,7 +122,6 @@ class Study:
         index: of the slice on the stage.
         refused: the files that could not be used, in their order.
         volume: where the slices come from, if they are those of a volume.
-        opening: identifies the study; its versions with another slice on the stage share it.
     """
 
     name: str
@@ -146,7 +130,6 @@ class Study:
     index: int = 0
     refused: tuple[Refusal, ...] = ()
     volume: Volume | None = None
-    opening: Opening = field(default_factory=Opening, repr=False)
     _measured: dict[tuple, list] = field(default_factory=dict, repr=False)
 
     @property
@@ -187,7 +170,7 @@ class Study:
             self._measured[measure, settings] = measured
         return measured
 
-    def turned_to(self, index: int) -> "Study":
+    def turned_to(self, index: float) -> "Study":
         """The same with another slice on the stage; an index beyond the last is that of the last."""
         return replace(self, index=min(max(int(index), 0), len(self.slices) - 1))
 
@@ -220,58 +203,3 @@ def summarize_slice(cut: Segmentation) -> dict:
     """A slice's line in a table: what `predict` writes down, and the mean probability of the mask."""
     mean = round(float(cut.probability[cut.mask].mean()), 4) if cut.area_px else None
     return {**summarize(cut), "mean_probability": mean}
-
-
-class Shelf:
-    """The studies of all visitors, each known to its visitor alone by a ticket that nobody can guess.
-
-    When they take too much memory together, the ones opened or changed longest ago are dropped.
-    """
-
-    def __init__(self, max_bytes: int, max_seconds: float):
-        self.max_bytes = max_bytes
-        self.max_seconds = max_seconds
-        self._kept: OrderedDict[str, tuple[float, Study]] = OrderedDict()  # oldest first
-        self._lock = Lock()
-
-    def put(self, study: Study, ticket: str | None = None) -> str:
-        """Keep a study, in the place of the visitor's earlier one, and return the ticket."""
-        ticket = ticket or secrets.token_urlsafe()
-        with self._lock:
-            self._keep(study, ticket)
-        return ticket
-
-    def swap(self, study: Study, changed: Study, ticket: str) -> bool:
-        """Replace a study by its changed version; False if the study is not there any more."""
-        with self._lock:
-            _, kept = self._kept.get(ticket, (0, None))
-            if kept is study:
-                self._keep(changed, ticket)
-        return kept is study
-
-    def get(self, ticket: str | None) -> Study | None:
-        """The study of a ticket; None if there is none (any more)."""
-        with self._lock:
-            self._make_room()
-            _, study = self._kept.get(ticket, (0, None))
-        return study
-
-    def drop(self, ticket: str | None):
-        """Forget a study."""
-        with self._lock:
-            self._kept.pop(ticket, None)
-
-    def _keep(self, study: Study, ticket: str):
-        self._kept.pop(ticket, None)
-        self._kept[ticket] = (time.monotonic(), study)
-        self._make_room()
-
-    def _make_room(self):
-        def is_full() -> bool:
-            return len(self._kept) > 1 and sum(study.nbytes for _, study in self._kept.values()) > self.max_bytes
-
-        def is_stale() -> bool:
-            return bool(self._kept) and time.monotonic() - next(iter(self._kept.values()))[0] > self.max_seconds
-
-        while is_full() or is_stale():
-            self._kept.popitem(last=False)

@@ -8,7 +8,7 @@ can write to, and follows no links.
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,16 +44,15 @@ def own_folder() -> Iterator[Path]:
         yield folder
 
 
-def start_sweeping(folder: Path, seconds: float, lists: list[set[str]], max_bytes: int = MAX_KEPT_BYTES):
-    """From now on, sweep a folder again and again, and forget Gradio's lists of files; arguments as in `sweep`."""
+def start_sweeping(folder: Path, seconds: float, forget: Callable[[], None], max_bytes: int = MAX_KEPT_BYTES):
+    """From now on, sweep a folder again and again; arguments as in `sweep`, and `forget` is called each time."""
 
     def run():
         while True:
             with suppress(OSError):
                 os.utime(get_upload_folder())  # in use, however long nobody has come
             sweep(folder, seconds, max_bytes)
-            for files in lists:  # nothing else shortens them
-                files.clear()
+            forget()
             time.sleep(SWEEP_SECONDS)
 
     Thread(target=run, name="sweep", daemon=True).start()

@@ -142,7 +142,7 @@ def _volume_figures(study: Study, cut: Segmentation, settings: Settings) -> tupl
     areas, found = np.transpose(study.extents(settings))
     voxels, with_tumor = int(areas.sum()), int(found.sum())
     size = [f"{voxels:,} voxels"]
-    if study.volume.voxel_ml is not None:
+    if study.volume and study.volume.voxel_ml is not None:
         size.insert(0, f"{voxels * study.volume.voxel_ml:,.1f} mL")
     figures = {"Volume": size, "Slices with tumour": [f"{with_tumor}", f"of {len(areas)}"]}
     in_slice = {f"{name}, this slice": values for name, values in _slice_figures(cut).items()}

@@ -1,5 +1,6 @@
 """The page before anybody looks at it, and its endpoints: a client, and a tiny random network behind them."""
 
+import asyncio
 import csv
 import io
 import json
@@ -18,17 +19,20 @@ import httpx
 import nibabel as nib
 import numpy as np
 import pytest
+from gradio.route_utils import MultiPartException
+from gradio.server_messages import ProcessCompletedMessage
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from pages import BAD_FILES, CountedNetwork, encoded, load, save_model, saved, served, slice_of, until, zipped
 from PIL import Image
 
 import app
-from modeling_unet import TumorSegmenter, read_mask
+from modeling_unet import TumorSegmenter, provenance, read_mask
 from modeling_unet.segmentation import Segmentation
-from space import memory
+from space import answers, memory, requests
+from space.answers import NAMELESS, size_of
 from space.network import Network, Origin
-from space.requests import NO_FUNCTION
+from space.requests import MAX_BODY_BYTES, NO_FUNCTION, ShortBodies
 from space.sweeping import own_folder, start_sweeping
 from space.views import EXAMPLES
 from train.data.folds import read_manifest
@@ -84,7 +88,7 @@ def test_weights_in_several_files_are_a_model_too(network, tmp_path):
 
 @pytest.mark.parametrize("model_id", [None, "no/such/folder"])
 def test_a_missing_model_is_one_sentence(model_id, tmp_path, monkeypatch):
-    monkeypatch.setattr(app, "SHIPPED_MODEL", tmp_path / "weights")
+    monkeypatch.setattr(provenance, "SHIPPED_MODEL", tmp_path / "weights")
     monkeypatch.delenv("MODEL_ID", raising=False)
     if model_id:
         monkeypatch.setenv("MODEL_ID", str(tmp_path / model_id))
@@ -319,13 +323,24 @@ def test_bad_numbers_are_refused_in_one_sentence(client, runs, tmp_path, argumen
     assert not runs
 
 
-def answer(url: str, function: int, data: list, event: object = None) -> dict:
-    """What the queue says at the end of a request that no page would make."""
-    request = {"data": data, "fn_index": function, "session_hash": "visitor", "event_data": event}
+def ask(url: str, function: int, data: list, event: object = None, page: str = "visitor"):
+    """Make a request that no page would make."""
+    request = {"data": data, "fn_index": function, "session_hash": page, "event_data": event}
     httpx.post(f"{url}gradio_api/queue/join", json=request).raise_for_status()
-    with httpx.stream("GET", f"{url}gradio_api/queue/data?session_hash=visitor", timeout=60) as stream:
+
+
+def answer(url: str, function: int, data: list, event: object = None, page: str = "visitor") -> dict:
+    """What the queue says at the end of it."""
+    ask(url, function, data, event, page)
+    with httpx.stream("GET", f"{url}gradio_api/queue/data?session_hash={page}", timeout=60) as stream:
         (line,) = (line for line in stream.iter_lines() if '"process_completed"' in line)
     return json.loads(line.removeprefix("data:"))["output"]
+
+
+def function(url: str, name: str) -> int:
+    """The number of a function that the page alone calls."""
+    (number,) = (one["id"] for one in httpx.get(f"{url}config").json()["dependencies"] if one["api_name"] == name)
+    return number
 
 
 def test_parameters_of_another_type_are_refused_in_one_sentence(url, runs, capfd):
@@ -355,6 +370,96 @@ def test_functions_that_there_are_not_are_not_found(url, capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
+def json_of(length: int) -> bytes:
+    """The kind that is dearest to parse."""
+    start, end = b'{"session_hash": "visitor", "fn_index": 0, "data": [[]', b"]}"
+    return (start + b",[]" * length)[: length - len(end)] + end
+
+
+@pytest.mark.parametrize(
+    "route", ["queue/join", "run/segment", "call/segment", "component_server", "cancel", "process_recording", "nothing"]
+)
+@pytest.mark.parametrize("says_its_length", [True, False])
+def test_long_bodies_are_refused_before_they_are_parsed(url, route, says_its_length):
+    body = json_of(MAX_BODY_BYTES + 1)
+    content = body if says_its_length else iter([body[:1000], body[1000:]])
+    headers = {"content-type": "application/json"}
+    answered = httpx.post(f"{url}gradio_api/{route}", content=content, headers=headers, timeout=60)
+    assert (answered.status_code, answered.json()["detail"]) == (
+        413,
+        "The request is too long; at most 1,572,864 bytes are accepted.",
+    )
+
+
+def test_bodies_that_name_as_many_files_as_the_page_takes_are_heard(url):
+    path = f"/tmp/gradio/brain-tumor-unet/tmp12345678/{'0' * 64}/a_slice_of_a_series_1234.dcm"
+    file = {"path": path, "orig_name": "a_slice_of_a_series_1234.dcm", "meta": {"_type": "gradio.FileData"}}
+    answered = httpx.post(f"{url}gradio_api/call/segment_batch", json={"data": [[file] * 4000, 0, 0.5, 0]}, timeout=60)
+    assert answered.status_code == 200
+    assert httpx.get(f"{url}gradio_api/call/segment_batch/{answered.json()['event_id']}", timeout=60).status_code == 200
+
+
+def received(body: bytes, path: str, chunk: int = 1000) -> tuple[bytes | None, list[dict]]:
+    """What an app behind `ShortBodies` reads of a body, None if it is not asked; and what is answered."""
+    messages = [
+        {"type": "http.request", "body": body[at : at + chunk], "more_body": True} for at in range(0, len(body), chunk)
+    ]
+    messages.append({"type": "http.request"})
+    read, sent = None, []
+
+    async def receive() -> dict:
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(message: dict):
+        sent.append(message)
+
+    async def reader(scope, receive, send):
+        nonlocal read
+        message = await receive()
+        read = message.get("body", b"")
+        while message.get("more_body"):
+            message = await receive()
+            read += message.get("body", b"")
+        assert (await receive())["type"] == "http.disconnect"
+
+    asyncio.run(ShortBodies(reader)({"type": "http", "path": path, "root_path": ""}, receive, send))
+    assert not messages, "the body was left unread"
+    return read, sent
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/upload", "/"])
+@pytest.mark.parametrize("length", [0, 1, 10_500])
+def test_bodies_that_are_short_enough_arrive_whole(path, length, monkeypatch):
+    monkeypatch.setattr(requests, "MAX_BODY_BYTES", 10_500)
+    body = bytes(length)
+    assert received(body, path) == (body, [])
+
+
+@pytest.mark.parametrize(
+    "path", ["/gradio_api/queue/join", "/gradio_api/upload/other", "/gradio_api/run//gradio_api/upload"]
+)
+def test_bodies_are_long_by_what_arrives(path, monkeypatch):
+    monkeypatch.setattr(requests, "MAX_BODY_BYTES", 10_500)
+    read, (start, _) = received(bytes(10_501), path)
+    assert (read, start["status"]) == (None, 413)
+
+
+def test_an_upload_may_be_as_long_as_a_file_and_no_longer(monkeypatch):
+    monkeypatch.setattr(requests, "MAX_BODY_BYTES", 10)
+    monkeypatch.setattr(requests, "MAX_UPLOAD_BYTES", 10_500)
+    assert received(bytes(10_500), "/gradio_api/upload") == (bytes(10_500), [])
+    with pytest.raises(MultiPartException, match="maximum allowed size"):
+        received(bytes(10_501), "/gradio_api/upload")
+
+
+def test_a_form_that_is_too_long_is_refused(url, monkeypatch):
+    monkeypatch.setattr(requests, "MAX_UPLOAD_BYTES", 100_000)
+    # What is no file Gradio would keep in memory, however long it is.
+    answered = httpx.post(f"{url}gradio_api/upload", files={"field": (None, bytes(200_000))}, timeout=60)
+    assert answered.status_code == 413
+    assert "Files exceeded maximum allowed size" in answered.text
+
+
 @pytest.mark.parametrize("route", ["run", "api"])
 @pytest.mark.parametrize("endpoint", ["segment", "segment_batch"])
 def test_nobody_passes_by_those_who_wait(url, runs, route, endpoint):
@@ -382,11 +487,96 @@ def test_files_of_visitors_are_served_from_a_folder_of_their_own_and_go(network,
             assert Path(overlay).stat().st_size
             assert {path.name for path in folder.rglob("*.png")} == {"slice.png", "overlay.png", "mask.png"}
             assert any(page.temp_file_sets)
-            start_sweeping(folder, -1, page.temp_file_sets)
+            start_sweeping(folder, -1, page.forget)
             until(lambda: not folder.exists() and not any(page.temp_file_sets))
             _, measurements, _ = Client(url, verbose=False, download_files=False).predict(image, api_name="/segment")
             assert measurements["width"] == 50
     assert not any(folder.iterdir())
+
+
+def test_a_crowd_without_studies_takes_none_away(network, monkeypatch):
+    monkeypatch.setitem(app.LAUNCH_OPTIONS, "state_session_capacity", 3)
+    with served(app.build_app(network)) as url:
+        measure, example = function(url, "measure"), function(url, "show_example")
+        answer(url, example, [0.5, 0, 0], {"index": 0, "moment": 1}, page="patient")
+        for number in range(10):
+            answer(url, measure, [1, 0.5, 0, 0], page=f"crowd {number}")
+        assert "px" in answer(url, measure, [2, 0.5, 0, 0], page="patient")["data"][2]
+
+
+def test_gradio_keeps_nothing_of_what_it_has_shown(network):
+    page = app.build_app(network)
+    with served(page) as url:
+        shown = answer(url, function(url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1})["data"]
+        (session,) = page.app.state_holder.session_data.values()
+        assert "data:image/png" in shown[0]
+        assert shown[0] not in str(session.config_values)
+
+
+class TestUnreadAnswers:
+    """Whoever asks need not fetch the answer, which holds pictures."""
+
+    @pytest.fixture
+    def page(self, network) -> Iterator[app.Page]:
+        page = app.build_app(network)
+        with served(page) as page.url:
+            yield page
+
+    @staticmethod
+    def choose(page: app.Page, name: str):
+        """Have a page ask for an example, and let the answer lie."""
+        ask(page.url, function(page.url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1}, name)
+        until(lambda: not page._queue.event_ids_to_events)
+
+    def test_only_some_are_kept_and_the_newest_first(self, page, monkeypatch):
+        self.choose(page, "first")
+        size = page._queue.unread["first"]
+        assert size > 100_000
+        monkeypatch.setattr(answers, "MAX_UNREAD_BYTES", int(3.5 * size))
+        for name in ("second", "third", "fourth", "fifth"):
+            self.choose(page, name)
+        assert kept(page) == {"first": 0, "second": 0, "third": 1, "fourth": 1, "fifth": 1}
+        assert sum(page._queue.unread.values()) <= 3.5 * size
+
+    def test_of_one_page_too(self, page, monkeypatch):
+        self.choose(page, "one")
+        size = page._queue.unread["one"]
+        monkeypatch.setattr(answers, "MAX_UNREAD_BYTES", int(2.5 * size))
+        for _ in range(3):
+            self.choose(page, "one")
+        assert kept(page)["one"] == 2
+        # Somebody who comes now has nothing to fear.
+        assert answer(page.url, function(page.url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1}, "new")[
+            "data"
+        ]
+
+    def test_they_are_forgotten_with_their_pages_unless_the_page_waits(self, page, network, monkeypatch):
+        monkeypatch.setattr(answers, "UNREAD_SECONDS", 0.2)
+        network.gate.clear()
+        ask(page.url, function(page.url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1}, "waits")
+        answer(page.url, function(page.url, "measure"), [1, 0.5, 0, 0], page="reads")
+        until(lambda: "reads" not in page._queue.pending_messages_per_session)
+        assert [*page._queue.pending_messages_per_session] == ["waits"]
+        network.gate.set()
+        until(lambda: not page._queue.pending_messages_per_session and not page._queue.pending_event_ids_session)
+
+    def test_pages_have_short_names(self, page):
+        request = {"data": [1, 0.5, 0, 0], "fn_index": function(page.url, "measure"), "session_hash": "x" * 101}
+        refused = httpx.post(f"{page.url}gradio_api/queue/join", json=request)
+        assert (refused.status_code, refused.json()["detail"]) == (400, NAMELESS)
+        assert not page._queue.pending_messages_per_session
+
+
+def kept(page: app.Page) -> dict[str, int]:
+    """Page → number of answers that wait for it."""
+    return {
+        name: sum(isinstance(message, ProcessCompletedMessage) for message in messages._queue)
+        for name, messages in page._queue.pending_messages_per_session.items()
+    }
+
+
+def test_the_size_of_an_answer_is_that_of_its_text():
+    assert size_of({"data": ["abc", 1, None, {"value": ("de", 2.5)}]}) == 4 + 3 + 8 + 8 + 5 + 2 + 8
 
 
 def test_nobody_sees_what_others_ask(url):

@@ -11,8 +11,9 @@ from slices import write_data_set, write_persons
 from tiny import tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
+from modeling_unet.provenance import weights_hash
 from train.__main__ import main
-from train.files import save_model, weights_hash, write_json
+from train.files import save_model, write_json
 from train.fitting.calibrated import Platt, calibrated_folders, fold_into_head, logit, read_calibration, take_over
 from train.scoring.calibration import cross_fit
 from train.scoring.platt import LogitCounts, fit_platt

@@ -15,6 +15,7 @@ from tiny import tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor, __main__, export
 from modeling_unet.export import describe, to_onnx
+from modeling_unet.provenance import origin
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,3 +156,7 @@ class TestRefusals:
     def test_a_folder_is_no_file_to_write(self, tmp_path, capsys):
         assert __main__.main(["export", str(tmp_path)]) == 2
         assert f"{tmp_path} is a folder" in capsys.readouterr().err
+
+    def test_a_model_that_was_never_loaded_has_no_origin(self):
+        with pytest.raises(OSError, match="nobody/nothing at revision v1 is not in the cache of the Hub"):
+            origin("nobody/nothing", "v1")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_unet.__main__ import build_parser
+from modeling_unet.__main__ import build_parser, main
 from train.__main__ import COMMANDS
 
 
@@ -50,6 +50,19 @@ def test_help_is_printed(command, monkeypatch, capsys):
     output = capsys.readouterr()
     assert end.value.code in (0, None), output.err
     assert output.out.startswith("usage:") and not output.err
+
+
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [("bin/brain-tumor-unet", "brain-tumor-unet"), ("modeling_unet/__main__.py", "python -m modeling_unet")],
+)
+def test_help_names_the_command_as_it_was_typed(program, name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [program, "predict", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: {name} predict ")
+    assert f"\n  {name} predict slice.png --out results\n" in text
 
 
 def test_percent_signs_are_printed_as_they_are(monkeypatch, capsys):

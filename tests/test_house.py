@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import missing
+from conftest import BROWSERS, missing
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -39,9 +39,11 @@ USED_BY_APP_UNIMPORTED = {
 }
 # What the package can do without, and the app has.
 OPTIONAL = {"nibabel", "pydicom"}
+LOOKED_FOR = {"onnxscript"}  # by name, before torch.onnx.export imports it
 USED_BY_DEV_UNIMPORTED = {
     "accelerate",  # transformers.Trainer stands on it
     "ipykernel",  # what a notebook runs in
+    "mypy",  # a command
     "onnxscript",  # torch.onnx.export stands on it
     "parameterized",  # transformers' own tests stand on it
     "ray",  # an extra of modeling_unet
@@ -76,6 +78,10 @@ def pyproject() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
+def citation() -> dict:
+    return yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
+
 def pins(name: str) -> dict[str, str]:
     """Distribution → version of one requirements file, which may hold exact pins only."""
     pinned = {}
@@ -91,9 +97,9 @@ def pins(name: str) -> dict[str, str]:
 
 
 def ranges() -> list[Requirement]:
-    project = pyproject()["project"]
-    extras = project["optional-dependencies"].values()
-    return [Requirement(text) for text in (*project["dependencies"], *(text for extra in extras for text in extra))]
+    project, groups = pyproject()["project"], pyproject()["dependency-groups"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values(), *groups.values()]
+    return [Requirement(text) for texts in lists for text in texts]
 
 
 def submitted_files() -> list[Path]:
@@ -185,10 +191,51 @@ def test_python_version_is_a_string():
 
 
 def test_license_is_named_the_same_everywhere():
-    assert pyproject()["project"]["license"].lower() == front_matter()["license"] == "apache-2.0"
+    assert pyproject()["project"]["license"] == citation()["license"] == "Apache-2.0"
+    assert front_matter()["license"] == "apache-2.0"
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "Apache License" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+# Habits
+
+
+def test_version_is_the_same_everywhere():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[(.+?)\]", changelog, re.MULTILINE)[0] == pyproject()["project"]["version"]
+    assert citation()["version"] == pyproject()["project"]["version"]
+
+
+def test_citation_has_what_its_format_requires():
+    # https://citation-file-format.github.io, version 1.2.0
+    assert {"authors", "cff-version", "message", "title"} <= citation().keys()
+    assert all({"authors", "title", "type"} <= reference.keys() for reference in citation()["references"])
+    assert "10.6084/m9.figshare.1512427" in {reference["doi"] for reference in citation()["references"]}
+
+
+def test_the_workflow_runs_what_everybody_runs():
+    (job,) = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"].values()
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+    assert {"python-version": SUPPORTED_PYTHONS[0]}.items() <= job["steps"][1]["with"].items()
+
+
+def test_the_run_takes_every_browser_that_the_tests_take():
+    assert f"for name in {' '.join(BROWSERS)};" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_hooks_refuse_what_the_tests_refuse():
+    configured = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    hooks = {hook["id"]: hook for repository in configured for hook in repository["hooks"]}
+    assert hooks["large-files"]["entry"].endswith(f" --maxkb={MAX_FILE_BYTES // 1024}")
+    assert all(re.search(hooks["pickles"]["files"], f"folder/weights{suffix}") for suffix in PICKLE_SUFFIXES)
+    assert not re.search(hooks["pickles"]["files"], "weights/model.safetensors")
+
+
+def test_the_command_is_the_module():
+    from modeling_unet import __main__
+
+    assert pyproject()["project"]["scripts"] == {__main__.SCRIPT: "modeling_unet.__main__:main"}
 
 
 # Requirements
@@ -221,6 +268,18 @@ def test_minimum_transformers_is_the_one_in_pyproject():
 def test_package_dependencies_are_what_it_imports():
     declared = {canonicalize_name(Requirement(text).name) for text in pyproject()["project"]["dependencies"]}
     assert declared == third_party(sources("modeling_unet")).keys() | USED_BY_APP_UNIMPORTED
+
+
+def test_extras_are_what_the_package_can_use():
+    """They come with a wheel that holds nothing else."""
+    extras = pyproject()["project"]["optional-dependencies"].values()
+    offered = {canonicalize_name(Requirement(text).name) for extra in extras for text in extra}
+    owners, used = packages_distributions(), set()
+    for path in sources("modeling_unet"):
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.Import):
+                used |= {owner for alias in node.names for owner in owners.get(alias.name.partition(".")[0], [])}
+    assert offered <= {canonicalize_name(name) for name in used} | LOOKED_FOR
 
 
 def test_requirements_are_what_the_app_and_the_evaluation_import():

@@ -87,7 +87,7 @@ from safetensors.torch import save_file
 from transformers import pipeline
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation
-from modeling_unet.export import origin
+from modeling_unet.provenance import origin
 
 repo_id, picture, out = sys.argv[1:]
 heads = {

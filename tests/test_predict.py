@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tiny import tiny_config
 
-from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor, __main__, prediction
+from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor, __main__, prediction, provenance
 from modeling_unet.__main__ import main
 from modeling_unet.files import write_atomically
 from modeling_unet.overlay import DEFAULT_COLOR, draw_overlay
@@ -135,13 +135,13 @@ class TestResults:
         assert difference.max() <= 1
 
     def test_shipped_model_is_the_default(self, model_dir, tmp_path, monkeypatch):
-        monkeypatch.setattr(__main__, "SHIPPED_MODEL", model_dir)
+        monkeypatch.setattr(provenance, "SHIPPED_MODEL", model_dir)
         save_slice(tmp_path / "slice.png")
         assert main(["predict", str(tmp_path / "slice.png"), "--out", str(tmp_path / "out")]) == 0
         assert summary(tmp_path / "out")[0]["area_percent"] == "100.0"
 
     def test_shipped_model_lies_beside_the_package(self):
-        assert __main__.SHIPPED_MODEL == ROOT / "weights" / "brain-tumor-unet"
+        assert provenance.SHIPPED_MODEL == ROOT / "weights" / "brain-tumor-unet"
 
 
 class TestFinding:
@@ -307,7 +307,7 @@ class TestUsage:
     )
     def test_one_clear_line_and_nothing_written(self, model_dir, tmp_path, monkeypatch, capsys, arguments, message):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(__main__, "SHIPPED_MODEL", model_dir)
+        monkeypatch.setattr(provenance, "SHIPPED_MODEL", model_dir)
         save_slice(tmp_path / "slice.png")
         (tmp_path / "empty").mkdir()
         assert main(["predict", *arguments, "--out", "out"]) == 2
@@ -317,10 +317,10 @@ class TestUsage:
         assert files_below(tmp_path) == {"slice.png"} and not (tmp_path / "out").exists()
 
     def test_no_model_anywhere(self, tmp_path, monkeypatch, capsys):
-        monkeypatch.setattr(__main__, "SHIPPED_MODEL", tmp_path / "weights")
+        monkeypatch.setattr(provenance, "SHIPPED_MODEL", tmp_path / "weights")
         save_slice(tmp_path / "slice.png")
         assert main(["predict", str(tmp_path / "slice.png"), "--out", str(tmp_path / "out")]) == 2
-        assert "name one with --model, a folder or a Hub id" in capsys.readouterr().err
+        assert "name a folder or a Hub id with --model" in capsys.readouterr().err
 
     def test_out_is_a_file(self, predict, tmp_path, capsys):
         save_slice(tmp_path / "slice.png")

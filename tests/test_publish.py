@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hub import DROP, HANG, READER, STRANGER, Hub
@@ -21,6 +22,7 @@ from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImage
 from train.__main__ import main
 from train.data.folds import read_manifest
 from train.files import save_model, write_json
+from train.hub import publishing
 from train.hub.cards import complete_model_card, describe_scored
 from train.hub.publishing import stage_model
 
@@ -162,6 +164,17 @@ def test_a_model_goes_from_real_slices_to_a_stranger_with_the_same_mask(hub, tra
     found = load_file(tmp_path / "out.safetensors")["mask"].numpy().astype(bool)
     assert 0 < expected.sum() < expected.size  # else this would prove nothing
     assert (found == expected).all()
+
+
+def test_a_verification_that_takes_too_long_says_so(monkeypatch, tmp_path):
+    """`subprocess` hands over what was said until then as bytes, whatever it was asked for."""
+
+    def wait(command, *, timeout, **_):
+        raise subprocess.TimeoutExpired(command, timeout, stderr=b"Downloading\n")
+
+    monkeypatch.setattr(publishing.subprocess, "run", wait)
+    with pytest.raises(OSError, match=r"could not load it from the Hub: it was not done after \d+ s$"):
+        publishing._verify(MODEL, SimpleNamespace(oid="0" * 40), tmp_path / "slice.png", {}, "hf_token")
 
 
 def test_only_what_belongs_there_is_published(hub, trained, published):

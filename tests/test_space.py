@@ -1,4 +1,4 @@
-"""What the page keeps and reads: the shelf, settings, files that visitors send."""
+"""What the page keeps and reads: sessions, settings, files that visitors send."""
 
 import csv
 import errno
@@ -7,6 +7,7 @@ import os
 import re
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,8 @@ from space.events import EMPTY_VIEW, Server
 from space.network import Origin
 from space.reading import segment_files
 from space.requests import BUSY
-from space.studies import Settings, Shelf, Slice, Study, extent, in_half_precision
+from space.sessions import DEFAULTS, Session, Sessions
+from space.studies import Settings, Slice, Study, extent, in_half_precision
 from space.sweeping import own_folder, sweep
 
 
@@ -41,18 +43,123 @@ def study_of(side: int, name: str = "slice") -> Study:
     return Study(name, (Slice(name, name, segmentation),), "1 ms on CPU")
 
 
-# -------------------------------------------------------------------------------------------------------------- shelf
+# ----------------------------------------------------------------------------------------------------------- sessions
 
 
-def test_a_ticket_leads_to_its_study_alone():
-    shelf = Shelf(max_bytes=10**9, max_seconds=60)
-    one, other = study_of(20), study_of(20)
-    tickets = [shelf.put(one), shelf.put(other)]
-    assert [shelf.get(ticket) for ticket in tickets] == [one, other]
-    assert shelf.get(None) is None
-    assert shelf.get("guessed") is None
-    shelf.drop(tickets[0])
-    assert [shelf.get(ticket) for ticket in tickets] == [None, other]
+def sessions(max_bytes: int = 10**9, max_seconds: float = 60, max_count: int = 100) -> Sessions:
+    return Sessions(max_bytes, max_seconds, max_count)
+
+
+def shown(kept: Sessions, page: str, study: Study | None = None, moment: int = 1) -> Study:
+    """Let a page show a study."""
+    study = study or study_of(20)
+    kept.take(page, Session.choose, moment)
+    return kept.take(page, Session.show, study, kept.get(page).settings, moment).study
+
+
+def test_a_page_leads_to_its_study_alone():
+    kept = sessions()
+    one, other = shown(kept, "one"), shown(kept, "other")
+    assert [kept.get(page).study for page in ("one", "other", "guessed")] == [one, other, None]
+    kept.take("one", Session.fail, 2)
+    assert [kept.get(page).study for page in ("one", "other")] == [None, other]
+
+
+def test_of_two_choices_the_last_is_shown_whichever_is_ready_first():
+    first, last = study_of(20), study_of(20)
+    begun = Session().choose(1).choose(2)
+    settings = begun.settings
+    for ready in (
+        begun.show(last, settings, 2).show(first, settings, 1),
+        begun.show(first, settings, 1).show(last, settings, 2),
+        begun.show(last, settings, 2).fail(1),
+        # Both begin late, and in the other order.
+        Session().choose(2).show(last, settings, 2).choose(1).show(first, settings, 1),
+    ):
+        assert (ready.study, ready.chosen_at, ready.shown_at) == (last, 2, 2)
+    assert begun.show(last, settings, 2).fail(2).study is None
+
+
+def test_while_a_choice_is_read_the_study_before_it_stays_and_can_be_changed():
+    session = Session().show(study_of(20), DEFAULTS, 1).choose(2)
+    turned = session.change(lambda study: study.turned_to(0), 3)
+    assert turned.study not in (None, session.study)
+    assert turned.show(study := study_of(20), DEFAULTS, 2).study is study
+
+
+def test_settings_are_the_newest_that_were_asked_for_and_what_is_shown_is_drawn_by_them():
+    old, new = Settings(0.4), Settings(0.8)
+    session = Session().choose(1).ask(new, 3).ask(old, 2)
+    assert session.settings is new
+    assert session.show(study_of(20), old, 1).study is None
+    assert session.show(study_of(20), new, 1).study
+
+
+def test_a_change_is_one_of_the_study_it_was_meant_for():
+    study = study_of(20)
+    session = Session().show(study, DEFAULTS, 2)
+    assert session.change(lambda study: study.turned_to(0), 1) is session
+    changed = session.change(lambda study: study.turned_to(0), 4)
+    assert changed.change(lambda study: pytest.fail("it came too late"), 3) is changed
+    assert Session().change(lambda study: pytest.fail("there is nothing to change"), 1).study is None
+
+
+def test_studies_that_are_too_large_together_make_room_oldest_first():
+    kept = sessions(max_bytes=2 * study_of(20).nbytes)
+    shown(kept, "first"), shown(kept, "second")
+    kept.take("first", Session.change, lambda study: study.turned_to(0), 2)
+    shown(kept, "third")
+    assert [page for page in ("first", "second", "third") if kept.get(page).study] == ["first", "third"]
+    # One that is too large alone is kept, but nothing beside it.
+    shown(kept, "large", study_of(200))
+    assert [page for page in ("first", "third", "large") if kept.get(page).study] == ["large"]
+
+
+def test_a_crowd_without_studies_makes_nobody_lose_one():
+    kept = sessions(max_count=10)
+    study = shown(kept, "patient")
+    kept.take("reading", Session.choose, 1)
+    for number in range(300):
+        kept.take(f"crowd {number}", Session.ask, Settings(0.4), 1)
+    assert kept.get("patient").study is study
+    assert kept.get("reading").chosen_at == 1
+    assert [number for number in range(300) if kept.get(f"crowd {number}").asked_at] == [*range(292, 300)]
+
+
+def test_a_crowd_with_studies_has_a_limit_as_well():
+    kept = sessions(max_count=3)
+    for page in "abcde":
+        shown(kept, page)
+    assert [page for page in "abcde" if kept.get(page).study] == ["c", "d", "e"]
+
+
+def test_nothing_is_kept_for_long_even_if_nobody_comes():
+    kept = sessions(max_seconds=-1)
+    shown(kept, "page")
+    assert kept.get("page").study is None
+    kept = sessions()
+    shown(kept, "page")
+    kept.max_seconds = -1
+    kept.make_room()
+    kept.max_seconds = 60
+    assert kept.get("page").study is None
+
+
+def test_steps_of_many_threads_are_taken_one_by_one():
+    kept = sessions()
+    shown(kept, "page")
+    order = []
+
+    def step(session: Session) -> Session:
+        order.append("in")
+        time.sleep(0.001)
+        order.append("out")
+        return session
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            pool.submit(kept.take, "page", step)
+    assert order == ["in", "out"] * 20
 
 
 def test_a_picture_whose_colours_differ_is_warned_of():
@@ -67,42 +174,6 @@ def test_a_picture_whose_colours_differ_is_warned_of():
     warned, quiet = (replace(study, slices=(replace(study.shown, segmentation=one),)) for one in (colours, grey))
     assert (len(warned.warnings), quiet.warnings) == (1, ())
     assert "averaged to grey" in views.draw_report(warned, colours, Settings(), Origin("model"))
-
-
-def test_a_visitor_has_one_study():
-    shelf = Shelf(max_bytes=10**9, max_seconds=60)
-    ticket = shelf.put(study_of(20))
-    later = study_of(20)
-    assert shelf.put(later, ticket) == ticket
-    assert shelf.get(ticket) is later
-
-
-def test_a_change_takes_the_place_of_what_it_changes_and_of_nothing_else():
-    shelf = Shelf(max_bytes=10**9, max_seconds=60)
-    study = study_of(20)
-    ticket, turned = shelf.put(study), study.turned_to(0)
-    assert shelf.swap(study, turned, ticket)
-    assert not shelf.swap(study, study.turned_to(0), ticket)
-    assert shelf.get(ticket) is turned
-    shelf.drop(ticket)
-    assert not shelf.swap(turned, study, ticket)
-    assert shelf.get(ticket) is None
-
-
-def test_the_oldest_make_room():
-    shelf = Shelf(max_bytes=2 * study_of(20).nbytes, max_seconds=60)
-    first, second = shelf.put(study_of(20)), shelf.put(study_of(20))
-    shelf.put(shelf.get(first), first)
-    third = shelf.put(study_of(20))
-    assert [shelf.get(ticket) is None for ticket in (first, second, third)] == [False, True, False]
-    # One that is too large alone is kept, but nothing beside it.
-    large = shelf.put(study_of(200))
-    assert [shelf.get(ticket) is None for ticket in (first, third, large)] == [True, True, False]
-
-
-def test_nothing_is_kept_for_long():
-    shelf = Shelf(max_bytes=10**9, max_seconds=-1)
-    assert shelf.get(shelf.put(study_of(20))) is None
 
 
 # ----------------------------------------------------------------------------------------------------------- settings
@@ -452,9 +523,28 @@ def test_a_file_that_vanishes_meanwhile_does_not_end_the_sweep(tmp_path, monkeyp
 # ------------------------------------------------------------------------------------------------------------ the page
 
 
+PAGE = SimpleNamespace(session_hash="page")
+
+
+def event(moment: int = 1, **said) -> gr.EventData:
+    return gr.EventData(None, {"moment": moment, **said})
+
+
+@pytest.fixture
+def server(network) -> Server:
+    """With a page that shows a study since moment 1."""
+    server = Server(network)
+    shown(server.sessions, "page")
+    return server
+
+
+def shown_by(server: Server) -> Study | None:
+    return server.sessions.get("page").study
+
+
 def test_errors_stay_until_they_are_closed(network):
     with pytest.raises(gr.Error, match="There is no slice on the page") as error:
-        Server(network).save("Mask", "gone", 0.5, 0, 0, "fill", "#e69f00", 0.5)
+        Server(network).saver("Mask")(0.5, 0, 0, "fill", "#e69f00", 0.5, PAGE)
     assert error.value.duration is None
     with pytest.raises(gr.Error, match="no file was given") as error:
         Server(network).segment(None)
@@ -479,118 +569,177 @@ def test_who_comes_when_nothing_is_left_is_told_that_the_server_is_busy(network,
 
 
 @pytest.mark.parametrize("index", [99, -1, 2**70, "0", True, None, [0]])
-def test_only_what_there_is_can_be_chosen(network, index):
-    server = Server(network)
-    ticket = server.shelf.put(study_of(20))
-    for event in (gr.EventData(None, {"index": index}), gr.EventData(None, index)):
-        with pytest.raises(gr.Error, match="There are 9 to choose from"):
-            server.show_example(None, 0.5, 0, 0, event, SimpleNamespace(session_hash="page"))
-        with pytest.raises(gr.Error, match="There are 1 to choose from"):
-            server.pick(ticket, 0.5, 0, 0, event)
+def test_only_what_there_is_can_be_chosen(server, index):
+    with pytest.raises(gr.Error, match="There are 1 to choose from"):
+        server.pick(0.5, 0, 0, event(2, index=index), PAGE)
+    with pytest.raises(gr.Error, match="There are 9 to choose from"):
+        server.show_example(0.5, 0, 0, event(3, index=index), PAGE)
+
+
+@pytest.mark.parametrize("moment", [None, "1", 1.5, True, [1], {}])
+def test_moments_are_counted(server, moment):
+    """Nobody has to ask through the page, which counts them."""
+    study, index = shown_by(server), {"index": 0}
+    for data in ({"moment": moment, **index}, index, moment):
+        for listener in (server.pick, server.show_example, server.show_files):
+            with pytest.raises(gr.Error, match="A parameter of this request is missing, or has another type"):
+                listener(0.5, 0, 0, gr.EventData(None, data), PAGE)
+    with pytest.raises(gr.Error, match="A parameter of this request is missing, or has another type"):
+        server.compare(moment, 0.5, 0, 0, None, PAGE)
+    assert shown_by(server) is study
 
 
 @pytest.mark.parametrize("files", [None, True, {}, [], [None], ["a.png"], [{"path": None}], [{"path": "a" * 5000}]])
 def test_only_files_can_be_shown(network, files):
-    for event in (gr.EventData(None, {"files": files}), gr.EventData(None, files)):
-        with pytest.raises(gr.Error, match=r"no file was given|the file was not uploaded") as error:
-            Server(network).show_files(None, 0.5, 0, 0, event, SimpleNamespace(session_hash="page"))
-        assert len(error.value.message) < 200
+    with pytest.raises(gr.Error, match=r"no file was given|the file was not uploaded") as error:
+        Server(network).show_files(0.5, 0, 0, event(files=files), PAGE)
+    assert len(error.value.message) < 200
+
+
+def mask_file() -> dict:
+    folder = Path(get_upload_folder())
+    folder.mkdir(exist_ok=True, parents=True)
+    return {"path": str(saved(folder / "mask.png", np.eye(20, dtype=np.uint8) * 255))}
 
 
 @pytest.mark.parametrize(
-    ("listener", "arguments", "slow"),
+    ("listener", "slow"),
     [
-        ("measure", (), "draw_report"),
-        ("survey", (), "draw_overview"),
-        ("turn", (1,), "draw_report"),
-        ("compare", ("mask.png",), "draw_report"),
-        ("compare", ("mask.png",), "read_mask"),
+        ("measure", "draw_report"),
+        ("survey", "draw_overview"),
+        ("turn", "draw_report"),
+        ("compare", "draw_report"),
+        ("compare", "read_mask"),
     ],
 )
 @pytest.mark.parametrize("newer", [study_of(20), None])
 def test_an_answer_that_is_ready_after_its_study_is_replaced_changes_nothing(
-    network, monkeypatch, listener, arguments, slow, newer
+    server, monkeypatch, listener, slow, newer
 ):
-    server = Server(network)
-    ticket = server.shelf.put(study_of(20))
     module = events if slow == "read_mask" else views
     take_long = getattr(module, slow)
 
     def overtaken(*arguments):
-        server.shelf.put(newer, ticket) if newer else server.shelf.drop(ticket)
+        shown(server.sessions, "page", newer, 3) if newer else server.sessions.take("page", Session.fail, 3)
         return take_long(*arguments)
 
     monkeypatch.setattr(module, slow, overtaken)
-    if arguments == ("mask.png",):
-        Path(get_upload_folder()).mkdir(exist_ok=True, parents=True)
-        arguments = ({"path": str(saved(Path(get_upload_folder()) / "mask.png", np.eye(20, dtype=np.uint8) * 255))},)
-    assert getattr(server, listener)(ticket, 0.5, 0, 0, *arguments) == gr.skip()
-    assert server.shelf.get(ticket) is newer
+    arguments = {"measure": (), "turn": (1,), "compare": (mask_file(),)}
+    if listener == "survey":
+        answer = server.survey(PAGE)
+    else:
+        answer = getattr(server, listener)(2, 0.5, 0, 0, *arguments[listener], PAGE)
+    # Where nothing is left to change, all of it leaves the page.
+    assert answer == (EMPTY_VIEW if slow == "read_mask" and not newer else gr.skip())
+    assert shown_by(server) is newer
 
 
-def test_who_turns_to_another_slice_keeps_the_overview_but_not_the_outline_of_the_last_one(network, monkeypatch):
-    server = Server(network)
-    study = replace(study_of(20), slices=study_of(20).slices * 2)
-    ticket = server.shelf.put(study)
+def test_who_turns_to_another_slice_keeps_the_overview_but_not_the_outline_of_the_last_one(server, monkeypatch):
+    shown(server.sessions, "page", replace(study_of(20), slices=study_of(20).slices * 2))
     draw_report, draw_overview = views.draw_report, views.draw_overview
 
-    def meanwhile(draw):
+    def meanwhile(draw, moment):
         def overtaken(*arguments):
-            server.shelf.put(server.shelf.get(ticket).turned_to(1), ticket)
+            server.sessions.take("page", Session.change, lambda study: study.turned_to(1), moment)
             return draw(*arguments)
 
         return overtaken
 
-    monkeypatch.setattr(views, "draw_report", meanwhile(draw_report))
-    monkeypatch.setattr(views, "draw_overview", meanwhile(draw_overview))
-    assert server.measure(ticket, 0.5, 0, 0) == gr.skip()
-    assert "2 slices" in server.survey(ticket, 0.5, 0, 0)
+    monkeypatch.setattr(views, "draw_report", meanwhile(draw_report, 3))
+    monkeypatch.setattr(views, "draw_overview", meanwhile(draw_overview, 4))
+    assert server.measure(2, 0.5, 0, 0, PAGE) == gr.skip()
+    assert "2 slices" in server.survey(PAGE)
 
 
-def test_what_is_drawn_last_is_drawn_by_the_newest_settings(network, monkeypatch):
-    server = Server(network)
-    ticket = server.shelf.put(study_of(20))
+def test_a_mask_is_compared_with_the_slice_that_it_was_chosen_for(server, monkeypatch):
+    shown(server.sessions, "page", replace(study_of(20), slices=study_of(20).slices * 2))
+    assert server.turn(3, 0.5, 0, 0, 2, PAGE) != gr.skip()
+    assert server.compare(2, 0.5, 0, 0, mask_file(), PAGE) == gr.skip()
+    assert [part.truth for part in shown_by(server).slices] == [None, None]
+    assert server.compare(4, 0.5, 0, 0, mask_file(), PAGE) != gr.skip()
+    assert [part.truth is None for part in shown_by(server).slices] == [True, False]
+
+
+def test_what_is_drawn_last_is_drawn_by_the_newest_settings(server, monkeypatch):
     draw_report, answers = views.draw_report, []
 
     def meanwhile(*arguments):
         monkeypatch.setattr(views, "draw_report", draw_report)
-        answers.append(server.measure(ticket, 0.8, 0, 2))
+        answers.append(server.measure(3, 0.8, 0, 2, PAGE))
         return draw_report(*arguments)
 
     monkeypatch.setattr(views, "draw_report", meanwhile)
-    turned = server.turn(ticket, 0.5, 0, 0, 1)
-    assert turned.report == answers[0].report == server.measure(ticket, 0.8, 0, 2).report
-    assert turned.report != server.measure(ticket, 0.5, 0, 0).report
+    turned = server.turn(2, 0.5, 0, 0, 1, PAGE)
+    assert turned.report == answers[0].report == server.measure(3, 0.8, 0, 2, PAGE).report
+    assert turned.report != server.measure(4, 0.5, 0, 0, PAGE).report
 
 
-def test_settings_that_change_while_a_choice_is_read_hold_for_it(network, monkeypatch):
-    server = Server(network)
-    ticket = server.shelf.put(study_of(20))
+def test_older_settings_that_arrive_later_change_nothing(server):
+    newest = server.measure(3, 0.8, 0, 2, PAGE)
+    assert server.turn(2, 0.5, 0, 0, 1, PAGE).report == newest.report
+    assert server.measure(2, 0.5, 0, 0, PAGE).report == newest.report
+
+
+def test_settings_that_change_while_a_choice_is_read_hold_for_it(server, monkeypatch):
     segment_files = events.segment_files
 
     def meanwhile(*arguments):
-        server.measure(ticket, 0.8, 0, 2)
+        server.measure(3, 0.8, 0, 2, PAGE)
         return segment_files(*arguments)
 
     monkeypatch.setattr(events, "segment_files", meanwhile)
-    page = SimpleNamespace(session_hash="page")
-    _, *view = server.show_example(ticket, 0.5, 0, 0, SimpleNamespace(index=0), page)
-    assert view[2] == server.measure(ticket, 0.8, 0, 2).report != server.measure(ticket, 0.5, 0, 0).report
+    report = server.show_example(0.5, 0, 0, event(2, index=0), PAGE).report
+    assert report == server.measure(3, 0.8, 0, 2, PAGE).report != server.measure(4, 0.5, 0, 0, PAGE).report
+
+
+def test_settings_that_change_while_a_choice_is_drawn_hold_for_it(server, monkeypatch):
+    draw_overview = views.draw_overview
+
+    def meanwhile(*arguments):
+        monkeypatch.setattr(views, "draw_overview", draw_overview)
+        server.measure(3, 0.8, 0, 2, PAGE)
+        return draw_overview(*arguments)
+
+    monkeypatch.setattr(views, "draw_overview", meanwhile)
+    report = server.show_example(0.5, 0, 0, event(2, index=0), PAGE).report
+    assert report == server.measure(3, 0.8, 0, 2, PAGE).report != server.measure(4, 0.5, 0, 0, PAGE).report
+
+
+def test_a_choice_that_is_overtaken_on_its_way_is_not_read(server, network):
+    network.runs.clear()
+    assert server.show_example(0.5, 0, 0, event(3, index=0), PAGE) != gr.skip()
+    assert server.show_example(0.5, 0, 0, event(2, index=1), PAGE) == gr.skip()
+    assert shown_by(server).shown.title == views.describe(views.EXAMPLES[0])
+    assert network.runs == [1]
+
+
+@pytest.mark.parametrize("error", [ValueError("no slice"), RuntimeError("no network")])
+def test_a_choice_that_fails_after_a_later_one_takes_nothing_away(server, monkeypatch, capfd, error):
+    segment_files = events.segment_files
+
+    def fails(*_):
+        monkeypatch.setattr(events, "segment_files", segment_files)
+        server.show_example(0.5, 0, 0, event(3, index=0), PAGE)
+        raise error
+
+    monkeypatch.setattr(events, "segment_files", fails)
+    assert server.show_example(0.5, 0, 0, event(2, index=1), PAGE) == gr.skip()
+    assert shown_by(server).shown.title == views.describe(views.EXAMPLES[0])
+    # What is no fault of the visitor is to be known.
+    assert ("no network" in capfd.readouterr().err) == isinstance(error, RuntimeError)
 
 
 @pytest.mark.parametrize("spacing", [0.001, -1])
-def test_a_choice_by_settings_that_cannot_be_leaves_no_study_behind(network, spacing):
-    server = Server(network)
-    ticket = server.shelf.put(study_of(20))
+def test_a_choice_by_settings_that_cannot_be_leaves_no_study_behind(server, spacing):
     with pytest.raises(gr.Error, match=f"The spacing is {spacing} mm; a pixel may have"):
-        server.show_example(ticket, 0.5, 0, spacing, SimpleNamespace(index=0), SimpleNamespace(session_hash="page"))
-    assert server.shelf.get(ticket) is None
+        server.show_example(0.5, 0, spacing, event(2, index=0), PAGE)
+    assert shown_by(server) is None
 
 
 def test_when_a_study_is_gone_all_of_it_leaves_the_page(network):
     server = Server(network)
-    assert server.turn("gone", 0.5, 0, 0, 1) == server.measure("gone", 0.5, 0, 0) == EMPTY_VIEW
-    assert server.survey("gone", 0.5, 0, 0) == ""
+    assert server.turn(1, 0.5, 0, 0, 1, PAGE) == server.measure(1, 0.5, 0, 0, PAGE) == EMPTY_VIEW
+    assert server.survey(PAGE) == ""
     assert EMPTY_VIEW.anatomy == views.EMPTY_STAGE
     assert EMPTY_VIEW.scrubber["visible"] is EMPTY_VIEW.everything["visible"] is False
 

@@ -20,7 +20,8 @@ from modeling_unet import InvalidImageError, read_mask
 from modeling_unet.comparison import compare
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from space import views
-from space.studies import Shelf, Study
+from space.sessions import Session, Sessions
+from space.studies import Study
 from space.views import EXAMPLES, describe, draw_slice
 
 
@@ -325,6 +326,47 @@ def test_of_two_choices_both_are_segmented_and_the_second_is_shown(page, network
     assert network.runs == [1, 1, 1, 1]
 
 
+def test_a_choice_overtakes_an_upload_that_takes_long(page, network, tmp_path):
+    held = []
+    page.route("**/gradio_api/upload*", held.append)
+    page.set_input_files("#upload input[type=file]", saved(tmp_path / "late.png", slice_of(40, 30)))
+    while not held:
+        page.wait_for_timeout(20)
+    choose_example(page, 4)
+    with page.expect_response("**/queue/data*") as answered:
+        held[0].continue_()
+    answered.value.finished()
+    expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[4]))
+    expect(page.locator("#examples button").nth(4)).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_test_id("toast-body")).to_have_count(0)
+    assert network.runs == [1]
+
+
+def test_the_page_numbers_what_its_visitor_does(page, tmp_path):
+    """By that the server knows what came last, whichever request arrives first."""
+    moments = []
+
+    def note(request):
+        if "/queue/join" in request.url:
+            body = request.post_data_json
+            data = body["event_data"]
+            moments.append(data["moment"] if data and "moment" in data else body["data"][0] if body["data"] else None)
+
+    page.on("request", note)
+    files = {f"{name}.png": encoded(slice_of(40, 30, seed=seed)) for seed, name in enumerate("ab")}
+    drop(page, zipped(tmp_path / "slices.zip", files))
+    expect(page.locator("#overview h2")).to_contain_text("2 slices")
+    page.locator("#overview .gallery button").nth(1).click()
+    expect(page.locator("#stage .caption")).to_contain_text("b.png")
+    page.locator("#threshold input[type=range]").press("Home")
+    expect(page.locator("#report")).to_contain_text("1,200 px")
+    choose_mask(page, saved(tmp_path / "truth.png", np.eye(40, 30, dtype=np.uint8) * 255))
+    expect(page.locator("#layers .truth")).to_be_visible()
+    numbered = [moment for moment in moments if moment is not None]  # the overview takes the newest settings
+    assert len(numbered) >= 4
+    assert numbered == sorted(set(numbered)) and numbered[0] > 0
+
+
 @pytest.mark.parametrize("ends", ["shown", "refused"])
 def test_a_choice_that_is_ready_after_a_later_one_changes_nothing(page, network, monkeypatch, tmp_path, ends):
     started, late = threading.Event(), threading.Event()
@@ -363,7 +405,7 @@ def test_a_choice_after_one_that_fails_is_not_lost(page, network, tmp_path):
 
 def test_a_study_that_is_gone_leaves_nothing_on_the_page(page, monkeypatch):
     choose_example(page)
-    monkeypatch.setattr(Shelf, "get", lambda shelf, ticket: None)
+    monkeypatch.setattr(Sessions, "take", lambda *_: Session())
     page.locator("#threshold input[type=range]").press("ArrowRight")
     expect(page.locator("#report")).to_contain_text("No slice yet")
     expect(page.locator("#stage .invitation")).to_be_visible()

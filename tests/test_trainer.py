@@ -21,9 +21,10 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor, read_mask
 from modeling_unet.comparison import Overlap
+from modeling_unet.provenance import weights_hash
 from train.__main__ import main
 from train.data.slices import DataArguments, load_slices
-from train.files import save_model, weights_hash, write_json
+from train.files import save_model, write_json
 from train.fitting import trainer
 from train.fitting.ema import ExponentialMovingAverage
 from train.fitting.options import FitArguments, parse_fit

@@ -1,30 +1,19 @@
-"""Whole files or none: everything is written to a temporary name beside its place and then renamed."""
+"""JSON files and model folders: written whole or not at all, and read with errors that name the file."""
 
 import copy
-import hashlib
 import json
 import os
 import tempfile
 from pathlib import Path
 
 import torch
-from transformers.utils import cached_file
 
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # of a write that failed, e.g. on a full disk
+from modeling_unet.files import write_atomically
 
 
 def write_json(path: Path, content: dict) -> None:
-    write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> dict:
@@ -36,14 +25,6 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no mapping, as it should.")
     return content
-
-
-def weights_hash(model: str | Path) -> str | None:
-    """SHA-256 of the weights in a model folder or on the Hub, in hexadecimal; None if there are none in one file."""
-    try:
-        return hashlib.sha256(Path(cached_file(str(model), "model.safetensors")).read_bytes()).hexdigest()
-    except OSError:
-        return None
 
 
 def check_writable(path: Path, option: str) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from datasets import Dataset
 from transformers.utils import cached_file
 
-from .files import read_json, write_whole
+from modeling_unet.files import write_atomically
+
+from .files import read_json
 from .looks import recognize
 
 
@@ -54,7 +56,7 @@ def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
 def write_evaluation(path: Path, report: dict) -> None:
     """Write a report as JSON: lists of rows with one row per line, so that two versions compare line by line."""
     parts = [f"  {json.dumps(name)}: {_indented(value)}" for name, value in report.items()]
-    write_whole(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
+    write_atomically(path, ("{\n" + ",\n".join(parts) + "\n}\n").encode())
 
 
 def _indented(value) -> str:

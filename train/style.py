@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from .files import write_whole
+from modeling_unet.files import write_atomically
 
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072b2", "#d55e00", "#009e73", "#cc79a7"
@@ -51,5 +51,5 @@ def write_figure(draw: Callable[[], Figure | None], path: Path) -> bool:
             path.unlink(missing_ok=True)
             return False
         figure.savefig(picture, format="png", dpi=DPI)
-    write_whole(path, picture.getvalue())
+    write_atomically(path, picture.getvalue())
     return True

@@ -119,9 +119,9 @@ class _DirectoryGuard(io.FileIO):
 
     limit: int
 
-    def read(self, size: int = -1) -> bytes:
-        if size > self.limit:
-            raise ArchiveError("its table of contents is too long.")
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > self.limit:
+            raise ArchiveError("its table of contents is too long")
         return super().read(size)
 
 

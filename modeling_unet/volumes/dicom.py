@@ -299,13 +299,13 @@ def _transfer_syntax(head: bytes) -> str | None:
         is_little_endian=True,
         stop_when=lambda tag, vr, length: tag >> 16 != META_GROUP,
     )
-    values = [element.value for element in elements if element.tag == TRANSFER_SYNTAX]
+    values = [element.value for element in elements if element.tag == TRANSFER_SYNTAX and element.value]
     return values[0].decode("ascii").strip("\0 ") if values else None
 
 
 def _syntax_name(syntax: str | None) -> str:
-    name, kind, *_ = pydicom.uid.UID_dictionary.get(syntax, ("", ""))
-    return name if kind == "Transfer Syntax" else "something unknown"
+    uid = pydicom.uid.UID(syntax or "")
+    return uid.name if uid.type == "Transfer Syntax" else "something unknown"
 
 
 def _check_pixels(dataset: "pydicom.Dataset", label: str) -> tuple[tuple[int, int], int]:
@@ -351,9 +351,9 @@ def _read_frame(image: _Image, index: int, warning: str | None) -> _Frame:
                 return numbers
         return None
 
-    def find_number(keyword: str, default: float | None = None) -> float | None:
+    def find_number(keyword: str) -> float | None:
         numbers = find(keyword, 1)
-        return default if numbers is None else numbers[0]
+        return None if numbers is None else numbers[0]
 
     orientation = find("ImageOrientationPatient", 6)
     turned = None
@@ -363,6 +363,7 @@ def _read_frame(image: _Image, index: int, warning: str | None) -> _Frame:
             raise VolumeError(f"{image.label} has a damaged tag: ImageOrientationPatient needs two unit vectors.")
         turned = tuple(np.round(orientation, ORIENTATION_DECIMALS).tolist())
     inverted = tags.PhotometricInterpretation == "MONOCHROME1"
+    slope = find_number("RescaleSlope")
     return _Frame(
         image=image,
         index=index,
@@ -373,9 +374,9 @@ def _read_frame(image: _Image, index: int, warning: str | None) -> _Frame:
         position=find("ImagePositionPatient", 3),
         spacing=find("PixelSpacing", 2),
         gap=abs(find_number("SpacingBetweenSlices") or find_number("SliceThickness") or 0) or None,
-        number=find_number("InstanceNumber", 0.0),
-        slope=find_number("RescaleSlope", 1.0),
-        intercept=find_number("RescaleIntercept", 0.0),
+        number=find_number("InstanceNumber") or 0.0,
+        slope=1.0 if slope is None else slope,
+        intercept=find_number("RescaleIntercept") or 0.0,
         warning=warning,
     )
 
@@ -438,9 +439,10 @@ def _sort(frames: list[_Frame]) -> tuple[list[_Frame], str | None]:
     frames = sorted(frames, key=lambda frame: frame.number)
     if len(frames) == 1:
         return frames, None
-    if not _placed(frames):
+    positions = _positions(frames)
+    if positions is None:
         return frames, "The tags do not say where the slices lie; they are in the order of their numbers."
-    heights = np.array([np.dot(frame.position, _normal(frame)) for frame in frames])
+    heights = np.array([np.dot(place, _normal(frame)) for place, frame in zip(positions, frames, strict=True)])
     order = np.argsort(heights, kind="stable")
     new_place = np.diff(heights[order], prepend=-np.inf) > SAME_PLACE_MM
     kept = [frames[index] for index in order[new_place]]
@@ -455,8 +457,8 @@ def _affine(frames: list[_Frame]) -> tuple[np.ndarray, str | None]:
     row_mm, column_mm = first.spacing or (1.0, 1.0)
     step = _normal(first) * (_gap(frames) or 1.0)
     warning = None
-    if len(frames) > 1 and _placed(frames):
-        positions = np.array([frame.position for frame in frames])
+    positions = _positions(frames)
+    if len(frames) > 1 and positions is not None:
         step = (positions[-1] - positions[0]) / (len(frames) - 1)
         gaps = np.diff(positions @ _normal(first))
         if gaps.max() - gaps.min() > UNEVEN_GAP * gaps.min():
@@ -469,15 +471,17 @@ def _affine(frames: list[_Frame]) -> tuple[np.ndarray, str | None]:
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, warning
 
 
-def _placed(frames: list[_Frame]) -> bool:
-    return all(frame.position is not None for frame in frames)
+def _positions(frames: list[_Frame]) -> np.ndarray | None:
+    """Where the frames lie, float64 [N, 3] in mm, or None unless the tags say it of every one."""
+    known = [frame.position for frame in frames if frame.position is not None]
+    return np.array(known) if len(known) == len(frames) else None
 
 
 def _gap(frames: list[_Frame]) -> float | None:
     """Distance between slices in mm: by their places where they have some, by the tags otherwise."""
-    if len(frames) > 1 and _placed(frames):
-        span = np.subtract(frames[-1].position, frames[0].position)
-        return float(np.dot(span, _normal(frames[0])) / (len(frames) - 1))
+    positions = _positions(frames)
+    if len(frames) > 1 and positions is not None:
+        return float(np.dot(positions[-1] - positions[0], _normal(frames[0])) / (len(frames) - 1))
     return frames[0].gap
 
 

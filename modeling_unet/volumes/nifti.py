@@ -103,6 +103,8 @@ def _read_header(content: bytes, name: str) -> "nib.Nifti1Header":
     version, head = sniff_nifti(content), _take(content, SNIFF_BYTES)
     if b"ni" in (head[344:346], head[4:6]):
         raise VolumeError(f"{name}: the voxels are in another file (.img); give both as one file (.nii).")
+    if version is None:
+        raise VolumeError(f"{name}: the header is damaged.")
     try:
         header_type = {1: nib.Nifti1Header, 2: nib.Nifti2Header}[version]
         return header_type(bytes(head[: HEADER_BYTES[version]]), check=False)
@@ -119,7 +121,8 @@ def _checked_shape(header: "nib.Nifti1Header", name: str) -> tuple[int, int, int
     if any(size != 1 for size in shape[3:]):
         written = " × ".join(map(str, shape))
         raise VolumeError(f"{name}: the file holds several volumes ({written} voxels); give one volume per file.")
-    return (*shape, 1)[:3]
+    i, j, k = (*shape, 1)[:3]
+    return i, j, k
 
 
 def _read_voxels(content: bytes, offset: int, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:

@@ -17,7 +17,7 @@ try:
     import nibabel as nib
     import pydicom
 except ImportError:
-    nib = pydicom = None
+    nib = pydicom = None  # type: ignore[assignment] # `require_packages` comes first
 
 
 MIN_SIDE = 16

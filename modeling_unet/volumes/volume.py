@@ -133,7 +133,7 @@ def _find_files(source: str | Path | list[File]) -> tuple[list[File], str]:
         if path.is_dir():
             files = [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")]
         elif path.is_file():
-            files = members(path) if is_archive(path) else [path]
+            files = [*members(path)] if is_archive(path) else [path]
         else:
             raise VolumeError(f"{name}: there is no such file.")
     if len(files) > MAX_FILES:

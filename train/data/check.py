@@ -22,9 +22,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from modeling_unet import InvalidImageError, read_image, read_mask
+from modeling_unet.files import write_atomically
 from modeling_unet.overlay import draw_overlay, to_display
 
-from ..files import check_writable, write_whole
+from ..files import check_writable
 from ..style import LOOKS, TRUTH_COLOR, write_figure
 from .audit import Finding, errors_first, fast_findings, near_duplicates, persons_known, slice_findings, sound_slices
 from .folds import UNKNOWN, assign_persons
@@ -80,7 +81,7 @@ def check(
     print(format_text(facts, findings))
     if out is not None:
         pictures = write_pictures(slices, findings, Path(out))
-        write_whole(Path(out) / REPORT, format_markdown(str(source), facts, findings, pictures).encode())
+        write_atomically(Path(out) / REPORT, format_markdown(str(source), facts, findings, pictures).encode())
         print(f"\nWith pictures: {Path(out) / REPORT}")
     return sum(finding.severity == "error" for finding in findings)
 

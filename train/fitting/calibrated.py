@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
+from modeling_unet.provenance import weights_hash
 
-from ..files import read_json, save_model, weights_hash
+from ..files import read_json, save_model
 from ..record import CALIBRATION, EVALUATION_FILE, RECORD_FILE, STANDS_FOR, write_evaluation
 
 

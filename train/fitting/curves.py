@@ -17,10 +17,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from modeling_unet.comparison import Overlap
+from modeling_unet.files import write_atomically
 from modeling_unet.overlay import draw_overlay
 
 from ..data.folds import UNKNOWN
-from ..files import write_whole
 from ..style import BLUE, PREDICTION_COLOR, TRUTH_COLOR, VERMILION, write_figure
 
 
@@ -66,7 +66,7 @@ def write_curves(log_history: list[dict], folder: Path) -> None:
     writer = csv.DictWriter(table, ["epoch", *COLUMNS.values()], lineterminator="\n")
     writer.writeheader()
     writer.writerows({**row, "epoch": f"{row['epoch']:g}"} for row in rows)
-    write_whole(folder / "curves.csv", table.getvalue().encode())
+    write_atomically(folder / "curves.csv", table.getvalue().encode())
     write_figure(lambda: _draw_curves(rows), folder / "curves.png")
 
 

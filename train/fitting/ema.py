@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import distributed, nn
 
-from ..files import write_whole
+from modeling_unet.files import write_atomically
 
 
 class ExponentialMovingAverage:
@@ -61,7 +61,7 @@ class ExponentialMovingAverage:
 
     def save(self, path: Path) -> None:
         tensors = {name: tensor.contiguous() for name, tensor in self.shadow.items()}
-        write_whole(path, safetensors.torch.save(tensors, {"steps": str(self.steps)}))
+        write_atomically(path, safetensors.torch.save(tensors, {"steps": str(self.steps)}))
 
     def load(self, path: Path) -> None:
         with safetensors.safe_open(path, framework="pt") as file:

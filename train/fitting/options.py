@@ -18,11 +18,12 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from modeling_unet import UNetConfig
+from modeling_unet.provenance import weights_hash
 
 from ..data.augmentation import Augmentation
 from ..data.slices import DataArguments
 from ..data.synthesis import Synthesis
-from ..files import read_json, weights_hash
+from ..files import read_json
 from ..record import BASE_WEIGHTS
 from .precision import has_fast_bfloat16
 

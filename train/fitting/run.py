@@ -31,13 +31,14 @@ from transformers import (
 )
 
 from modeling_unet import TumorSegmenter, UNetConfig, UNetImageProcessor, read_mask
+from modeling_unet.provenance import weights_hash
 
 from ..data.augmentation import Augmentation
 from ..data.folds import all_indices, fold_indices
 from ..data.raw import as_file
 from ..data.slices import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
 from ..data.synthesis import Synthesis, Synthesizer, read_canvases
-from ..files import check_writable, read_json, weights_hash, write_json
+from ..files import check_writable, read_json, write_json
 from ..record import BASE_WEIGHTS, CALIBRATION, CANVASES, LOOKS, RECORD_FILE, is_seen_in_training, read_record
 from .calibrated import calibrated_folders, read_calibration, take_over
 from .checkpoints import find_newest_intact

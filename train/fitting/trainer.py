@@ -16,9 +16,10 @@ from transformers import (
 )
 
 from modeling_unet.comparison import Overlap
+from modeling_unet.files import write_atomically
 from modeling_unet.image_processing_unet import IGNORE_INDEX
 
-from ..files import save_model, write_whole
+from ..files import save_model
 from .checkpoints import keep_newest, seal
 from .ema import ExponentialMovingAverage
 from .options import FitArguments
@@ -104,7 +105,7 @@ class SegmentationTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # each process writes its own random state
             if self.args.should_save:
-                write_whole(checkpoint / EPOCH_MEANS_FILE, safetensors.torch.save({"sums": epoch_sums}))
+                write_atomically(checkpoint / EPOCH_MEANS_FILE, safetensors.torch.save({"sums": epoch_sums}))
                 seal(checkpoint)
                 keep_newest(checkpoint.parent, keep or sys.maxsize)
         except (OSError, RuntimeError, SafetensorError) as error:

@@ -27,11 +27,12 @@ from PIL import Image as PillowImage
 from safetensors.torch import load_file
 
 from modeling_unet import TumorSegmenter
+from modeling_unet.provenance import SHIPPED_MODEL, weights_hash
 
 from ..data.folds import KNOWN_SPLITS
 from ..data.raw import DataError
 from ..data.sources import open_source
-from ..files import read_json, save_model, weights_hash
+from ..files import read_json, save_model
 from ..record import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, write_evaluation
 from ..scoring.report import read_evaluation
 from . import stranger
@@ -42,7 +43,6 @@ from .client import MAIN, check_repo_id, find_token, list_files, upload
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED_MODEL = ROOT / "weights" / "brain-tumor-unet"
 MODEL_CARD = ROOT / "model_card.md"
 PICTURES = ("curves.csv", "curves.png", "predictions.png", "failures.png")
 ROWS = ("per_slice", "per_negative")  # of an evaluation: they name slices and persons, and are not published
@@ -212,7 +212,9 @@ def _verify(repo_id: str, commit: CommitInfo, picture: Path, expected: dict, tok
                 timeout=VERIFY_SECONDS,
             )
         except subprocess.SubprocessError as error:
-            *_, reason = (str(error), *(error.stderr or "").strip().splitlines())
+            reason = f"it was not done after {VERIFY_SECONDS} s"
+            if isinstance(error, subprocess.CalledProcessError):
+                *_, reason = (str(error), *error.stderr.strip().splitlines())
             raise OSError(
                 f"{repo_id} is published, but a fresh process could not load it from the Hub: {reason}"
             ) from error

@@ -24,11 +24,12 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from modeling_unet import Segmentation, TumorSegmenter, read_mask
+from modeling_unet.provenance import weights_hash
 
 from ..data.folds import split_fold
 from ..data.raw import as_file
 from ..data.slices import load_slices
-from ..files import check_writable, weights_hash, write_json
+from ..files import check_writable, write_json
 from ..fitting.calibrated import Platt, fold_into_head
 from ..record import (
     CALIBRATION,

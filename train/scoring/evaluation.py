@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from modeling_unet import Segmentation, TumorSegmenter, read_mask
 from modeling_unet.comparison import Overlap
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
+from modeling_unet.provenance import weights_hash
 from modeling_unet.segmentation import DEFAULT_THRESHOLD
 from modeling_unet.segmenter import QUALITIES
 from modeling_unet.surface import hd95, nsd, surface_distances
@@ -31,7 +32,7 @@ from modeling_unet.surface import hd95, nsd, surface_distances
 from ..data.folds import KNOWN_SPLITS, split_fold
 from ..data.raw import DataError, as_file, image_files
 from ..data.slices import DataArguments, content_hash, load_slices
-from ..files import check_writable, weights_hash
+from ..files import check_writable
 from ..record import ALL_PERSONS, is_seen_in_training, read_record, write_evaluation
 from .aggregate import figures_of
 from .metrics import LesionCounts

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from modeling_unet.files import write_atomically
+
 from ..data.folds import UNKNOWN
-from ..files import read_json, write_whole
+from ..files import read_json
 from .aggregate import figures_of, overlap_of
 from .charts import write_charts
 from .metrics import paired_interval, person_means
@@ -70,7 +72,7 @@ def report(evaluations: Sequence[str | Path], out: str | Path) -> None:
     by_name = {name: read_evaluation(path) for name, path in zip(_names(paths), paths, strict=True)}
     text = format_report(by_name)
     write_charts(by_name, Path(out))
-    write_whole(Path(out) / "report.md", text.encode())
+    write_atomically(Path(out) / "report.md", text.encode())
     logger.info("The report is in %s.", Path(out) / "report.md")
 
 

@@ -1,0 +1,80 @@
+"""Answers on their way: Gradio keeps them until the page that asked fetches them, and nobody has to."""
+
+import asyncio
+import sys
+from collections.abc import Iterable
+
+from gradio import queueing
+from gradio.server_messages import ProcessCompletedMessage
+
+
+MAX_UNREAD_BYTES = 256 << 20
+UNREAD_SECONDS = 300
+MAX_PAGE_NAME = 100  # characters; browsers and clients of Gradio take 36 at most
+NAMELESS = f"The name of a session has more than {MAX_PAGE_NAME} characters."
+
+
+class Queue(queueing.Queue):
+    """Gradio's queue, which by itself keeps unread answers of 2,000 pages, however large and old they are.
+
+    Here it is those of any number of pages, so that nobody who waits is forgotten for others' sake, but the oldest go
+    where all together are too large, and each goes with its page some minutes after it. All of it runs in the one
+    thread of Gradio's event loop.
+
+    Attributes:
+        unread: page → size of its answers, oldest first; pages that have fetched theirs go with the next answer.
+    """
+
+    unread: dict[str, int]
+
+    @classmethod
+    def take_over(cls, queue: queueing.Queue):
+        """Make one of a queue that Gradio has made, as it lets nobody else do so; nobody waits in it yet."""
+        queue.__class__ = cls
+        queue.pending_messages_per_session.max_size = sys.maxsize
+        assert isinstance(queue, cls)
+        queue.unread = {}
+
+    async def push(self, body, request, username):
+        """Let a request wait for its turn."""
+        if len(body.session_hash or "") > MAX_PAGE_NAME:
+            return False, NAMELESS, "error"
+        pushed = await super().push(body, request, username)
+        self._forget_later(body.session_hash)
+        return pushed
+
+    def send_message(self, event, event_message):
+        """Let an answer, or a word about how far it is, wait for the page that asked."""
+        if not isinstance(event_message, ProcessCompletedMessage):
+            return super().send_message(event, event_message)
+        page, size, pending = event.session_hash, size_of(event_message.output), self.pending_messages_per_session
+        self.unread = {
+            page: size for page, size in self.unread.items() if page in pending and not pending[page].empty()
+        }
+        while self.unread and sum(self.unread.values()) + size > MAX_UNREAD_BYTES:
+            oldest = next(iter(self.unread))
+            del self.unread[oldest]
+            while not pending[oldest].empty():
+                pending[oldest].get_nowait()
+        super().send_message(event, event_message)
+        # The page goes to the end, as the one with the newest answer.
+        self.unread[page] = self.unread.pop(page, 0) + size
+        self._forget_later(page)
+
+    def _forget_later(self, page: str):
+        asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._forget, page)
+
+    def _forget(self, page: str):
+        """Forget a page, unless it waits: then it is forgotten some time after its answer."""
+        if not any(event.session_hash == page for event in self.event_ids_to_events.values()):
+            self.pending_messages_per_session.pop(page, None)
+            self.pending_event_ids_session.pop(page, None)
+
+
+def size_of(value: object) -> int:
+    """Characters of all text in what JSON can hold, about; a number counts as one of eight."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        value = (*value, *value.values())
+    return sum(map(size_of, value)) if isinstance(value, Iterable) else 8
