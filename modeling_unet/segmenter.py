@@ -194,7 +194,7 @@ def check_segmentable(config: UNetConfig):
     if config.num_labels != 2:
         raise ValueError(
             f"the model tells {config.num_labels} labels apart ({', '.join(config.label_names)}); measured are "
-            "2, background and tumour"
+            "2, background and tumour."
         )
 
 
