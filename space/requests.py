@@ -18,7 +18,7 @@ from gradio.utils import get_upload_folder
 from modeling_unet import InvalidImageError
 from modeling_unet.volumes.archives import TOO_MANY_OPEN
 
-from .answers import Queue
+from .forgetting import Queue, Stateless
 from .sessions import Sessions
 
 
@@ -132,9 +132,15 @@ class Page(gr.Blocks):
         Queue.take_over(self._queue)
         return self
 
-    async def process_api(self, block_fn, inputs, state=None, **options):
-        """As in Gradio, which would keep what every control of a visitor's page shows, pictures included."""
-        return await super().process_api(block_fn, inputs, **options)
+    @property
+    def state_holder(self) -> Stateless:
+        """Where Gradio looks for the state of a page."""
+        return self._state_holder
+
+    @state_holder.setter
+    def state_holder(self, holder):
+        Stateless.take_over(holder)
+        self._state_holder = holder
 
     async def preprocess_data(self, block_fn, inputs, *arguments, **options):
         """As in Gradio, whose own errors are tracebacks in the log and nothing for who asked."""

@@ -29,8 +29,8 @@ from PIL import Image
 import app
 from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.segmentation import Segmentation
-from space import answers, memory, requests
-from space.answers import NAMELESS, size_of
+from space import forgetting, memory, requests
+from space.forgetting import NAMELESS, size_of
 from space.network import Network, Origin
 from space.requests import MAX_BODY_BYTES, NO_FUNCTION, ShortBodies
 from space.sweeping import own_folder, start_sweeping
@@ -495,6 +495,7 @@ def test_files_of_visitors_are_served_from_a_folder_of_their_own_and_go(network,
 
 
 def test_a_crowd_without_studies_takes_none_away(network, monkeypatch):
+    # Which would otherwise forget so many.
     monkeypatch.setitem(app.LAUNCH_OPTIONS, "state_session_capacity", 3)
     with served(app.build_app(network)) as url:
         measure, example = function(url, "measure"), function(url, "show_example")
@@ -508,9 +509,11 @@ def test_gradio_keeps_nothing_of_what_it_has_shown(network):
     page = app.build_app(network)
     with served(page) as url:
         shown = answer(url, function(url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1})["data"]
-        (session,) = page.app.state_holder.session_data.values()
         assert "data:image/png" in shown[0]
-        assert shown[0] not in str(session.config_values)
+        assert not page.app.state_holder.session_data
+        state = page.app.state_holder["visitor"]
+        assert shown[0] not in str(state.config_values)
+        assert state is page.app.state_holder["other"]
 
 
 class TestUnreadAnswers:
@@ -532,7 +535,7 @@ class TestUnreadAnswers:
         self.choose(page, "first")
         size = page._queue.unread["first"]
         assert size > 100_000
-        monkeypatch.setattr(answers, "MAX_UNREAD_BYTES", int(3.5 * size))
+        monkeypatch.setattr(forgetting, "MAX_UNREAD_BYTES", int(3.5 * size))
         for name in ("second", "third", "fourth", "fifth"):
             self.choose(page, name)
         assert kept(page) == {"first": 0, "second": 0, "third": 1, "fourth": 1, "fifth": 1}
@@ -541,7 +544,7 @@ class TestUnreadAnswers:
     def test_of_one_page_too(self, page, monkeypatch):
         self.choose(page, "one")
         size = page._queue.unread["one"]
-        monkeypatch.setattr(answers, "MAX_UNREAD_BYTES", int(2.5 * size))
+        monkeypatch.setattr(forgetting, "MAX_UNREAD_BYTES", int(2.5 * size))
         for _ in range(3):
             self.choose(page, "one")
         assert kept(page)["one"] == 2
@@ -551,7 +554,7 @@ class TestUnreadAnswers:
         ]
 
     def test_they_are_forgotten_with_their_pages_unless_the_page_waits(self, page, network, monkeypatch):
-        monkeypatch.setattr(answers, "UNREAD_SECONDS", 0.2)
+        monkeypatch.setattr(forgetting, "UNREAD_SECONDS", 0.2)
         network.gate.clear()
         ask(page.url, function(page.url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1}, "waits")
         answer(page.url, function(page.url, "measure"), [1, 0.5, 0, 0], page="reads")
