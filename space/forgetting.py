@@ -6,6 +6,7 @@ Gradio makes its queue and its holder of states by itself, and lets nobody else 
 import asyncio
 import math
 from collections.abc import Iterable
+from copy import copy
 
 from gradio import queueing, state_holder
 from gradio.server_messages import ProcessCompletedMessage
@@ -18,29 +19,32 @@ NAMELESS = f"The name of a session has more than {MAX_PAGE_NAME} characters."
 
 
 class Stateless(state_holder.StateHolder):
-    """Of any page, its state as it was built: by itself, Gradio keeps all that the last ones show, pictures included.
+    """For every request the state of the page as it was built, on its own.
 
-    It would also forget the oldest for the sake of whoever comes; what matters of a visitor is in `Sessions`.
+    By itself, Gradio keeps all that the last pages show, pictures included, and forgets the oldest for the sake of
+    whoever comes. What matters of a visitor is in `Sessions`.
     """
 
     @classmethod
     def take_over(cls, holder: state_holder.StateHolder):
         """Make one of a holder of Gradio's that nobody has asked yet."""
         holder.__class__ = cls
-        holder.state = None
+        holder.as_built = None
 
-    def __getitem__(self, page: str) -> "AsBuilt":
-        """The same for every page."""
-        if self.state is None:
-            self.state = AsBuilt(self.blocks)
-        return self.state
+    def __getitem__(self, page: str) -> "State":
+        """Whatever page it is."""
+        if self.as_built is None:
+            self.as_built = State(self.blocks)
+        state = copy(self.as_built)
+        state.blocks_config = copy(self.as_built.blocks_config)
+        return state
 
 
-class AsBuilt(state_holder.SessionState):
-    """The state of a page that nothing changes."""
+class State(state_holder.SessionState):
+    """What the controls are while a request is answered; what they show is noted nowhere."""
 
-    def __setitem__(self, key, value):
-        pass
+    def __setitem__(self, key, block):
+        self.blocks_config.blocks[key] = block
 
     def _update_config(self, key):
         pass

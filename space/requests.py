@@ -27,7 +27,7 @@ Message = Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 # Of the body of a request: what names as many files as the page takes at a time, and one such file with its headers.
-MAX_BODY_BYTES = 3 << 19
+MAX_BODY_BYTES = 1 << 20
 MAX_UPLOAD_BYTES = 130 << 20
 UPLOAD = "/gradio_api/upload"
 TOO_LONG = json.dumps({"detail": f"The request is too long; at most {MAX_BODY_BYTES:,} bytes are accepted."}).encode()

@@ -387,7 +387,7 @@ def test_long_bodies_are_refused_before_they_are_parsed(url, route, says_its_len
     answered = httpx.post(f"{url}gradio_api/{route}", content=content, headers=headers, timeout=60)
     assert (answered.status_code, answered.json()["detail"]) == (
         413,
-        "The request is too long; at most 1,572,864 bytes are accepted.",
+        "The request is too long; at most 1,048,576 bytes are accepted.",
     )
 
 
@@ -510,10 +510,12 @@ def test_gradio_keeps_nothing_of_what_it_has_shown(network):
     with served(page) as url:
         shown = answer(url, function(url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1})["data"]
         assert "data:image/png" in shown[0]
-        assert not page.app.state_holder.session_data
-        state = page.app.state_holder["visitor"]
-        assert shown[0] not in str(state.config_values)
-        assert state is page.app.state_holder["other"]
+        holder = page.app.state_holder
+        assert not holder.session_data
+        (scrubber,) = (key for key, block in page.blocks.items() if block.elem_id == "scrubber")
+        for state in (holder.as_built, holder["visitor"]):
+            assert shown[0] not in str(state.config_values)
+            assert state[scrubber] is page.blocks[scrubber]
 
 
 class TestUnreadAnswers:
@@ -554,14 +556,26 @@ class TestUnreadAnswers:
         ]
 
     def test_they_are_forgotten_with_their_pages_unless_the_page_waits(self, page, network, monkeypatch):
-        monkeypatch.setattr(forgetting, "UNREAD_SECONDS", 0.2)
+        pending = page._queue.pending_messages_per_session
+        monkeypatch.setattr(forgetting, "UNREAD_SECONDS", 0.1)
         network.gate.clear()
         ask(page.url, function(page.url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1}, "waits")
-        answer(page.url, function(page.url, "measure"), [1, 0.5, 0, 0], page="reads")
-        until(lambda: "reads" not in page._queue.pending_messages_per_session)
-        assert [*page._queue.pending_messages_per_session] == ["waits"]
+        ask(page.url, function(page.url, "measure"), [1, 0.5, 0, 0], page="lies")
+        until(lambda: "lies" not in pending)
+        assert [*pending] == [*page._queue.pending_event_ids_session] == ["waits"]
         network.gate.set()
-        until(lambda: not page._queue.pending_messages_per_session and not page._queue.pending_event_ids_session)
+        until(lambda: not pending and not page._queue.pending_event_ids_session)
+
+    def test_a_page_that_has_asked_meanwhile_is_not_forgotten_yet(self, page, monkeypatch):
+        async def forget():
+            page._queue._forget("asks")
+
+        self.choose(page, "asks")
+        asyncio.run(forget())
+        assert "asks" in page._queue.pending_messages_per_session
+        monkeypatch.setattr(forgetting, "UNREAD_SECONDS", 0)
+        asyncio.run(forget())
+        assert "asks" not in page._queue.pending_messages_per_session
 
     def test_pages_have_short_names(self, page):
         request = {"data": [1, 0.5, 0, 0], "fn_index": function(page.url, "measure"), "session_hash": "x" * 101}
