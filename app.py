@@ -80,7 +80,6 @@ LAUNCH_OPTIONS: dict[str, Any] = {
     "head": f"<script>{(HERE / 'space' / 'page.js').read_text(encoding='utf-8')}</script>",
     "allowed_paths": [],
     "max_file_size": "128mb",
-    "state_session_capacity": 64,  # of Gradio's own, in which the page keeps nothing
     "run_history": False,
     "enable_monitoring": False,
     "footer_links": ["api"],
@@ -131,7 +130,7 @@ def build_app(network: Network) -> Page:
                     tools = block(views.draw_tools(), elem_id="tools", js_on_load="page.startTools(element, trigger)")
                 with gr.Column(elem_id="study", min_width=0):
                     overview = block(elem_id="overview", js_on_load="page.startChoices(element, trigger)")
-                    # Its range is that of any volume: the server keeps no other of Gradio's.
+                    # Its range is that of any volume: what is sent is checked by the page as it was built.
                     scrubber = gr.Slider(
                         1, MAX_FRAMES, 1, step=1, label="Slice", buttons=[], visible=False, elem_id="scrubber"
                     )

@@ -132,7 +132,7 @@ def parse_color(color: str | tuple[int, int, int]) -> tuple[int, int, int]:
     elif len(color) == 3 and all(value in range(256) for value in color):
         red, green, blue = map(int, color)
         return red, green, blue
-    raise ValueError(f'color is {color!r}; allowed are "#rrggbb" and (red, green, blue) with values from 0 to 255')
+    raise ValueError(f'color is {color!r}; allowed are "#rrggbb" and (red, green, blue) with values from 0 to 255.')
 
 
 def check_alpha(alpha: float) -> float:

@@ -30,7 +30,7 @@ def find_shipped_model(otherwise: str) -> Path:
     if not (SHIPPED_MODEL / "config.json").is_file():
         raise ValueError(
             f"no model comes with this installation: there is none in {SHIPPED_MODEL}; name a folder or a Hub id "
-            f"{otherwise}"
+            f"{otherwise}."
         )
     return SHIPPED_MODEL
 
@@ -45,7 +45,7 @@ def origin(path_or_id: str | Path, revision: str | None = None) -> tuple[str, st
         return Path(path_or_id).resolve().name, None
     config = try_to_load_from_cache(str(path_or_id), "config.json", revision=revision)
     if not isinstance(config, str):
-        raise OSError(f"{path_or_id} at revision {revision or 'main'} is not in the cache of the Hub; load it first")
+        raise OSError(f"{path_or_id} at revision {revision or 'main'} is not in the cache of the Hub; load it first.")
     return str(path_or_id), Path(config).parent.name
 
 

@@ -18,7 +18,7 @@ from gradio.utils import get_upload_folder
 from modeling_unet import InvalidImageError
 from modeling_unet.volumes.archives import TOO_MANY_OPEN
 
-from .answers import Queue
+from .forgetting import Queue, Stateless
 from .sessions import Sessions
 
 
@@ -28,7 +28,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 # Of the body of a request: what names as many files as the page takes at a time, and one such file with its headers.
-MAX_BODY_BYTES = 3 << 19
+MAX_BODY_BYTES = 1 << 20
 MAX_UPLOAD_BYTES = 130 << 20
 UPLOAD = "/gradio_api/upload"
 TOO_LONG = json.dumps({"detail": f"The request is too long; at most {MAX_BODY_BYTES:,} bytes are accepted."}).encode()
@@ -133,9 +133,15 @@ class Page(gr.Blocks):
         Queue.take_over(self._queue)
         return self
 
-    async def process_api(self, block_fn, inputs, state=None, **options):  # type: ignore[override] # all but the state
-        """As in Gradio, which would keep what every control of a visitor's page shows, pictures included."""
-        return await super().process_api(block_fn, inputs, **options)
+    @property
+    def state_holder(self) -> Stateless:
+        """Where Gradio looks for the state of a page."""
+        return self._state_holder
+
+    @state_holder.setter
+    def state_holder(self, holder):
+        Stateless.take_over(holder)
+        self._state_holder = holder
 
     async def preprocess_data(self, block_fn, inputs, *arguments, **options):
         """As in Gradio, but with a sentence for the visitor instead of a traceback in the log."""

@@ -29,8 +29,8 @@ from PIL import Image
 import app
 from modeling_unet import TumorSegmenter, provenance, read_mask
 from modeling_unet.segmentation import Segmentation
-from space import answers, memory, requests
-from space.answers import NAMELESS, size_of
+from space import forgetting, memory, requests
+from space.forgetting import NAMELESS, size_of
 from space.network import Network, Origin
 from space.requests import MAX_BODY_BYTES, NO_FUNCTION, ShortBodies
 from space.sweeping import own_folder, start_sweeping
@@ -387,7 +387,7 @@ def test_long_bodies_are_refused_before_they_are_parsed(url, route, says_its_len
     answered = httpx.post(f"{url}gradio_api/{route}", content=content, headers=headers, timeout=60)
     assert (answered.status_code, answered.json()["detail"]) == (
         413,
-        "The request is too long; at most 1,572,864 bytes are accepted.",
+        "The request is too long; at most 1,048,576 bytes are accepted.",
     )
 
 
@@ -495,6 +495,7 @@ def test_files_of_visitors_are_served_from_a_folder_of_their_own_and_go(network,
 
 
 def test_a_crowd_without_studies_takes_none_away(network, monkeypatch):
+    # Which would otherwise forget so many.
     monkeypatch.setitem(app.LAUNCH_OPTIONS, "state_session_capacity", 3)
     with served(app.build_app(network)) as url:
         measure, example = function(url, "measure"), function(url, "show_example")
@@ -508,9 +509,13 @@ def test_gradio_keeps_nothing_of_what_it_has_shown(network):
     page = app.build_app(network)
     with served(page) as url:
         shown = answer(url, function(url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1})["data"]
-        (session,) = page.app.state_holder.session_data.values()
         assert "data:image/png" in shown[0]
-        assert shown[0] not in str(session.config_values)
+        holder = page.app.state_holder
+        assert not holder.session_data
+        (scrubber,) = (key for key, block in page.blocks.items() if block.elem_id == "scrubber")
+        for state in (holder.as_built, holder["visitor"]):
+            assert shown[0] not in str(state.config_values)
+            assert state[scrubber] is page.blocks[scrubber]
 
 
 class TestUnreadAnswers:
@@ -532,7 +537,7 @@ class TestUnreadAnswers:
         self.choose(page, "first")
         size = page._queue.unread["first"]
         assert size > 100_000
-        monkeypatch.setattr(answers, "MAX_UNREAD_BYTES", int(3.5 * size))
+        monkeypatch.setattr(forgetting, "MAX_UNREAD_BYTES", int(3.5 * size))
         for name in ("second", "third", "fourth", "fifth"):
             self.choose(page, name)
         assert kept(page) == {"first": 0, "second": 0, "third": 1, "fourth": 1, "fifth": 1}
@@ -541,7 +546,7 @@ class TestUnreadAnswers:
     def test_of_one_page_too(self, page, monkeypatch):
         self.choose(page, "one")
         size = page._queue.unread["one"]
-        monkeypatch.setattr(answers, "MAX_UNREAD_BYTES", int(2.5 * size))
+        monkeypatch.setattr(forgetting, "MAX_UNREAD_BYTES", int(2.5 * size))
         for _ in range(3):
             self.choose(page, "one")
         assert kept(page)["one"] == 2
@@ -551,14 +556,26 @@ class TestUnreadAnswers:
         ]
 
     def test_they_are_forgotten_with_their_pages_unless_the_page_waits(self, page, network, monkeypatch):
-        monkeypatch.setattr(answers, "UNREAD_SECONDS", 0.2)
+        pending = page._queue.pending_messages_per_session
+        monkeypatch.setattr(forgetting, "UNREAD_SECONDS", 0.1)
         network.gate.clear()
         ask(page.url, function(page.url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1}, "waits")
-        answer(page.url, function(page.url, "measure"), [1, 0.5, 0, 0], page="reads")
-        until(lambda: "reads" not in page._queue.pending_messages_per_session)
-        assert [*page._queue.pending_messages_per_session] == ["waits"]
+        ask(page.url, function(page.url, "measure"), [1, 0.5, 0, 0], page="lies")
+        until(lambda: "lies" not in pending)
+        assert [*pending] == [*page._queue.pending_event_ids_session] == ["waits"]
         network.gate.set()
-        until(lambda: not page._queue.pending_messages_per_session and not page._queue.pending_event_ids_session)
+        until(lambda: not pending and not page._queue.pending_event_ids_session)
+
+    def test_a_page_that_has_asked_meanwhile_is_not_forgotten_yet(self, page, monkeypatch):
+        async def forget():
+            page._queue._forget("asks")
+
+        self.choose(page, "asks")
+        asyncio.run(forget())
+        assert "asks" in page._queue.pending_messages_per_session
+        monkeypatch.setattr(forgetting, "UNREAD_SECONDS", 0)
+        asyncio.run(forget())
+        assert "asks" not in page._queue.pending_messages_per_session
 
     def test_pages_have_short_names(self, page):
         request = {"data": [1, 0.5, 0, 0], "fn_index": function(page.url, "measure"), "session_hash": "x" * 101}

@@ -328,7 +328,7 @@ def test_of_two_choices_both_are_segmented_and_the_second_is_shown(page, network
 
 def test_a_choice_overtakes_an_upload_that_takes_long(page, network, tmp_path):
     held = []
-    page.route("**/gradio_api/upload*", held.append)
+    page.route("**/gradio_api/upload*", lambda route: held.append(route))
     page.set_input_files("#upload input[type=file]", saved(tmp_path / "late.png", slice_of(40, 30)))
     while not held:
         page.wait_for_timeout(20)
@@ -349,8 +349,9 @@ def test_the_page_numbers_what_its_visitor_does(page, tmp_path):
     def note(request):
         if "/queue/join" in request.url:
             body = request.post_data_json
-            data = body["event_data"]
-            moments.append(data["moment"] if data and "moment" in data else body["data"][0] if body["data"] else None)
+            said, data = body.get("event_data") or {}, body["data"]
+            # The overview has none: it takes the newest settings.
+            moments.extend([said["moment"]] if "moment" in said else data[:1])
 
     page.on("request", note)
     files = {f"{name}.png": encoded(slice_of(40, 30, seed=seed)) for seed, name in enumerate("ab")}
@@ -362,9 +363,8 @@ def test_the_page_numbers_what_its_visitor_does(page, tmp_path):
     expect(page.locator("#report")).to_contain_text("1,200 px")
     choose_mask(page, saved(tmp_path / "truth.png", np.eye(40, 30, dtype=np.uint8) * 255))
     expect(page.locator("#layers .truth")).to_be_visible()
-    numbered = [moment for moment in moments if moment is not None]  # the overview takes the newest settings
-    assert len(numbered) >= 4
-    assert numbered == sorted(set(numbered)) and numbered[0] > 0
+    assert len(moments) >= 4
+    assert moments == sorted(set(moments)) and moments[0] > 0
 
 
 @pytest.mark.parametrize("ends", ["shown", "refused"])

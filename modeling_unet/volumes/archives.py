@@ -121,7 +121,7 @@ class _DirectoryGuard(io.FileIO):
 
     def read(self, size: int | None = -1) -> bytes:
         if size is not None and size > self.limit:
-            raise ArchiveError("its table of contents is too long")
+            raise ArchiveError("its table of contents is too long.")
         return super().read(size)
 
 

@@ -1,10 +1,14 @@
-"""Answers on their way: Gradio keeps them until the page that asked fetches them, and nobody has to."""
+"""What Gradio would keep of visitors, and forgets here.
+
+Gradio makes its queue and its holder of states by itself, and lets nobody else do so: they are taken over when it has.
+"""
 
 import asyncio
 import sys
 from collections.abc import Iterable
+from copy import copy
 
-from gradio import queueing
+from gradio import queueing, state_holder
 from gradio.server_messages import ProcessCompletedMessage
 
 
@@ -12,6 +16,41 @@ MAX_UNREAD_BYTES = 256 << 20
 UNREAD_SECONDS = 300
 MAX_PAGE_NAME = 100  # characters; browsers and clients of Gradio take 36 at most
 NAMELESS = f"The name of a session has more than {MAX_PAGE_NAME} characters."
+
+
+class Stateless(state_holder.StateHolder):
+    """For every request the state of the page as it was built, on its own.
+
+    By itself, Gradio keeps all that the last pages show, pictures included, and forgets the oldest for the sake of
+    whoever comes. What matters of a visitor is in `Sessions`.
+    """
+
+    @classmethod
+    def take_over(cls, holder: state_holder.StateHolder):
+        """Make one of a holder of Gradio's that nobody has asked yet."""
+        holder.__class__ = cls
+        holder.as_built = None
+
+    def __getitem__(self, page: str) -> "State":
+        """Whatever page it is."""
+        if self.as_built is None:
+            self.as_built = State(self.blocks)
+        state = copy(self.as_built)
+        state.blocks_config = copy(self.as_built.blocks_config)
+        return state
+
+
+class State(state_holder.SessionState):
+    """What the controls are while a request is answered; what they show is noted nowhere."""
+
+    def __setitem__(self, key, block):
+        self.blocks_config.blocks[key] = block
+
+    def _update_config(self, key):
+        pass
+
+    def _update_value_in_config(self, key, value):
+        pass
 
 
 class Queue(queueing.Queue):
@@ -23,17 +62,19 @@ class Queue(queueing.Queue):
 
     Attributes:
         unread: page → size of its answers, oldest first; pages that have fetched theirs go with the next answer.
+        last_heard: page → when it last asked or was answered, in seconds of the event loop.
     """
 
     unread: dict[str, int]
 
     @classmethod
     def take_over(cls, queue: queueing.Queue):
-        """Make one of a queue that Gradio has made, as it lets nobody else do so; nobody waits in it yet."""
+        """Make one of a queue of Gradio's in which nobody waits yet."""
         queue.__class__ = cls
         queue.pending_messages_per_session.max_size = sys.maxsize
         assert isinstance(queue, cls)
         queue.unread = {}
+        queue.last_heard = {}
 
     async def push(self, body, request, username):
         """Let a request wait for its turn."""
@@ -62,11 +103,15 @@ class Queue(queueing.Queue):
         self._forget_later(page)
 
     def _forget_later(self, page: str):
-        asyncio.get_running_loop().call_later(UNREAD_SECONDS, self._forget, page)
+        loop = asyncio.get_running_loop()
+        self.last_heard[page] = loop.time()
+        loop.call_later(UNREAD_SECONDS, self._forget, page)
 
     def _forget(self, page: str):
-        """Forget a page, unless it waits: then it is forgotten some time after its answer."""
-        if not any(event.session_hash == page for event in self.event_ids_to_events.values()):
+        """Forget a page, unless it has asked or was answered meanwhile, or waits: then its answer comes here again."""
+        is_quiet = asyncio.get_running_loop().time() - self.last_heard.get(page, 0) >= UNREAD_SECONDS
+        if is_quiet and not any(event.session_hash == page for event in self.event_ids_to_events.values()):
+            self.last_heard.pop(page, None)
             self.pending_messages_per_session.pop(page, None)
             self.pending_event_ids_session.pop(page, None)
 
