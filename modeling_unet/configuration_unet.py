@@ -1,7 +1,10 @@
 """Configuration of the U-Net: every architectural choice and the weights of the loss, typed and validated."""
 
+import math
+from dataclasses import fields
 from typing import Literal
 
+import torch
 from huggingface_hub.dataclasses import strict, validated_field
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
@@ -9,6 +12,10 @@ from transformers.activations import ACT2FN
 
 # Counts up when a config.json comes to mean something that code of today would misread.
 FORMAT_VERSION = 1
+# Far beyond any network for slices; a file that asks for more is damaged, or made to use up the memory.
+MAX_BLOCKS = 512
+MAX_REDUCTION = 1024
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def check_format_version(version: int):
@@ -26,6 +33,12 @@ def check_labels(id2label: dict | None):
     """Raise a `ValueError` for fewer labels than the background and one more; None stands for the usual two."""
     if id2label is not None and len(id2label) < 2:
         raise ValueError(f"`num_labels` is {len(id2label)}; it must be at least 2 (label 0 is the background).")
+
+
+def check_dtype(dtype):
+    """Raise a `ValueError` for what is no type of weights, by its name or as PyTorch has it; None stands for any."""
+    if dtype not in (None, *DTYPES, *(getattr(torch, name) for name in DTYPES)):
+        raise ValueError(f"`dtype` is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
 
 
 @strict
@@ -145,6 +158,7 @@ class UNetConfig(PreTrainedConfig):
         if self.id2label is None and kwargs.get("num_labels") in (None, 2):
             self.id2label = {0: "background", 1: "tumor"}
             self.label2id = {"background": 0, "tumor": 1}
+        check_dtype(self.dtype)
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -217,12 +231,20 @@ class UNetConfig(PreTrainedConfig):
 
     def validate_fields(self):
         """Check what fields mean together; each check may rely on those before it."""
+        self._check_finite()
         self._check_stages()
         self._check_stem()
         self._check_decoder()
         self._check_layers()
         self._check_loss()
         self._check_labels()
+
+    def _check_finite(self):
+        """No comparison finds NaN out of range."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"`{field.name}` is {value}; it must be a finite number.")
 
     def _check_stages(self):
         """Lists agree in length and hold what their names promise."""
@@ -239,6 +261,8 @@ class UNetConfig(PreTrainedConfig):
         for name, values in (positive | lists).items():
             if any(value < 1 for value in values):
                 raise ValueError(f"`{name}` is {values}; every entry must be at least 1.")
+        if (blocks := sum(self.depths)) > MAX_BLOCKS:
+            raise ValueError(f"`depths` add up to {blocks:,} blocks; at most {MAX_BLOCKS} are accepted.")
         if any(stride not in (1, 2) for stride in self.strides):
             raise ValueError(f"`strides` is {self.strides}; every entry must be 1 or 2.")
         kernel_sizes = [self.stem_kernel_size, *(self.kernel_sizes or [])]
@@ -260,7 +284,9 @@ class UNetConfig(PreTrainedConfig):
             )
 
     def _check_decoder(self):
-        """The decoder may not enlarge beyond the input."""
+        """The decoder may not enlarge beyond the input, nor the encoder reduce it to nothing."""
+        if self.reduction > MAX_REDUCTION:
+            raise ValueError(f"The encoder reduces by {self.reduction:,}; at most {MAX_REDUCTION:,} is accepted.")
         levels = self.reduction.bit_length() - 1
         if not 1 <= len(self.decoder_widths) <= levels:
             raise ValueError(
@@ -273,8 +299,9 @@ class UNetConfig(PreTrainedConfig):
         for name in ("hidden_act", "decoder_act"):
             if getattr(self, name) not in ACT2FN:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be one of {', '.join(ACT2FN)}.")
-        if self.norm_eps <= 0:
-            raise ValueError(f"`norm_eps` is {self.norm_eps}; it must be above 0.")
+        # Beyond 1 it would rule over every deviation that a map can have.
+        if not 0 < self.norm_eps <= 1:
+            raise ValueError(f"`norm_eps` is {self.norm_eps}; it must be above 0 and at most 1.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` is {self.dropout}; it must be in [0, 1).")
         if self.norm == "group":

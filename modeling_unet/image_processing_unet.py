@@ -31,6 +31,7 @@ FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
 MIN_SIDE = 16
 MAX_SIDE = 8192
+MAX_LONGEST_EDGE = 2048  # px, of what the network sees; memory grows with its square
 MIB = 1024 * 1024
 MAX_FILE_BYTES = 128 * MIB
 # What a header costs, it costs in reads: Pillow keeps every piece, joins pieces again and again, and makes objects of
@@ -174,17 +175,17 @@ def is_coloured(image: np.ndarray) -> bool:
 def _name(source) -> str:
     """What to call a source in a message."""
     if isinstance(source, (str, os.PathLike)):
-        return _printable(Path(source).name) or repr(os.fspath(source))
+        return printable(Path(source).name) or repr(os.fspath(source))
     if isinstance(source, Image.Image):
-        return _printable(Path(getattr(source, "filename", "")).name) or "image"
+        return printable(Path(getattr(source, "filename", "")).name) or "image"
     if isinstance(source, io.IOBase):
-        return _printable(Path(str(getattr(source, "name", ""))).name) or "file"
+        return printable(Path(str(getattr(source, "name", ""))).name) or "file"
     return "array"
 
 
-def _printable(name: str) -> str:
-    """A name without line breaks and control codes, which a file may have on purpose."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+def printable(text: str) -> str:
+    """Text without line breaks and control codes, which the name of a file may have on purpose."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
@@ -524,6 +525,7 @@ class UNetImageProcessor(PilBackend):
 
     def __init__(self, **kwargs: Unpack[UNetImageProcessorKwargs]):
         super().__init__(**kwargs)
+        _check_numbers(self.do_resize, self.size, self.foreground_fraction)
 
     def preprocess(self, images, segmentation_maps=None, **kwargs: Unpack[UNetImageProcessorKwargs]) -> BatchFeature:
         r"""
@@ -560,9 +562,8 @@ class UNetImageProcessor(PilBackend):
     def _preprocess_image_like_inputs(
         self, images, segmentation_maps, size: SizeDict, do_resize: bool, foreground_fraction: float, **kwargs
     ) -> BatchFeature:
+        _check_numbers(do_resize, size, foreground_fraction)
         side = self._longest_edge(size, kwargs.get("resample")) if do_resize else None
-        if not 0 <= foreground_fraction < 1:
-            raise ValueError(f"`foreground_fraction` is {foreground_fraction}; it must be in [0, 1).")
         slices = [read_image(image) for image in _as_list(images)]
         if not slices:
             raise ValueError("There are no images; give at least one.")
@@ -585,8 +586,8 @@ class UNetImageProcessor(PilBackend):
 
     @staticmethod
     def _longest_edge(size: SizeDict, resample) -> int:
-        if set(dict(size)) != {"longest_edge"} or size.longest_edge < 1:
-            raise ValueError(f"`size` is {dict(size)}; this processor needs `longest_edge` alone, at least 1.")
+        if set(dict(size)) != {"longest_edge"}:
+            raise ValueError(f"`size` is {dict(size)}; this processor needs `longest_edge` alone.")
         if resample != PILImageResampling.BILINEAR:
             raise ValueError(f"`resample` is {resample}; this processor resizes bilinearly (2) only.")
         return size.longest_edge
@@ -627,7 +628,13 @@ class UNetImageProcessor(PilBackend):
 
     @staticmethod
     def _native_logits(logits: torch.Tensor, target_sizes) -> list[torch.Tensor]:
-        """Undo padding and resizing; how much there was of both follows from the target sizes."""
+        """Undo padding and resizing; how much there was of both follows from the target sizes.
+
+        Raises:
+            ValueError: a logit is NaN or infinite, which would pass for "no tumour"; or another number of sizes.
+        """
+        if not logits.isfinite().all():
+            raise ValueError("The network's logits are NaN or infinite: its weights or its config are damaged.")
         if target_sizes is None:
             return list(logits)
         if len(logits) != len(target_sizes):
@@ -641,6 +648,18 @@ class UNetImageProcessor(PilBackend):
                 sample = F.interpolate(sample, size=(height, width), mode="bilinear", align_corners=False)[0]
             native.append(sample)
         return native
+
+
+def _check_numbers(do_resize, size, foreground_fraction):
+    """Raise a `ValueError` for a setting of another type or beyond its range, whoever wrote it into the file."""
+    if not isinstance(do_resize, bool):
+        raise ValueError(f"`do_resize` is {do_resize!r}; it must be true or false.")
+    for name, value in dict(size).items():
+        if type(value) is not int or not 1 <= value <= MAX_LONGEST_EDGE:
+            raise ValueError(f"`{name}` is {value!r}; it must be a whole number from 1 to {MAX_LONGEST_EDGE:,}.")
+    is_number = isinstance(foreground_fraction, (int, float)) and not isinstance(foreground_fraction, bool)
+    if not is_number or not 0 <= foreground_fraction < 1:
+        raise ValueError(f"`foreground_fraction` is {foreground_fraction!r}; it must be a number in [0, 1).")
 
 
 def _asks_for_nothing(name: str, value) -> bool:

@@ -1,6 +1,7 @@
 """Any picture in, `pixel_values` out, and back to masks of the picture's own size; bad pictures in one sentence."""
 
 import io
+import math
 import re
 import struct
 import zlib
@@ -645,6 +646,14 @@ class TestPostProcessing:
         (labels,) = processor.post_process_semantic_segmentation(outputs(logits), [(120, 90)])
         assert not labels.any()
 
+    @pytest.mark.parametrize("method", ["post_process_probability", "post_process_semantic_segmentation"])
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_what_is_no_number_is_not_taken_for_no_tumour(self, processor, method, value):
+        logits = outputs(noise(2, SIDE, SIDE))
+        logits.logits[1, 1, 5, 5] = value
+        with pytest.raises(ValueError, match="logits are NaN or infinite"):
+            getattr(processor, method)(logits, [(50, 70)] * 2)
+
     def test_target_sizes_alone_suffice_whatever_the_processors_own_size(self):
         logits = outputs(noise(1, SIDE, SIDE))
         small, large = UNetImageProcessor(size={"longest_edge": 16}), UNetImageProcessor()
@@ -909,13 +918,19 @@ class TestBadInput:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"foreground_fraction": 2.0}, r"`foreground_fraction` is 2\.0; it must be in \[0, 1\)"),
-        ({"size": {"longest_edge": -5}}, r"-5.*`longest_edge` alone, at least 1"),
+        ({"foreground_fraction": 2.0}, r"`foreground_fraction` is 2\.0; it must be a number in \[0, 1\)"),
+        ({"foreground_fraction": math.nan}, r"`foreground_fraction` is nan; it must be a number"),
+        ({"foreground_fraction": "0.1"}, r"`foreground_fraction` is '0\.1'; it must be a number"),
+        ({"size": {"longest_edge": -5}}, r"`longest_edge` is -5; it must be a whole number from 1 to 2,048"),
+        ({"size": {"longest_edge": 16000}}, r"`longest_edge` is 16000; .* from 1 to 2,048"),
+        ({"size": {"longest_edge": "256"}}, r"`longest_edge` is '256'; it must be a whole number"),
+        ({"do_resize": "yes"}, r"`do_resize` is 'yes'; it must be true or false"),
     ],
 )
-def test_settings_out_of_range_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        UNetImageProcessor(**options)(HEAD)
+@pytest.mark.parametrize("when", ["made", "called"])
+def test_settings_out_of_range_are_named(options, message, when):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        UNetImageProcessor(**options) if when == "made" else UNetImageProcessor()(HEAD, **options)
 
 
 def test_formats_that_start_other_programs_are_not_tried(tmp_path):
