@@ -215,11 +215,9 @@ def _read_file(file: Path | io.IOBase, name: str, keep_palette_indices: bool) ->
 
 def _existing_file(path: Path, name: str) -> Path:
     try:
-        size = path.stat().st_size
+        path.stat()
     except (OSError, ValueError) as error:
         raise InvalidImageError(f"{name}: there is no such file.") from error
-    if size == 0:
-        raise InvalidImageError(f"{name}: the file is empty (0 bytes).")
     return path
 
 
@@ -295,6 +293,8 @@ def _content(file: Path | io.IOBase, name: str) -> bytes:
         raise InvalidImageError(
             f"{name}: the file is not an image that can be read (PNG, JPEG, WebP, TIFF or BMP)."
         ) from error
+    if not content:
+        raise InvalidImageError(f"{name}: the file is empty (0 bytes).")
     if len(content) > MAX_FILE_BYTES:
         raise InvalidImageError(f"{name}: the file has over {MAX_FILE_BYTES // MIB} MiB, which no slice needs.")
     return content

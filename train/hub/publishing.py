@@ -49,7 +49,7 @@ ROWS = ("per_slice", "per_negative")  # of an evaluation: names of slices and pe
 # What of an earlier publication goes if this one has it no more; whatever else its owner put there stays.
 MODEL_REPLACES = ("*_unet.py", RECORD_FILE, EVALUATION_FILE, *PICTURES)
 SPACE_FILES = ("app.py", "space/*.py", "space/page.*", "requirements.txt", "LICENSE", "modeling_unet/**/*.py")
-SPACE_FILES += ("examples/ATTRIBUTION.md", "examples/images/*.png", "examples/masks/*.png")
+SPACE_FILES += ("modeling_unet/*.html", "examples/ATTRIBUTION.md", "examples/images/*.png", "examples/masks/*.png")
 SPACE_REPLACES = ("space/*", "modeling_unet/*", "examples/*")
 DATA_FILE = "data/{split}-{index:05d}-of-{count:05d}.parquet"
 DATA_REPLACES = ("data/*.parquet",)
