@@ -74,6 +74,7 @@ COLOURED = (
     "somebody drew, give the slice with contrast alone."
 )
 
+FOREGROUND_FRACTION = 0.1  # of the 99th percentile
 # Contrast-enhanced vessels and fat reach 3 to 4 standard deviations above the mean of the head; what lies beyond is an
 # artefact that should not set the scale of the first convolution.
 MAX_DEVIATION = 5.0
@@ -154,6 +155,32 @@ def to_grayscale(image: np.ndarray) -> np.ndarray:
     """[H, W] or [H, W, 3] of any numeric type → float32 [H, W]; colours are averaged, values are not rescaled."""
     image = image.astype(np.float32)
     return image.mean(axis=2) if image.ndim == 3 else image
+
+
+def standardize(
+    plane: torch.Tensor, foreground_fraction: float = FOREGROUND_FRACTION, max_deviation: float = MAX_DEVIATION
+) -> tuple[torch.Tensor, float]:
+    """The project's one rule for intensities: mean 0 and deviation 1 over the foreground, whatever the scale was.
+
+    The foreground is every pixel above a fraction of the 99th percentile; a plane with values below 0 is first shifted
+    to start there.
+
+    Args:
+        plane: float32 [H, W], finite.
+        foreground_fraction: in [0, 1).
+        max_deviation: what lies farther from the mean is cut off there; `math.inf` keeps it.
+
+    Returns:
+        float32 [H, W], all zeros for a constant plane; and the value that black, 0 in the plane, has in it.
+    """
+    plane = plane - min(plane.min().item(), 0.0)
+    bright = float(np.percentile(plane.numpy(), 99))
+    foreground = plane[plane > foreground_fraction * bright]
+    if bright <= 0 or foreground.numel() < 2 or (deviation := foreground.std().item()) <= 1e-6 * bright:
+        return torch.zeros_like(plane), 0.0
+    mean = foreground.mean().item()
+    standardized = ((plane - mean) / deviation).clamp(-max_deviation, max_deviation)
+    return standardized, max(-mean / deviation, -max_deviation)
 
 
 def is_coloured(image: np.ndarray) -> bool:
@@ -520,7 +547,7 @@ class UNetImageProcessor(PilBackend):
     size = {"longest_edge": 256}  # noqa: RUF012
     resample = PILImageResampling.BILINEAR
     default_to_square = False
-    foreground_fraction = 0.1
+    foreground_fraction = FOREGROUND_FRACTION
     rescale_factor = None
 
     def __init__(self, **kwargs: Unpack[UNetImageProcessorKwargs]):
@@ -702,7 +729,7 @@ def _prepare_slice(image: np.ndarray, side: int | None, foreground_fraction: flo
     plane = torch.from_numpy(to_grayscale(image))
     if side is not None:
         plane = _resize(plane, side)
-    plane, black = _standardize(plane, foreground_fraction)
+    plane, black = standardize(plane, foreground_fraction)
     if side is not None:
         plane = _pad(plane, side, black)
     return plane.numpy()[None]
@@ -716,19 +743,7 @@ def _prepare_mask(mask: np.ndarray, side: int | None) -> np.ndarray:
     return plane.numpy().astype(np.int64)
 
 
-def _standardize(plane: torch.Tensor, foreground_fraction: float) -> tuple[torch.Tensor, float]:
-    """Mean 0 and deviation 1 over the foreground; also what black became. A constant slice becomes all zeros."""
-    plane = plane - min(plane.min().item(), 0.0)
-    bright = float(np.percentile(plane.numpy(), 99))
-    foreground = plane[plane > foreground_fraction * bright]
-    if bright <= 0 or foreground.numel() < 2 or (deviation := foreground.std().item()) <= 1e-6 * bright:
-        return torch.zeros_like(plane), 0.0
-    mean = foreground.mean().item()
-    standardized = ((plane - mean) / deviation).clamp(-MAX_DEVIATION, MAX_DEVIATION)
-    return standardized, max(-mean / deviation, -MAX_DEVIATION)
-
-
 # `save_pretrained` then writes this file too, wherever it was loaded from, for `trust_remote_code=True`.
 UNetImageProcessor.register_for_auto_class("AutoImageProcessor")
 
-__all__ = ["InvalidImageError", "UNetImageProcessor", "read_image", "read_mask", "to_grayscale"]
+__all__ = ["InvalidImageError", "UNetImageProcessor", "read_image", "read_mask", "standardize", "to_grayscale"]

@@ -76,11 +76,9 @@ class Opener:
 
     def __call__(self, file: Path | Member) -> Found:
         try:
-            kind, content = self._open(file)
+            return Found(file, *self._open(file))
         except (ArchiveError, InvalidImageError) as error:
             return Found(file, None, error=error)
-        self._left -= len(content)
-        return Found(file, kind, content)
 
     def _open(self, file: Path | Member) -> tuple[str | None, bytes]:
         if isinstance(file, Path):
@@ -90,7 +88,7 @@ class Opener:
                 # Of one that is too large, enough to see that it is.
                 room = min(MAX_FILE_BYTES, self._left) + 1
                 content = b"" if kind else head + stream.read(max(room - len(head), 0))
-            self._check(file, len(content))
+            self._take(file, len(content))
             return kind, content
         if kind := kind_of(file.read(SNIFF_BYTES)):
             return kind, b""
@@ -99,15 +97,17 @@ class Opener:
                 f"{PurePosixPath(file.name).name}: the file takes {file.size / MIB:,.0f} MiB; the page takes up to "
                 f"{MAX_FILE_BYTES // MIB} MiB."
             )
-        self._check(file, file.size)
+        self._take(file, file.size)
         return None, file.read()
 
-    def _check(self, file: Path | Member, size: int):
+    def _take(self, file: Path | Member, size: int):
+        """Count bytes before they are unpacked: those of a damaged file cost as much."""
         if size > self._left:
             raise InvalidImageError(
                 f"{PurePosixPath(file.name).name}: with this file the pictures take over {MAX_BYTES // MIB} MiB, which "
                 "is all that the page takes at a time."
             )
+        self._left -= size
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from transformers import AutoImageProcessor
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
-from modeling_unet.image_processing_unet import NonBinaryMaskError, is_coloured, to_grayscale
+from modeling_unet.image_processing_unet import NonBinaryMaskError, is_coloured, standardize, to_grayscale
 
 
 SIDE = 64  # of the network's input here
@@ -682,6 +682,35 @@ class TestPostProcessing:
 
 
 # ------------------------------------------------------------------------------------------------------------- settings
+
+
+class TestStandardize:
+    """The rule by itself, for whoever changes intensities and wants them back on its scale."""
+
+    PLANE = torch.tensor([[0.0, 0.0, 10.0, 20.0], [0.5, 0.0, 30.0, 40.0]])
+
+    def test_by_hand(self):
+        """Above 4, a tenth of nearly 40, lie 10, 20, 30 and 40: mean 25, deviation √(500 / 3)."""
+        found, black = standardize(self.PLANE)
+        assert_close(found, (self.PLANE - 25) / math.sqrt(500 / 3))
+        assert black == pytest.approx(-25 / math.sqrt(500 / 3))
+
+    def test_neither_scale_nor_a_shift_below_zero_matters(self):
+        (found, black), (scaled, black_of_scaled) = standardize(self.PLANE), standardize(1000 * self.PLANE)
+        assert_close(scaled, found)
+        assert black_of_scaled == pytest.approx(black)
+        assert_close(standardize(self.PLANE - 7)[0], found)
+
+    def test_what_lies_far_off_is_cut_off_unless_it_is_to_stay(self):
+        plane = torch.full((100, 100), 10.0)
+        plane[::2] += 1
+        plane[0, 0] = 1000
+        assert standardize(plane)[0].max() == 5
+        assert standardize(plane, max_deviation=math.inf)[0].max() > 50
+
+    def test_a_constant_plane_is_zero(self):
+        found, black = standardize(torch.full((4, 5), 3.0))
+        assert not found.any() and black == 0
 
 
 class TestSettings:

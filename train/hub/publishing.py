@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, Features, Image, Value
 from huggingface_hub import CommitInfo
-from PIL import Image as PillowImage
 from safetensors.torch import load_file
 
 from modeling_unet import TumorSegmenter
+from modeling_unet.pictures import encode_png
 from modeling_unet.provenance import SHIPPED_MODEL, weights_hash
 
 from ..data.folds import KNOWN_SPLITS
@@ -189,7 +189,7 @@ def _draw_slice(path: Path) -> Path:
     disc = (rows - 80) ** 2 + (columns - 110) ** 2 < 18**2
     noise = np.random.default_rng(0).normal(0, 8, head.shape)
     picture = np.clip((90 * head + 100 * disc + noise) * head, 0, 255).astype(np.uint8)
-    PillowImage.fromarray(picture).save(path)
+    path.write_bytes(encode_png(picture))
     return path
 
 
