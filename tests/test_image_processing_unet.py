@@ -949,17 +949,28 @@ class TestBadInput:
     [
         ({"foreground_fraction": 2.0}, r"`foreground_fraction` is 2\.0; it must be a number in \[0, 1\)"),
         ({"foreground_fraction": math.nan}, r"`foreground_fraction` is nan; it must be a number"),
-        ({"foreground_fraction": "0.1"}, r"`foreground_fraction` is '0\.1'; it must be a number"),
         ({"size": {"longest_edge": -5}}, r"`longest_edge` is -5; it must be a whole number from 1 to 2,048"),
         ({"size": {"longest_edge": 16000}}, r"`longest_edge` is 16000; .* from 1 to 2,048"),
-        ({"size": {"longest_edge": "256"}}, r"`longest_edge` is '256'; it must be a whole number"),
-        ({"do_resize": "yes"}, r"`do_resize` is 'yes'; it must be true or false"),
     ],
 )
 @pytest.mark.parametrize("when", ["made", "called"])
 def test_settings_out_of_range_are_named(options, message, when):
     with pytest.raises(ValueError, match=f"^{message}"):
         UNetImageProcessor(**options) if when == "made" else UNetImageProcessor()(HEAD, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"foreground_fraction": "0.1"}, r"`foreground_fraction` is '0\.1'; it must be a number"),
+        ({"size": {"longest_edge": "256"}}, r"`longest_edge` is '256'; it must be a whole number"),
+        ({"do_resize": "yes"}, r"`do_resize` is 'yes'; it must be true or false"),
+    ],
+)
+def test_settings_of_another_type_are_named_when_they_are_read(options, message):
+    """In a call, transformers refuses them by itself."""
+    with pytest.raises(ValueError, match=f"^{message}"):
+        UNetImageProcessor(**options)
 
 
 def test_formats_that_start_other_programs_are_not_tried(tmp_path):
