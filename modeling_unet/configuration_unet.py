@@ -1,8 +1,10 @@
 """Configuration of the U-Net: every architectural choice and the weights of the loss, typed and validated."""
 
 import math
+from dataclasses import fields
 from typing import Literal
 
+import torch
 from huggingface_hub.dataclasses import strict, validated_field
 from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
@@ -10,6 +12,10 @@ from transformers.activations import ACT2FN
 
 # Raised by one whenever config.json changes in a way that older code would misread. 2: `presence_logit`.
 FORMAT_VERSION = 2
+# Far beyond any network for slices; a file that asks for more is damaged, or made to use up the memory.
+MAX_BLOCKS = 512
+MAX_REDUCTION = 1024
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def check_format_version(version: int):
@@ -27,6 +33,12 @@ def check_labels(id2label: dict | None):
     """Raise a `ValueError` for fewer than two labels; None stands for the default, background and tumour."""
     if id2label is not None and len(id2label) < 2:
         raise ValueError(f"`num_labels` is {len(id2label)}; it must be at least 2 (label 0 is the background).")
+
+
+def check_dtype(dtype):
+    """Raise a `ValueError` for what is no type of weights, by its name or as PyTorch has it; None stands for any."""
+    if dtype not in (None, *DTYPES, *(getattr(torch, name) for name in DTYPES)):
+        raise ValueError(f"`dtype` is {dtype!r}; it must be one of {', '.join(DTYPES)}.")
 
 
 @strict
@@ -156,6 +168,7 @@ class UNetConfig(PreTrainedConfig):
             self.label2id = {"background": 0, "tumor": 1}
         if self.presence_logit is not None:
             self.format_version = max(self.format_version, 2)
+        check_dtype(self.dtype)
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -234,12 +247,20 @@ class UNetConfig(PreTrainedConfig):
 
     def validate_fields(self):
         """Check how the fields fit together; each check may rely on those before it."""
+        self._check_finite()
         self._check_stages()
         self._check_stem()
         self._check_decoder()
         self._check_layers()
         self._check_loss()
         self._check_labels()
+
+    def _check_finite(self):
+        """No comparison finds NaN out of range."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"`{field.name}` is {value}; it must be a finite number.")
 
     def _check_stages(self):
         """The lists have one length and hold allowed values."""
@@ -256,6 +277,8 @@ class UNetConfig(PreTrainedConfig):
         for name, values in (positive | lists).items():
             if any(value < 1 for value in values or ()):
                 raise ValueError(f"`{name}` is {values}; every entry must be at least 1.")
+        if (blocks := sum(self.depths)) > MAX_BLOCKS:
+            raise ValueError(f"`depths` add up to {blocks:,} blocks; at most {MAX_BLOCKS} are accepted.")
         if any(stride not in (1, 2) for stride in self.strides):
             raise ValueError(f"`strides` is {self.strides}; every entry must be 1 or 2.")
         kernel_sizes = [self.stem_kernel_size, *(self.kernel_sizes or [])]
@@ -277,7 +300,9 @@ class UNetConfig(PreTrainedConfig):
             )
 
     def _check_decoder(self):
-        """The decoder may not enlarge beyond the input."""
+        """The decoder may not enlarge beyond the input, nor the encoder reduce it to nothing."""
+        if self.reduction > MAX_REDUCTION:
+            raise ValueError(f"The encoder reduces by {self.reduction:,}; at most {MAX_REDUCTION:,} is accepted.")
         levels = self.reduction.bit_length() - 1
         if not 1 <= len(self.decoder_widths) <= levels:
             raise ValueError(
@@ -290,12 +315,13 @@ class UNetConfig(PreTrainedConfig):
         for name in ("hidden_act", "decoder_act"):
             if getattr(self, name) not in ACT2FN:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be one of {', '.join(ACT2FN)}.")
-        if self.norm_eps <= 0:
-            raise ValueError(f"`norm_eps` is {self.norm_eps}; it must be above 0.")
+        # Beyond 1 it would rule over every deviation that a map can have.
+        if not 0 < self.norm_eps <= 1:
+            raise ValueError(f"`norm_eps` is {self.norm_eps}; it must be above 0 and at most 1.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"`dropout` is {self.dropout}; it must be in [0, 1).")
-        if self.presence_logit is not None and not 0 < self.presence_logit < math.inf:
-            raise ValueError(f"`presence_logit` is {self.presence_logit}; it must be above 0 and finite, or None.")
+        if self.presence_logit is not None and self.presence_logit <= 0:
+            raise ValueError(f"`presence_logit` is {self.presence_logit}; it must be above 0, or None.")
         if self.norm == "group":
             widths = {*self.widths, *self.decoder_widths, *([self.stem_width] if self.stem_width else [])}
             indivisible = sorted(width for width in widths if width % self.norm_groups)

@@ -31,6 +31,7 @@ FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
 MIN_SIDE = 16
 MAX_SIDE = 8192
+MAX_LONGEST_EDGE = 2048  # px, of what the network sees; memory grows with its square
 MIB = 1024 * 1024
 MAX_FILE_BYTES = 128 * MIB
 # A header costs time and memory by its reads: Pillow keeps every piece, joins pieces again and again, and makes objects
@@ -73,6 +74,7 @@ COLOURED = (
     "somebody drew, give the slice with contrast alone."
 )
 
+FOREGROUND_FRACTION = 0.1  # of the 99th percentile
 # Contrast-enhanced vessels and fat reach 3 to 4 standard deviations above the mean of the head; what lies beyond is an
 # artefact that should not set the scale of the first convolution.
 MAX_DEVIATION = 5.0
@@ -155,6 +157,32 @@ def to_grayscale(image: np.ndarray) -> np.ndarray:
     return image.mean(axis=2) if image.ndim == 3 else image
 
 
+def standardize(
+    plane: torch.Tensor, foreground_fraction: float = FOREGROUND_FRACTION, max_deviation: float = MAX_DEVIATION
+) -> tuple[torch.Tensor, float]:
+    """The project's one rule for intensities: mean 0 and deviation 1 over the foreground, whatever the scale was.
+
+    The foreground is every pixel above a fraction of the 99th percentile; a plane with values below 0 is first shifted
+    to start there.
+
+    Args:
+        plane: float32 [H, W], finite.
+        foreground_fraction: in [0, 1).
+        max_deviation: what lies farther from the mean is cut off there; `math.inf` keeps it.
+
+    Returns:
+        float32 [H, W], all zeros for a constant plane; and the value that black, 0 in the plane, has in it.
+    """
+    plane = plane - min(plane.min().item(), 0.0)
+    bright = float(np.percentile(plane.numpy(), 99))
+    foreground = plane[plane > foreground_fraction * bright]
+    if bright <= 0 or foreground.numel() < 2 or (deviation := foreground.std().item()) <= 1e-6 * bright:
+        return torch.zeros_like(plane), 0.0
+    mean = foreground.mean().item()
+    standardized = ((plane - mean) / deviation).clamp(-max_deviation, max_deviation)
+    return standardized, max(-mean / deviation, -max_deviation)
+
+
 def is_coloured(image: np.ndarray) -> bool:
     """Whether the colours of a picture show different things, so that their average shows none of them.
 
@@ -174,17 +202,17 @@ def is_coloured(image: np.ndarray) -> bool:
 def _name(source) -> str:
     """What to call a source in a message."""
     if isinstance(source, (str, os.PathLike)):
-        return _printable(Path(source).name) or repr(os.fspath(source))
+        return printable(Path(source).name) or repr(os.fspath(source))
     if isinstance(source, Image.Image):
-        return _printable(Path(getattr(source, "filename", "")).name) or "image"
+        return printable(Path(getattr(source, "filename", "")).name) or "image"
     if isinstance(source, io.IOBase):
-        return _printable(Path(str(getattr(source, "name", ""))).name) or "file"
+        return printable(Path(str(getattr(source, "name", ""))).name) or "file"
     return "array"
 
 
-def _printable(name: str) -> str:
-    """A name without the line breaks and control codes that somebody may have put into it."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+def printable(text: str) -> str:
+    """Text without the line breaks and control codes that somebody may have put into the name of a file."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
@@ -214,11 +242,9 @@ def _read_file(file: Path | io.IOBase, name: str, keep_palette_indices: bool) ->
 
 def _existing_file(path: Path, name: str) -> Path:
     try:
-        size = path.stat().st_size
+        path.stat()
     except (OSError, ValueError) as error:
         raise InvalidImageError(f"{name}: there is no such file.") from error
-    if size == 0:
-        raise InvalidImageError(f"{name}: the file is empty (0 bytes).")
     return path
 
 
@@ -294,6 +320,8 @@ def _content(file: Path | io.IOBase, name: str) -> bytes:
         raise InvalidImageError(
             f"{name}: the file is not an image that can be read (PNG, JPEG, WebP, TIFF or BMP)."
         ) from error
+    if not content:
+        raise InvalidImageError(f"{name}: the file is empty (0 bytes).")
     if len(content) > MAX_FILE_BYTES:
         raise InvalidImageError(f"{name}: the file has over {MAX_FILE_BYTES // MIB} MiB, which no slice needs.")
     return content
@@ -523,11 +551,12 @@ class UNetImageProcessor(PilBackend):
     size = {"longest_edge": 256}  # noqa: RUF012
     resample = PILImageResampling.BILINEAR
     default_to_square = False
-    foreground_fraction = 0.1
+    foreground_fraction = FOREGROUND_FRACTION
     rescale_factor = None  # type: ignore[assignment] # so that none is saved
 
     def __init__(self, **kwargs: Unpack[UNetImageProcessorKwargs]):
         super().__init__(**kwargs)  # type: ignore[misc] # it takes every option that `valid_kwargs` names
+        _check_numbers(self.do_resize, self.size, self.foreground_fraction)
 
     def preprocess(self, images, segmentation_maps=None, **kwargs: Unpack[UNetImageProcessorKwargs]) -> BatchFeature:
         r"""
@@ -564,9 +593,8 @@ class UNetImageProcessor(PilBackend):
     def _preprocess_image_like_inputs(  # type: ignore[override] # with every option that is read here
         self, images, segmentation_maps, size: SizeDict, do_resize: bool, foreground_fraction: float, **kwargs
     ) -> BatchFeature:
+        _check_numbers(do_resize, size, foreground_fraction)
         side = self._longest_edge(size, kwargs.get("resample")) if do_resize else None
-        if not 0 <= foreground_fraction < 1:
-            raise ValueError(f"`foreground_fraction` is {foreground_fraction}; it must be in [0, 1).")
         slices = [read_image(image) for image in _as_list(images)]
         if not slices:
             raise ValueError("There are no images; give at least one.")
@@ -590,8 +618,8 @@ class UNetImageProcessor(PilBackend):
     @staticmethod
     def _longest_edge(size: SizeDict, resample) -> int:
         side = size.longest_edge
-        if set(dict(size)) != {"longest_edge"} or side is None or side < 1:
-            raise ValueError(f"`size` is {dict(size)}; this processor needs `longest_edge` alone, at least 1.")
+        if set(dict(size)) != {"longest_edge"} or side is None:
+            raise ValueError(f"`size` is {dict(size)}; this processor needs `longest_edge` alone.")
         if resample != PILImageResampling.BILINEAR:
             raise ValueError(f"`resample` is {resample}; this processor resizes bilinearly (2) only.")
         return side
@@ -632,7 +660,13 @@ class UNetImageProcessor(PilBackend):
 
     @staticmethod
     def _native_logits(logits: torch.Tensor, target_sizes) -> list[torch.Tensor]:
-        """Undo padding and resizing; the target sizes say how much there was of both."""
+        """Undo padding and resizing; the target sizes say how much there was of both.
+
+        Raises:
+            ValueError: a logit is NaN or infinite, which would pass for "no tumour"; or another number of sizes.
+        """
+        if not logits.isfinite().all():
+            raise ValueError("The network's logits are NaN or infinite: its weights or its config are damaged.")
         if target_sizes is None:
             return list(logits)
         if len(logits) != len(target_sizes):
@@ -646,6 +680,18 @@ class UNetImageProcessor(PilBackend):
                 sample = F.interpolate(sample, size=(height, width), mode="bilinear", align_corners=False)[0]
             native.append(sample)
         return native
+
+
+def _check_numbers(do_resize, size, foreground_fraction):
+    """Raise a `ValueError` for a setting of another type or beyond its range, whoever wrote it into the file."""
+    if not isinstance(do_resize, bool):
+        raise ValueError(f"`do_resize` is {do_resize!r}; it must be true or false.")
+    for name, value in dict(size).items():
+        if type(value) is not int or not 1 <= value <= MAX_LONGEST_EDGE:
+            raise ValueError(f"`{name}` is {value!r}; it must be a whole number from 1 to {MAX_LONGEST_EDGE:,}.")
+    is_number = isinstance(foreground_fraction, (int, float)) and not isinstance(foreground_fraction, bool)
+    if not is_number or not 0 <= foreground_fraction < 1:
+        raise ValueError(f"`foreground_fraction` is {foreground_fraction!r}; it must be a number in [0, 1).")
 
 
 def _asks_for_nothing(name: str, value) -> bool:
@@ -689,7 +735,7 @@ def _prepare_slice(image: np.ndarray, side: int | None, foreground_fraction: flo
     plane = torch.from_numpy(to_grayscale(image))
     if side is not None:
         plane = _resize(plane, side)
-    plane, black = _standardize(plane, foreground_fraction)
+    plane, black = standardize(plane, foreground_fraction)
     if side is not None:
         plane = _pad(plane, side, black)
     return plane.numpy()[None]
@@ -703,19 +749,7 @@ def _prepare_mask(mask: np.ndarray, side: int | None) -> np.ndarray:
     return plane.numpy().astype(np.int64)
 
 
-def _standardize(plane: torch.Tensor, foreground_fraction: float) -> tuple[torch.Tensor, float]:
-    """Mean 0, deviation 1 over the foreground; and the new value of black. A constant slice becomes all zeros."""
-    plane = plane - min(plane.min().item(), 0.0)
-    bright = float(np.percentile(plane.numpy(), 99))
-    foreground = plane[plane > foreground_fraction * bright]
-    if bright <= 0 or foreground.numel() < 2 or (deviation := foreground.std().item()) <= 1e-6 * bright:
-        return torch.zeros_like(plane), 0.0
-    mean = foreground.mean().item()
-    standardized = ((plane - mean) / deviation).clamp(-MAX_DEVIATION, MAX_DEVIATION)
-    return standardized, max(-mean / deviation, -MAX_DEVIATION)
-
-
 # `save_pretrained` then writes this file too, wherever it was loaded from, for `trust_remote_code=True`.
 UNetImageProcessor.register_for_auto_class("AutoImageProcessor")
 
-__all__ = ["InvalidImageError", "UNetImageProcessor", "read_image", "read_mask", "to_grayscale"]
+__all__ = ["InvalidImageError", "UNetImageProcessor", "read_image", "read_mask", "standardize", "to_grayscale"]

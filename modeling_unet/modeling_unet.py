@@ -28,6 +28,10 @@ AUTO_MAP = {
 PRESENCE_SLOPE = 10.0  # by how much all logits fall for each unit that the surest spot lacks
 
 
+# Far beyond any network for slices; 31 million are those of Ronneberger et al.
+MAX_PARAMETERS = 500_000_000
+
+
 # --------------------------------------------------------------------------------------------------------------- blocks
 
 
@@ -364,6 +368,20 @@ def check_known(kwargs: dict):
             raise TypeError(f"forward() got an unexpected keyword argument {name!r}")
 
 
+def check_finite(model: nn.Module, origin: str):
+    """Raise a `ValueError` where a weight or a batch statistic is NaN or infinite: such a network finds no tumour.
+
+    Args:
+        model: one that was loaded; what accelerate leaves on disk is passed over.
+        origin: where it comes from, for the message.
+    """
+    state = {name: tensor for name, tensor in model.state_dict().items() if not tensor.is_meta}
+    bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise ValueError(f"the weights in {origin} are damaged: NaN or infinite are {', '.join(bad[:3])}{more}.")
+
+
 class UNetPreTrainedModel(PreTrainedModel):
     """Weight initialisation, and what loading, saving and checkpointing need to know.
 
@@ -384,6 +402,18 @@ class UNetPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["UNetPlainBlock", "UNetResidualBlock", "UNetInvertedResidualBlock"]  # noqa: RUF012
     # The loss is a mean over samples whatever the number of pixels, so the Trainer must not rescale it by item counts.
     accepts_loss_kwargs = False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load config and weights, of safetensors files alone unless told otherwise; arguments as ever.
+
+        Raises:
+            ValueError: a weight is NaN or infinite.
+        """
+        kwargs = {"use_safetensors": True, **kwargs}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        check_finite(loaded[0] if isinstance(loaded, tuple) else loaded, pretrained_model_name_or_path)
+        return loaded
 
     def save_pretrained(self, save_directory, *args, **kwargs):
         """Write config, weights and code, so that the folder loads by itself as either class; arguments as ever.
@@ -416,6 +446,8 @@ class UNetModel(UNetPreTrainedModel):
         config.validate()  # again, because fields may have been changed since it was built
         self.encoder = UNetEncoder(config)
         self.decoder = UNetDecoder(config)
+        if (parameters := self.num_parameters()) > MAX_PARAMETERS:
+            raise ValueError(f"The network has {parameters:,} parameters; at most {MAX_PARAMETERS:,} are accepted.")
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:

@@ -109,7 +109,7 @@ def draw_layer(
         raise ValueError(f"mask has shape {mask.shape}; allowed is [H, W].")
     color = parse_color(color)
     if style == "heatmap":
-        coverage = _check_probability(probability, mask.shape)
+        coverage = _given_probability(probability, mask.shape)
         colors = cv2.applyColorMap(_to_8_bit(coverage), COLORMAP)[..., ::-1]
     elif style in STYLES:
         coverage = mask != 0 if style == "fill" else _contour_coverage(mask != 0)
@@ -142,6 +142,14 @@ def check_alpha(alpha: float) -> float:
     return alpha
 
 
+def check_probability(probability: np.ndarray):
+    """Raise ValueError when a probability is outside 0 … 1, or NaN."""
+    low, high = probability.min(), probability.max()
+    # Written so that NaN fails too.
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"probability spans {low} to {high}; allowed are values from 0 to 1.")
+
+
 def _window(image: np.ndarray) -> np.ndarray:
     image = image.astype(np.result_type(image, np.float32))
     if not np.isfinite(image).all():
@@ -165,16 +173,13 @@ def _distance_to_zero(mask: np.ndarray) -> np.ndarray:
     return cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
-def _check_probability(probability: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
+def _given_probability(probability: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray:
     if probability is None:
         raise ValueError('style "heatmap" needs the probability.')
     probability = np.asarray(probability)
     if probability.shape != shape:
         raise ValueError(f"probability has shape {probability.shape}, but the mask has shape {shape}.")
-    low, high = probability.min(), probability.max()
-    # Written so that NaN fails too.
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"probability spans {low} to {high}; allowed are values from 0 to 1.")
+    check_probability(probability)
     return probability
 
 

@@ -2,12 +2,16 @@
 
 mask, slice, overlay, layer → encode_png → the bytes of a PNG file
 probability → to_16_bit → encode_png
+any of them → data_uri, to stand in a page itself
 """
 
+import base64
 import io
 
 import numpy as np
 from PIL import Image
+
+from .overlay import check_probability
 
 
 # zlib's fastest: a third of the time that Pillow's default of 6 takes, for files a tenth larger.
@@ -39,6 +43,24 @@ def encode_png(array: np.ndarray) -> bytes:
     return content.getvalue()
 
 
+def data_uri(picture: np.ndarray, file_format: str = "PNG") -> str:
+    """A picture as a file that stands in a page itself; one whose colours are equal is written as grey.
+
+    Args:
+        picture: as for `encode_png`; for "WEBP", which loses some detail, uint8 [H, W], [H, W, 3] or [H, W, 4].
+        file_format: "PNG" or "WEBP".
+    """
+    if picture.ndim == 3 and picture.shape[2] == 3 and (picture == picture[..., :1]).all():
+        picture = picture[..., 0]
+    if file_format == "PNG":
+        content = encode_png(picture)
+    else:
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, format=file_format)
+        content = file.getvalue()
+    return f"data:image/{file_format.lower()};base64,{base64.b64encode(content).decode()}"
+
+
 def to_16_bit(probability: np.ndarray) -> np.ndarray:
     """Probabilities as a 16-bit picture, in which 65535 stands for 1: dividing by it gives them back.
 
@@ -51,8 +73,5 @@ def to_16_bit(probability: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: a value is outside 0 … 1.
     """
-    low, high = probability.min(), probability.max()
-    # Written so that NaN fails too.
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"probability spans {low} to {high}; allowed are values from 0 to 1.")
+    check_probability(probability)
     return np.rint(probability * np.float32(MAX_16_BIT)).astype(np.uint16)

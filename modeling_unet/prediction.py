@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .files import write_atomically
-from .image_processing_unet import IMAGE_SUFFIXES, read_image
+from .image_processing_unet import IMAGE_SUFFIXES, printable, read_image
 from .journal import Journal, Outcome, identify_file, identify_results, result_paths
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, check_alpha, parse_color
 from .pictures import encode_png
@@ -270,7 +270,7 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
         segmentation = job.segmentation.at_threshold(options.threshold)
         mask_path, overlay_path = result_paths(out, job.place)
         for sentence in segmentation.warnings:
-            tqdm.write(f"{job.place}: {sentence}", file=sys.stderr)
+            tqdm.write(printable(f"{job.place}: {sentence}"), file=sys.stderr)
         write_atomically(mask_path, encode_png(segmentation.mask))
         write_atomically(overlay_path, encode_png(segmentation.overlay(options.color, options.alpha, options.style)))
         row = {**summarize(segmentation), "seconds": round(job.seconds, 3)}
@@ -302,7 +302,7 @@ def one_line(error: Exception) -> str:
     """The message of an error in one line."""
     # The messages of these errors explain themselves; any other is shown with its type.
     kind = "" if isinstance(error, (ImportError, OSError, ValueError)) else f"{type(error).__name__}: "
-    return kind + " ".join(str(error).split())
+    return kind + printable(" ".join(str(error).split()))
 
 
 # -------------------------------------------------------------------------------------------------------------- the run
@@ -327,7 +327,8 @@ def predict(
             for outcome in tqdm(outcomes, total=len(slices), initial=kept, unit="slice", disable=None):
                 if outcome.error:
                     file = slices[outcome.place]
-                    tqdm.write(f"{file}: {outcome.error.removeprefix(f'{file.name}: ')}", file=sys.stderr)
+                    sentence = outcome.error.removeprefix(f"{printable(file.name)}: ")
+                    tqdm.write(f"{printable(str(file))}: {sentence}", file=sys.stderr)
     finally:
         journal.close()
     rows = [outcome.row for outcome in journal.outcomes.values()]

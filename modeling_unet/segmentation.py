@@ -87,7 +87,7 @@ class Segmentation:
     @cached_property
     def lesion_mask(self) -> np.ndarray:
         """Bool [H, W], the mask without the pieces that are too small for a lesion."""
-        labels, large, *_ = _label_pieces(self.mask, self.min_area_px)
+        labels, large, *_ = label_pieces(self.mask, self.min_area_px)
         return large[labels]
 
     @cached_property
@@ -191,7 +191,7 @@ def find_lesions(
     Returns:
         The lesions, largest first.
     """
-    labels, large, stats, centroids = _label_pieces(mask, min_area_px)
+    labels, large, stats, centroids = label_pieces(mask, min_area_px)
     lesions = []
     for label in np.flatnonzero(large):
         x, y, width, height, area = stats[label].tolist()
@@ -211,8 +211,15 @@ def find_lesions(
     return sorted(lesions, key=lambda lesion: lesion.area_px, reverse=True)
 
 
-def _label_pieces(mask: np.ndarray, min_area_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(label of every pixel [H, W], per label: large enough for a lesion?, OpenCV's statistics, centroid)."""
+def label_pieces(
+    mask: np.ndarray, min_area_px: int = MIN_LESION_AREA_PX
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The 8-connected pieces of a mask, bool [H, W], and which of them are lesions.
+
+    Returns:
+        The label of every pixel, int32 [H, W], 0 for the background; and for each label whether it is a piece of at
+        least `min_area_px` pixels, OpenCV's statistics (`cv2.CC_STAT_…`), and the centroid (x, y).
+    """
     _, labels, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     large = stats[:, cv2.CC_STAT_AREA] >= min_area_px
     large[0] = False  # the background

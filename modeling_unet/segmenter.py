@@ -101,19 +101,19 @@ class TumorSegmenter:
             ValueError: another kind of model, incomplete weights, and as when a segmenter is built.
             OSError: there is no model of that name, or its files cannot be read.
         """
-        with _loading(path_or_id):
+        with loading(path_or_id):
             config, _ = PreTrainedConfig.get_config_dict(path_or_id, revision=revision)
-        model_type = config.get("model_type", "unknown (no config.json)")
+            model_type = config.get("model_type", "unknown (no config.json)")
         if model_type != UNetConfig.model_type:
             raise ValueError(f"the model type of {path_or_id} is {model_type}; allowed is {UNetConfig.model_type}.")
-        with _loading(path_or_id):
+        with loading(path_or_id):
             image_processor = UNetImageProcessor.from_pretrained(path_or_id, revision=revision or "main")
             # Its annotation does not know that this makes it return a pair.
             loaded: Any = UNetForSemanticSegmentation.from_pretrained(
                 path_or_id, revision=revision or "main", output_loading_info=True
             )
-        model, loading = loaded
-        if missing := sorted(loading["missing_keys"]):
+        model, found = loaded
+        if missing := sorted(found["missing_keys"]):
             raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}.")
         return cls(model, image_processor, device, optimize, quality)
 
@@ -199,13 +199,21 @@ def check_segmentable(config: UNetConfig):
 
 
 @contextmanager
-def _loading(path_or_id: str | Path) -> Iterator[None]:
+def loading(path_or_id: str | Path) -> Iterator[None]:
     """Turn the many errors of a failed load into one type, with a message that names the model."""
+    place = "the folder" if Path(path_or_id).is_dir() else "the Hub, as there is no such folder"
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
-        place = "the folder" if Path(path_or_id).is_dir() else "the Hub, as there is no such folder"
-        raise OSError(f"cannot load {path_or_id} from {place}: {error}") from error
+    except (ImportError, OSError, RuntimeError, SafetensorError, StrictDataclassError, ValueError) as error:
+        # What a strict dataclass says of itself is no help; what one of its checks says is.
+        reason = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+        raise OSError(f"cannot load {path_or_id} from {place}: {reason}") from error
+    # Whatever transformers stumbles over in a JSON file that holds other things than it should.
+    except Exception as error:
+        raise OSError(
+            f"cannot load {path_or_id} from {place}: config.json, preprocessor_config.json or the index of the weights "
+            f"is damaged ({type(error).__name__}: {error})."
+        ) from error
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

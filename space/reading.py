@@ -3,7 +3,7 @@
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -11,11 +11,12 @@ from typing import TypeVar
 import numpy as np
 
 from modeling_unet import InvalidImageError, read_image
-from modeling_unet.image_processing_unet import MAX_FILE_BYTES, open_picture
+from modeling_unet.image_processing_unet import MAX_FILE_BYTES, MIB, open_picture
 from modeling_unet.segmentation import Segmentation
-from modeling_unet.volumes import Volume, is_volume, read_volume
-from modeling_unet.volumes.archives import MIB, Member, is_archive, members
+from modeling_unet.volumes import Volume, read_volume
+from modeling_unet.volumes.archives import ZIP_MAGICS, ArchiveError, Member, members
 from modeling_unet.volumes.volume import MAX_FILES as MAX_PATHS
+from modeling_unet.volumes.volume import SNIFF_BYTES, kind_of
 
 from .network import BATCH_SIZE, Network
 from .studies import Refusal, Settings, Slice, Study, in_half_precision
@@ -23,10 +24,11 @@ from .studies import Refusal, Settings, Slice, Study, in_half_precision
 
 # What visitors can cost the server is bounded: by the sides of a slice, and by files and pixels together. All of it is
 # known from the headers, before anything is decoded; volumes have the limits of modeling_unet/volumes/scan.py.
-MAX_SIDE = 4096
+MAX_SLICE_SIDE = 4096
 MAX_FILES = 500
 MAX_ARCHIVES = 16
 MAX_PIXELS = 64_000_000
+MAX_BYTES = 256 * MIB  # of pictures: as many pixels in colour, with transparency, and not packed at all
 MAX_BATCH_PIXELS = BATCH_SIZE * 512 * 512
 # Processor time for all slices of a request: a few times what the largest allowed number of normal files needs.
 MAX_READING_SECONDS = 8
@@ -35,6 +37,77 @@ MAX_NAME_BYTES = 200  # of a file or folder to take away; file systems allow 255
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that was opened, once.
+
+    Attributes:
+        file: on disk or in an archive.
+        kind: "archive", "nifti" or "dicom"; None if it may be a picture.
+        content: of what may be a picture, all its bytes.
+        error: why there are none of these.
+    """
+
+    file: Path | Member
+    kind: str | None
+    content: bytes = field(default=b"", repr=False)
+    error: ValueError | None = None
+
+    def picture(self) -> io.BytesIO:
+        """The bytes as a file, which messages call by its name; or the error, raised."""
+        if self.error:
+            raise self.error
+        stream = _NamedBytes(self.content)
+        stream.name = self.file.name
+        return stream
+
+
+class _NamedBytes(io.BytesIO):
+    name: str
+
+
+class Opener:
+    """Says what files are, and keeps the bytes of those that may be pictures, up to `MAX_BYTES` of all of them."""
+
+    def __init__(self):
+        self._left = MAX_BYTES
+
+    def __call__(self, file: Path | Member) -> Found:
+        try:
+            return Found(file, *self._open(file))
+        except (ArchiveError, InvalidImageError) as error:
+            return Found(file, None, error=error)
+
+    def _open(self, file: Path | Member) -> tuple[str | None, bytes]:
+        if isinstance(file, Path):
+            with file.open("rb") as stream:
+                head = stream.read(SNIFF_BYTES)
+                kind = "archive" if head.startswith(ZIP_MAGICS) else kind_of(head)
+                # Of one that is too large, enough to see that it is.
+                room = min(MAX_FILE_BYTES, self._left) + 1
+                content = b"" if kind else head + stream.read(max(room - len(head), 0))
+            self._take(file, len(content))
+            return kind, content
+        if kind := kind_of(file.read(SNIFF_BYTES)):
+            return kind, b""
+        if file.size > MAX_FILE_BYTES:
+            raise InvalidImageError(
+                f"{PurePosixPath(file.name).name}: the file takes {file.size / MIB:,.0f} MiB; the page takes up to "
+                f"{MAX_FILE_BYTES // MIB} MiB."
+            )
+        self._take(file, file.size)
+        return None, file.read()
+
+    def _take(self, file: Path | Member, size: int):
+        """Count bytes before they are unpacked: those of a damaged file cost as much."""
+        if size > self._left:
+            raise InvalidImageError(
+                f"{PurePosixPath(file.name).name}: with this file the pictures take over {MAX_BYTES // MIB} MiB, which "
+                "is all that the page takes at a time."
+            )
+        self._left -= size
 
 
 @dataclass(frozen=True)
@@ -67,23 +140,25 @@ def open_files(paths: list[Path]) -> tuple[list[Source], Volume | None]:
     """
     if len(paths) > MAX_PATHS:
         raise InvalidImageError(f"These are {len(paths):,} files; the page takes up to {MAX_PATHS:,} at a time.")
+    opener = Opener()
+    opened = {path: [opener(path)] for path in dict.fromkeys(paths)}
     # An archive stays open as long as its files are wanted: one that is given twice is opened once.
-    archives = [path for path in dict.fromkeys(paths) if is_archive(path)]
+    archives = [path for path, (found,) in opened.items() if found.kind == "archive"]
     if len(archives) > MAX_ARCHIVES:
         raise InvalidImageError(f"These are {len(archives)} archives; the page takes up to {MAX_ARCHIVES} at a time.")
-    unpacked = {path: members(path) for path in archives}
-    files = [file for path in paths for file in unpacked.get(path, [path])]
-    if is_volume(files):
-        volume = read_volume(files)
+    opened |= {path: [opener(member) for member in members(path)] for path in archives}
+    files = [found for path in paths for found in opened[path]]
+    if any(found.kind for found in files):
+        volume = read_volume([found.file for found in files])
         slices = enumerate(volume.slices, 1)
         return [Source(f"slice-{number:03}", pixels.size, pixels.copy) for number, pixels in slices], volume
     if len(files) > MAX_FILES:
         raise InvalidImageError(f"These are {len(files):,} files; the page takes up to {MAX_FILES} at a time.")
     effort = Effort(MAX_READING_SECONDS)
-    sizes = [effort(partial(_size, file)) for file in files]
+    sizes = [effort(partial(_size, found)) for found in files]
     sources = [
-        Source(file.name, int(np.prod(size)), partial(effort, partial(read_slice, file, size)))
-        for file, size in zip(files, sizes, strict=True)
+        Source(found.file.name, int(np.prod(size)), partial(effort, partial(_read_picture, found, size)))
+        for found, size in zip(files, sizes, strict=True)
     ]
     if (pixels := sum(source.pixels for source in sources)) > MAX_PIXELS:
         raise InvalidImageError(f"The slices have {pixels:,} pixels together; the page takes up to {MAX_PIXELS:,}.")
@@ -133,35 +208,31 @@ def segment_files(paths: list[Path], network: Network, report: Callable[[int, in
     return replace(study, volume=volume, index=int(np.argmax(areas)))
 
 
-def read_slice(file: Path | Member, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The pixels of a slice, which may not be larger than the page takes; see `read_image`.
+def read_slice(file: Path) -> np.ndarray:
+    """The pixels of a slice, which may not be larger than the page takes; see `read_image`."""
+    found = Opener()(file)
+    return _read_picture(found, _size(found))
 
-    Args:
-        file: on disk or in an archive.
-        size: as `_size` tells it, where it has been asked already.
-    """
-    name = PurePosixPath(file.name).name
-    width, height = size = size or _size(file)
-    if max(size) > MAX_SIDE:
+
+def _read_picture(found: Found, size: tuple[int, int]) -> np.ndarray:
+    """The pixels of a picture whose size, as `_size` tells it, is known."""
+    name, (width, height) = PurePosixPath(found.file.name).name, size
+    if max(size) > MAX_SLICE_SIDE:
         raise InvalidImageError(
-            f"{name}: the image is {width} × {height} pixels; the page takes up to {MAX_SIDE} × {MAX_SIDE}."
+            f"{name}: the image is {width} × {height} pixels; the page takes up to {MAX_SLICE_SIDE} × {MAX_SLICE_SIDE}."
         )
     if not max(size) and name.lower().endswith(VOLUME_SUFFIXES):
         raise InvalidImageError(f"{name}: the file is not a NIfTI or DICOM file that can be read.")
-    return read_image(_stream(file))
+    return read_image(found.picture())
 
 
-def _size(file: Path | Member) -> tuple[int, int]:
-    """(width, height) by the header of a slice; (0, 0) if it cannot be read, which `read_slice` says in words."""
+def _size(found: Found) -> tuple[int, int]:
+    """(width, height) by the header of a slice; (0, 0) if it cannot be read, which `_read_picture` says in words."""
     try:
-        with open_picture(_stream(file), file.name) as image:
+        with open_picture(found.picture(), found.file.name) as image:
             return image.size
     except ValueError:
         return 0, 0
-
-
-def _stream(file: Path | Member) -> "Path | _NamedBytes":
-    return file if isinstance(file, Path) else _NamedBytes(file)
 
 
 def _batches(sources: list[Source]) -> Iterator[list[Source]]:
@@ -239,16 +310,3 @@ class Effort:
             return read()
         finally:
             self._left -= time.thread_time() - started
-
-
-class _NamedBytes(io.BytesIO):
-    """The bytes of a file in an archive; messages call it by its name."""
-
-    def __init__(self, member: Member):
-        if member.size > MAX_FILE_BYTES:
-            raise InvalidImageError(
-                f"{PurePosixPath(member.name).name}: the file takes {member.size / MIB:,.0f} MiB; the page takes up to "
-                f"{MAX_FILE_BYTES // MIB} MiB."
-            )
-        super().__init__(member.read())
-        self.name = member.name

@@ -1,8 +1,6 @@
 """Pieces of the page, as HTML: what lies on the stage, what was measured, what else was opened."""
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -12,8 +10,10 @@ import numpy as np
 from PIL import Image
 
 from modeling_unet.comparison import compare
+from modeling_unet.figures import distances, slice_figures
 from modeling_unet.overlay import draw_layer, draw_overlay
-from modeling_unet.pictures import encode_png
+from modeling_unet.pictures import data_uri
+from modeling_unet.report import definitions
 from modeling_unet.segmentation import Lesion, Segmentation
 from modeling_unet.volumes import Volume
 
@@ -112,7 +112,7 @@ def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Ori
     if study.volume:
         found, figures = _volume_figures(study, cut, settings)
     else:
-        found, figures = cut.tumor_found, _slice_figures(cut)
+        found, figures = cut.tumor_found, slice_figures(cut)
     if study.shown.truth is not None:
         figures |= _agreement(cut, study.shown.truth)
     kind, verdict = ("found", "Tumour found") if found else ("clear", "No tumour found")
@@ -124,17 +124,8 @@ def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Ori
     · {study.timing}</p>
     <p class="detail">Model {html.escape(origin.name)}{revision}</p>
     {_sentences(study.warnings)}
-    {_definitions(figures)}
+    {definitions(figures)}
     {_lesion_table(cut)}"""
-
-
-def _slice_figures(cut: Segmentation) -> dict[str, list[str]]:
-    areas = [f"{cut.area_px:,} px", f"{cut.area_percent:.2f} % of the image"]
-    diameters = [f"{cut.longest_diameter_px or 0:.1f} px"]
-    if cut.spacing:
-        areas.insert(0, f"{cut.area_mm2:,.0f} mm²")
-        diameters.insert(0, f"{cut.longest_diameter_mm or 0:.1f} mm")
-    return {"Area": areas, "Longest diameter": diameters}
 
 
 def _volume_figures(study: Study, cut: Segmentation, settings: Settings) -> tuple[bool, dict[str, list[str]]]:
@@ -145,28 +136,17 @@ def _volume_figures(study: Study, cut: Segmentation, settings: Settings) -> tupl
     if study.volume and study.volume.voxel_ml is not None:
         size.insert(0, f"{voxels * study.volume.voxel_ml:,.1f} mL")
     figures = {"Volume": size, "Slices with tumour": [f"{with_tumor}", f"of {len(areas)}"]}
-    in_slice = {f"{name}, this slice": values for name, values in _slice_figures(cut).items()}
+    in_slice = {f"{name}, this slice": values for name, values in slice_figures(cut).items()}
     return with_tumor > 0, figures | in_slice
 
 
 def _agreement(cut: Segmentation, truth: np.ndarray) -> dict[str, list[str]]:
     """With the outline drawn by hand."""
     agreement = compare(cut.mask, truth, cut.spacing)
-    distances = [f"{agreement.hd95_px:.1f} px" if agreement.hd95_px is not None else "undefined"]
-    if agreement.hd95_mm is not None:
-        distances.insert(0, f"{agreement.hd95_mm:.1f} mm")
     return {
         "Dice": [f"{agreement.dice:.2f}", f"IoU {agreement.iou:.2f}"],
-        "HD95": [*distances, "to the outline drawn by hand"],
+        "HD95": [*distances(agreement), "to the outline drawn by hand"],
     }
-
-
-def _definitions(figures: dict[str, list[str]]) -> str:
-    cells = "".join(
-        f"<div><dt>{name}</dt><dd>{value}<small>{' · '.join(notes)}</small></dd></div>"
-        for name, (value, *notes) in figures.items()
-    )
-    return f"<dl>{cells}</dl>"
 
 
 def _lesion_table(cut: Segmentation) -> str:
@@ -300,16 +280,3 @@ def describe(example: Path) -> str:
 def _example_thumbnail(path: Path) -> str:
     with Image.open(path) as image:
         return data_uri(np.asarray(image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE))))
-
-
-def data_uri(picture: np.ndarray, file_format: str = "PNG") -> str:
-    """A picture, uint8 [H, W], [H, W, 3] or [H, W, 4], as a file that stands in the page itself."""
-    if picture.ndim == 3 and picture.shape[2] == 3 and (picture == picture[..., :1]).all():
-        picture = picture[..., 0]
-    if file_format == "PNG":
-        content = encode_png(picture)
-    else:
-        file = io.BytesIO()
-        Image.fromarray(picture).save(file, format=file_format)
-        content = file.getvalue()
-    return f"data:image/{file_format.lower()};base64,{base64.b64encode(content).decode()}"

@@ -1,6 +1,7 @@
 """UNetConfig: what it keeps, what it refuses, and what it knows of the network that it describes."""
 
 import json
+import math
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
@@ -162,6 +163,28 @@ REFUSALS = [
     ({"focal_loss_weight": -0.5}, f"'focal_loss_weight': -0.5.*{NONE_NEGATIVE}"),
     ({"dice_loss_weight": 0.0, "cross_entropy_loss_weight": 0.0}, NONE_NEGATIVE),
     ({"norm_eps": 0.0}, "`norm_eps` is 0.0; it must be above 0"),
+    ({"norm_eps": 2.0}, "`norm_eps` is 2.0; it must be above 0 and at most 1"),
+    *(
+        ({name: value}, f"`{name}` is {value}; it must be a finite number")
+        for name in (
+            "norm_eps",
+            "norm_momentum",
+            "dropout",
+            "dice_smoothing",
+            "focal_gamma",
+            "cross_entropy_loss_weight",
+        )
+        for value in (math.nan, math.inf)
+    ),
+    ({"depths": [1, 10**6, 1]}, "`depths` add up to 1,000,002 blocks; at most 512"),
+    (
+        {"widths": [4] * 12, "depths": [1] * 12, "strides": [1] + [2] * 11},
+        "The encoder reduces by 2,048; at most 1,024",
+    ),
+    *(
+        ({"dtype": dtype}, f"`dtype` is {dtype!r}; it must be one of float16, bfloat16, float32, float64")
+        for dtype in ("float33", "int8", 7)
+    ),
     ({"focal_alpha": 1.5}, r"`focal_alpha` is 1.5; it must be in \[0, 1\]"),
     ({"focal_gamma": -1.0}, "`focal_gamma` is -1.0; it must not be negative"),
     ({"dice_smoothing": 0.0}, "`dice_smoothing` is 0.0; it must be above 0"),

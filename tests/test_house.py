@@ -411,7 +411,8 @@ def test_sources_compile_on_every_supported_python(path: Path):
 
 def test_wheel_holds_the_model_package_alone(tmp_path: Path):
     tree = tmp_path / "tree"  # setuptools leaves its build folders beside pyproject.toml
-    for path in (*(ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")), *sources(*CODE)):
+    templates = sorted((ROOT / "modeling_unet").glob("*.html"))
+    for path in (*(ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")), *sources(*CODE), *templates):
         copy = tree / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
@@ -420,7 +421,8 @@ def test_wheel_holds_the_model_package_alone(tmp_path: Path):
     assert built.returncode == 0, built.stderr
     (wheel,) = tree.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert names == {path.relative_to(ROOT).as_posix() for path in sources("modeling_unet")}
+    assert templates
+    assert names == {path.relative_to(ROOT).as_posix() for path in (*sources("modeling_unet"), *templates)}
 
 
 @pytest.mark.parametrize(("module", "package"), [("yaml", "pyyaml"), ("datasets", "datasets")])

@@ -1,6 +1,7 @@
 """Any picture in, `pixel_values` out, and back to masks of the picture's own size; bad pictures in one sentence."""
 
 import io
+import math
 import re
 import struct
 import zlib
@@ -16,7 +17,7 @@ from transformers import AutoImageProcessor
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
-from modeling_unet.image_processing_unet import NonBinaryMaskError, is_coloured, to_grayscale
+from modeling_unet.image_processing_unet import NonBinaryMaskError, is_coloured, standardize, to_grayscale
 
 
 SIDE = 64  # of the network's input here
@@ -645,6 +646,14 @@ class TestPostProcessing:
         (labels,) = processor.post_process_semantic_segmentation(outputs(logits), [(120, 90)])
         assert not labels.any()
 
+    @pytest.mark.parametrize("method", ["post_process_probability", "post_process_semantic_segmentation"])
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_what_is_no_number_is_not_taken_for_no_tumour(self, processor, method, value):
+        logits = outputs(noise(2, SIDE, SIDE))
+        logits.logits[1, 1, 5, 5] = value
+        with pytest.raises(ValueError, match="logits are NaN or infinite"):
+            getattr(processor, method)(logits, [(50, 70)] * 2)
+
     def test_target_sizes_alone_suffice_whatever_the_processors_own_size(self):
         logits = outputs(noise(1, SIDE, SIDE))
         small, large = UNetImageProcessor(size={"longest_edge": 16}), UNetImageProcessor()
@@ -673,6 +682,35 @@ class TestPostProcessing:
 
 
 # ------------------------------------------------------------------------------------------------------------- settings
+
+
+class TestStandardize:
+    """The rule by itself, for whoever changes intensities and wants them back on its scale."""
+
+    PLANE = torch.tensor([[0.0, 0.0, 10.0, 20.0], [0.5, 0.0, 30.0, 40.0]])
+
+    def test_by_hand(self):
+        """Above 4, a tenth of nearly 40, lie 10, 20, 30 and 40: mean 25, deviation √(500 / 3)."""
+        found, black = standardize(self.PLANE)
+        assert_close(found, (self.PLANE - 25) / math.sqrt(500 / 3))
+        assert black == pytest.approx(-25 / math.sqrt(500 / 3))
+
+    def test_neither_scale_nor_a_shift_below_zero_matters(self):
+        (found, black), (scaled, black_of_scaled) = standardize(self.PLANE), standardize(1000 * self.PLANE)
+        assert_close(scaled, found)
+        assert black_of_scaled == pytest.approx(black)
+        assert_close(standardize(self.PLANE - 7)[0], found)
+
+    def test_what_lies_far_off_is_cut_off_unless_it_is_to_stay(self):
+        plane = torch.full((100, 100), 10.0)
+        plane[::2] += 1
+        plane[0, 0] = 1000
+        assert standardize(plane)[0].max() == 5
+        assert standardize(plane, max_deviation=math.inf)[0].max() > 50
+
+    def test_a_constant_plane_is_zero(self):
+        found, black = standardize(torch.full((4, 5), 3.0))
+        assert not found.any() and black == 0
 
 
 class TestSettings:
@@ -909,13 +947,30 @@ class TestBadInput:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"foreground_fraction": 2.0}, r"`foreground_fraction` is 2\.0; it must be in \[0, 1\)"),
-        ({"size": {"longest_edge": -5}}, r"-5.*`longest_edge` alone, at least 1"),
+        ({"foreground_fraction": 2.0}, r"`foreground_fraction` is 2\.0; it must be a number in \[0, 1\)"),
+        ({"foreground_fraction": math.nan}, r"`foreground_fraction` is nan; it must be a number"),
+        ({"size": {"longest_edge": -5}}, r"`longest_edge` is -5; it must be a whole number from 1 to 2,048"),
+        ({"size": {"longest_edge": 16000}}, r"`longest_edge` is 16000; .* from 1 to 2,048"),
     ],
 )
-def test_settings_out_of_range_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        UNetImageProcessor(**options)(HEAD)
+@pytest.mark.parametrize("when", ["made", "called"])
+def test_settings_out_of_range_are_named(options, message, when):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        UNetImageProcessor(**options) if when == "made" else UNetImageProcessor()(HEAD, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"foreground_fraction": "0.1"}, r"`foreground_fraction` is '0\.1'; it must be a number"),
+        ({"size": {"longest_edge": "256"}}, r"`longest_edge` is '256'; it must be a whole number"),
+        ({"do_resize": "yes"}, r"`do_resize` is 'yes'; it must be true or false"),
+    ],
+)
+def test_settings_of_another_type_are_named_when_they_are_read(options, message):
+    """In a call, transformers refuses them by itself."""
+    with pytest.raises(ValueError, match=f"^{message}"):
+        UNetImageProcessor(**options)
 
 
 def test_formats_that_start_other_programs_are_not_tried(tmp_path):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_config
 from torch import nn
 from torch.testing import assert_close
-from transformers import ResNetConfig, ResNetModel, Trainer, TrainingArguments
+from transformers import AutoModelForSemanticSegmentation, ResNetConfig, ResNetModel, Trainer, TrainingArguments
 from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
 
@@ -638,6 +638,30 @@ class TestLoading:
         assert set(info["missing_keys"]) == {"head.weight", "head.bias"} and not info["unexpected_keys"]
         assert torch.equal(loaded.unet(pixel_values).last_hidden_state, model.unet(pixel_values).last_hidden_state)
         assert loaded(pixel_values).logits.isfinite().all()
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    @pytest.mark.parametrize("name", ["head.weight", "unet.encoder.stages.0.0.conv1.1.running_var"])
+    @pytest.mark.parametrize("auto", [UNetForSemanticSegmentation, AutoModelForSemanticSegmentation])
+    def test_weights_that_are_no_numbers_are_refused_by_name(self, auto, name, value, tmp_path):
+        """Whatever they see, they would find no tumour."""
+        build(tiny_config()).save_pretrained(tmp_path)
+        weights = load_file(tmp_path / "model.safetensors")
+        weights[name].view(-1)[0] = value
+        save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=f"the weights in {tmp_path} are damaged: NaN or infinite are {name}$"):
+            auto.from_pretrained(tmp_path)
+
+    @pytest.mark.parametrize("auto", [UNetForSemanticSegmentation, UNetModel, AutoModelForSemanticSegmentation])
+    def test_a_pickle_is_not_tried(self, auto, tmp_path):
+        build(tiny_config()).save_pretrained(tmp_path)
+        torch.save(load_file(tmp_path / "model.safetensors"), tmp_path / "pytorch_model.bin")
+        (tmp_path / "model.safetensors").unlink()
+        with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+            auto.from_pretrained(tmp_path)
+
+    def test_a_network_of_gigabytes_is_refused_before_it_is_made(self):
+        with torch.device("meta"), pytest.raises(ValueError, match=r"\d,\d{3} parameters; at most 500,000,000"):
+            UNetForSemanticSegmentation(tiny_config(widths=[10_000] * 3))
 
     def test_files_are_safetensors_and_no_pickle(self, tmp_path):
         build(tiny_config()).save_pretrained(tmp_path)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny import tiny_config
 
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor, __main__, prediction, provenance
@@ -241,6 +242,27 @@ class TestBadFiles:
         assert rows[1]["tumor_found"] == rows[1]["area_px"] == rows[1]["seconds"] == ""
         expected = {f"{name}_{ending}.png" for name in "ae" for ending in ("mask", "overlay")}
         assert results_below(tmp_path / "out") == expected | {"summary.csv"}
+
+    def test_a_name_reaches_the_terminal_without_what_steers_it(self, predict, tmp_path, capsys):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "a\x1b[31m\nb.png").write_text("not a picture")
+        assert predict("in") == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(str(Path("in", "a\ufffd[31m\ufffdb.png: the file"))) and "\x1b" not in line
+
+    @pytest.mark.parametrize(("name", "value", "code"), [("head.weight", np.nan, 2), ("running_var", -1, 1)])
+    def test_damaged_weights_never_say_that_there_is_no_tumour(self, model_dir, tmp_path, capsys, name, value, code):
+        """NaN is seen at once, before anything is written; what becomes NaN in the network, with every slice."""
+        model = shutil.copytree(model_dir, tmp_path / "model")
+        weights = load_file(model / "model.safetensors")
+        next(tensor for key, tensor in weights.items() if key.endswith(name)).fill_(value)
+        save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+        slice_file = tmp_path / "slice.png"
+        save_slice(slice_file)
+        assert main(["predict", str(slice_file), "--model", str(model), "--out", str(tmp_path / "out")]) == code
+        captured = capsys.readouterr()
+        assert "NaN or infinite" in captured.err and "tumour found: 1" not in captured.out
+        assert not list(tmp_path.glob("out/*.png"))
 
     def test_unexpected_errors_end_only_their_file(self, predict, tmp_path, capsys, monkeypatch):
         for name, side in (("a", 20), ("b", 30)):

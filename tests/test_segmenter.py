@@ -1,6 +1,8 @@
 """From a slice to its measurements: hand-worked lesions, the threshold, the network behind one call."""
 
 import json
+import math
+import re
 from dataclasses import FrozenInstanceError
 from math import hypot
 
@@ -439,6 +441,43 @@ class TestFromPretrained:
         save_file(weights, model_dir / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(ValueError, match=r"incomplete; missing are head\.weight"):
             TumorSegmenter.from_pretrained(model_dir)
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("config.json", [1, 2], "is damaged"),
+            ("config.json", "x", "is damaged"),
+            ("config.json", {"dtype": "float33"}, "`dtype` is 'float33'; it must be one of"),
+            ("config.json", {"norm_eps": math.nan}, "`norm_eps` is nan; it must be a finite number"),
+            ("preprocessor_config.json", [1, 2], "is damaged"),
+            ("preprocessor_config.json", {"image_mean": [[1]]}, "is damaged"),
+            ("preprocessor_config.json", {"size": {"longest_edge": 16000}}, "`longest_edge` is 16000; it must be"),
+            ("preprocessor_config.json", {"size": {"longest_edge": "256"}}, "`longest_edge` is '256'; it must be"),
+            ("model.safetensors.index.json", [], "is damaged"),
+            ("model.safetensors.index.json", {"weight_map": {"head.weight": 7}, "metadata": {}}, "is damaged"),
+        ],
+        ids=str,
+    )
+    def test_json_that_holds_other_things_than_it_should_is_one_sentence(self, model_dir, name, content, message):
+        path = model_dir / name
+        if "index" in name:
+            (model_dir / "model.safetensors").rename(model_dir / "part.safetensors")
+        elif isinstance(content, dict):
+            content = json.loads(path.read_text()) | content
+        path.write_text(json.dumps(content))
+        with pytest.raises(OSError, match=f"^cannot load {model_dir} from the folder: .*{re.escape(message)}") as error:
+            TumorSegmenter.from_pretrained(model_dir)
+        assert "\n" not in str(error.value)
+
+    def test_weights_whose_logits_are_no_numbers_do_not_pass_for_healthy(self, model_dir):
+        """Every one of them is finite, but a variance below 0 has no root."""
+        weights = load_file(model_dir / "model.safetensors")
+        next(tensor for name, tensor in weights.items() if name.endswith("running_var")).fill_(-1)
+        save_file(weights, model_dir / "model.safetensors", metadata={"format": "pt"})
+        for optimize in ("auto", "none"):
+            segmenter = TumorSegmenter.from_pretrained(model_dir, device="cpu", optimize=optimize)
+            with pytest.raises(ValueError, match="logits are NaN or infinite"):
+                segmenter(noise(30, 40))
 
     def test_code_beside_the_weights_is_not_run(self, model_dir):
         assert "auto_map" in json.loads((model_dir / "config.json").read_text())

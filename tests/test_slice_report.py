@@ -73,7 +73,7 @@ def text_of(report: str) -> str:
 
 def pictures_of(report: str) -> list[np.ndarray]:
     found = re.findall(r'href="data:image/png;base64,([^"]*)"', report)
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))) for content in found]
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB")) for content in found]
 
 
 # --------------------------------------------------------------------------------------------------------- in a browser

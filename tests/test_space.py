@@ -324,6 +324,37 @@ def test_a_giant_in_an_archive_is_refused_before_it_is_unpacked(network, tmp_pat
         segment_files([zipped(tmp_path / "s.zip", {"large.png": encoded(slice_of(50, 50))})], network)
 
 
+def test_a_picture_is_opened_once(network, tmp_path, monkeypatch):
+    """To tell what it is, how large it is, and what it shows."""
+    paths = [saved(tmp_path / "a.png", slice_of(30, 20)), saved(tmp_path / "b.png", slice_of(30, 20, np.uint16))]
+    opened, open_path = [], Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *mode: opened.append(self) or open_path(self, *mode))
+    segment_files(paths, network)
+    assert opened == paths
+    opened.clear()
+    reading.read_slice(paths[0])
+    assert opened == paths[:1]
+
+
+def test_pictures_that_take_too_much_together_are_refused_and_the_rest_goes_on(network, tmp_path, monkeypatch):
+    content = encoded(slice_of(20, 20))
+    monkeypatch.setattr(reading, "MAX_BYTES", 2 * len(content) + 10)
+    paths = [zipped(tmp_path / "s.zip", {"1.png": content, "2.png": content, "3.png": content})]
+    (tmp_path / "4.png").write_bytes(content)
+    study = segment_files([*paths, tmp_path / "4.png"], network)
+    # What lies by itself is opened before what lies in archives.
+    assert [part.title for part in study.slices] == ["1.png", "4.png"]
+    assert [refusal.title for refusal in study.refused] == ["2.png", "3.png"]
+    assert all("the pictures take over" in refusal.sentence for refusal in study.refused)
+
+
+@pytest.mark.parametrize("name", ["empty.png", "empty.zip"])
+def test_an_empty_file_is_said_to_be_empty(network, tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=rf"^{name}: the file is empty \(0 bytes\)\.$"):
+        segment_files([tmp_path / name], network)
+
+
 def test_an_archive_that_is_given_many_times_is_opened_once(network, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(reading, "members", lambda path: opened.append(path) or members(path))

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
+from ..image_processing_unet import MIB, printable
 
-MIB = 1024 * 1024
+
 MAX_ENTRIES = 1000
 MAX_TOTAL_BYTES = 512 * MIB
 # Compressed scans and pictures have a half to a tenth of their size, a black mask a hundredth, a ZIP bomb a thousandth.
@@ -66,7 +67,7 @@ class Member:
 
 def display_name(path: Path) -> str:
     """The name of a file for a message, without line breaks and control codes, which may be in it on purpose."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in path.name)
+    return printable(path.name)
 
 
 def is_archive(path: Path) -> bool:

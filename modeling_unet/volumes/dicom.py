@@ -19,10 +19,10 @@ from itertools import islice
 
 import numpy as np
 
-from ..image_processing_unet import open_picture
-from .archives import MIB, ArchiveError
+from ..image_processing_unet import MIB, MIN_SIDE, open_picture
+from .archives import ArchiveError
 from .nifti import geometry_of
-from .scan import MIN_SIDE, File, Scan, VolumeError, check_affine, check_size, file_size, pydicom, read_file
+from .scan import File, Scan, VolumeError, check_affine, check_size, file_size, pydicom, read_file
 
 
 PREAMBLE_BYTES = 128

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-from .archives import MIB
+from ..image_processing_unet import MIB
 from .scan import Scan, VolumeError, check_affine, check_size, nib
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..image_processing_unet import MIB
 from ..segmentation import MAX_SPACING_MM, MIN_SPACING_MM
-from .archives import MIB, Member
+from .archives import Member
 
 
 try:
@@ -20,8 +21,7 @@ except ImportError:
     nib = pydicom = None  # type: ignore[assignment] # `require_packages` comes first
 
 
-MIN_SIDE = 16
-MAX_SIDE = 2048
+MAX_VOXELS_OF_AN_AXIS = 2048
 MAX_VOXELS = 256 * 512 * 512
 MAX_BYTES = 256 * MIB
 
@@ -86,8 +86,10 @@ def file_size(file: File) -> int:
 def check_size(shape: tuple[int, ...], bytes_per_voxel: int, label: str):
     """Raise a `VolumeError` for a scan of too many voxels; `label` is what to call it."""
     written = " × ".join(map(str, shape))
-    if min(shape) < 1 or max(shape) > MAX_SIDE:
-        raise VolumeError(f"{label}: the scan has {written} voxels; allowed are 1 to {MAX_SIDE} along each axis.")
+    if min(shape) < 1 or max(shape) > MAX_VOXELS_OF_AN_AXIS:
+        raise VolumeError(
+            f"{label}: the scan has {written} voxels; allowed are 1 to {MAX_VOXELS_OF_AN_AXIS} along each axis."
+        )
     voxels = math.prod(shape)
     if voxels > MAX_VOXELS:
         raise VolumeError(f"{label}: the scan has {written} voxels; at most {MAX_VOXELS:,} are accepted.")

@@ -22,10 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..image_processing_unet import MIN_SIDE
 from .archives import ArchiveError, display_name, is_archive, members
 from .dicom import read_dicom, sniff_dicom
 from .nifti import read_nifti, sniff_nifti, write_nifti
-from .scan import MIN_SIDE, File, Scan, VolumeError, nib, read_file, require_packages
+from .scan import File, Scan, VolumeError, nib, read_file, require_packages
 
 
 UNKNOWN_PLANE = "unknown"
@@ -147,6 +148,11 @@ def _kind(file: File) -> str | None:
         head = read_file(file, SNIFF_BYTES)
     except ArchiveError:
         return "damaged"
+    return kind_of(head)
+
+
+def kind_of(head: bytes) -> str | None:
+    """ "nifti", "dicom", or None for anything else, by the first `SNIFF_BYTES` of a file."""
     if sniff_dicom(head):
         return "dicom"
     return "nifti" if sniff_nifti(head) else None

@@ -2,17 +2,15 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.image_processing_unet import MIN_SIDE
+from modeling_unet.segmenter import loading
 
 from .options import ARCHITECTURES, RunArguments
 from .pretrained import load_imagenet_encoder
@@ -68,29 +66,20 @@ def _config_changes(run: RunArguments) -> dict:
 
 def _load_to_fine_tune(init_from: str, changes: dict) -> UNetForSemanticSegmentation:
     """Trained weights in a network for grey slices with one tumour label; other shapes start anew, with a warning."""
-    with _reading(init_from):
+    with loading(init_from):
         model_type = PreTrainedConfig.get_config_dict(init_from)[0].get("model_type")
     if model_type != UNetConfig.model_type:
         raise ValueError(
             f"--init_from {init_from} is a model of type {model_type}; allowed is {UNetConfig.model_type}."
         )
     labels = {"id2label": {0: "background", 1: "tumor"}, "label2id": {"background": 0, "tumor": 1}}
-    with _reading(init_from):
+    with loading(init_from):
         config = UNetConfig.from_pretrained(init_from, **{"num_channels": 1, **labels, **changes})
-        model, loading = UNetForSemanticSegmentation.from_pretrained(
+        model, found = UNetForSemanticSegmentation.from_pretrained(
             init_from, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
         )
-    for name, stored, wanted in sorted(loading["mismatched_keys"]):
+    for name, stored, wanted in sorted(found["mismatched_keys"]):
         logger.warning("%s of %s has shape %s and %s is needed: it starts anew.", name, init_from, stored, wanted)
-    if missing := sorted(loading["missing_keys"]):
+    if missing := sorted(found["missing_keys"]):
         logger.warning("%s has no %s: they start anew.", init_from, ", ".join(missing))
     return model
-
-
-@contextmanager
-def _reading(init_from: str) -> Iterator[None]:
-    """Turn the many errors of a failed load into one type, with a message that names the model."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError, StrictDataclassError, TypeError, ValueError) as error:
-        raise OSError(f"--init_from {init_from} cannot be loaded: {error.__cause__ or error}") from error

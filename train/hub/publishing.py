@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, Features, Image, Value
 from huggingface_hub import CommitInfo
-from PIL import Image as PillowImage
 from safetensors.torch import load_file
 
 from modeling_unet import TumorSegmenter
+from modeling_unet.pictures import encode_png
 from modeling_unet.provenance import SHIPPED_MODEL, weights_hash
 
 from ..data.folds import KNOWN_SPLITS
@@ -49,7 +49,7 @@ ROWS = ("per_slice", "per_negative")  # of an evaluation: they name slices and p
 # Files of an earlier publication that are deleted if this one does not have them; other files of the repository stay.
 MODEL_REPLACES = ("*_unet.py", RECORD_FILE, EVALUATION_FILE, *PICTURES)
 SPACE_FILES = ("app.py", "space/*.py", "space/page.*", "requirements.txt", "LICENSE", "modeling_unet/**/*.py")
-SPACE_FILES += ("examples/ATTRIBUTION.md", "examples/images/*.png", "examples/masks/*.png")
+SPACE_FILES += ("modeling_unet/*.html", "examples/ATTRIBUTION.md", "examples/images/*.png", "examples/masks/*.png")
 SPACE_REPLACES = ("space/*", "modeling_unet/*", "examples/*")
 DATA_FILE = "data/{split}-{index:05d}-of-{count:05d}.parquet"
 DATA_REPLACES = ("data/*.parquet",)
@@ -189,7 +189,7 @@ def _draw_slice(path: Path) -> Path:
     disc = (rows - 80) ** 2 + (columns - 110) ** 2 < 18**2
     noise = np.random.default_rng(0).normal(0, 8, head.shape)
     picture = np.clip((90 * head + 100 * disc + noise) * head, 0, 255).astype(np.uint8)
-    PillowImage.fromarray(picture).save(path)
+    path.write_bytes(encode_png(picture))
     return path
 
 

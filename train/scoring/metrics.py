@@ -12,11 +12,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from modeling_unet.comparison import Overlap, check_masks
-from modeling_unet.segmentation import MIN_LESION_AREA_PX
+from modeling_unet.segmentation import label_pieces
 from modeling_unet.surface import bounding_window
 
 
@@ -71,9 +70,7 @@ class LesionCounts:
 
 def _label_lesions(mask: np.ndarray) -> tuple[int, np.ndarray]:
     """Number of lesions, and [H, W] with 1, 2, … on the pixels of each and 0 elsewhere."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    large = stats[:, cv2.CC_STAT_AREA] >= MIN_LESION_AREA_PX
-    large[0] = False  # the background
+    labels, large, *_ = label_pieces(mask)
     return int(large.sum()), np.where(large, large.cumsum(), 0)[labels]
 
 
