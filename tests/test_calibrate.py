@@ -1,6 +1,8 @@
 """`python -m train calibrate`, on a tiny network whose logits are made wrong on purpose."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -175,6 +177,34 @@ def test_a_slice_without_tumour_counts_once_however_many_models_answer(folder, m
     alarms, detection = evaluation["false_alarms"][0], evaluation["detection"]
     assert (alarms["slices"], alarms["models"], len(evaluation["per_negative"])) == (20, 2, 40)
     assert detection["slices_without_tumor"] == 20
+
+
+def test_the_network_sees_every_slice_once(folder, model, tmp_path, monkeypatch):
+    seen = []
+
+    def counted(self, pixel_values, **options):
+        seen.append(len(pixel_values))
+        return forward(self, pixel_values, **options)
+
+    forward = UNetForSemanticSegmentation.forward
+    monkeypatch.setattr(UNetForSemanticSegmentation, "forward", counted)
+    assert calibrate(folder, model, tmp_path / "one") == 0
+    assert sum(seen) == 4
+    seen.clear()
+    options = ("--model", str(model), str(model), "--fold", "0", "1", "--negatives", str(folder / "images"))
+    assert calibrate(folder, model, tmp_path / "two", *options) == 0
+    assert sum(seen) == 2 * 4 + 2 * 20
+
+
+def test_a_disk_that_is_too_small_for_the_probabilities_is_said(folder, model, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", full)
+    assert calibrate(folder, model, tmp_path / "out") == 1
+    *_, said = capsys.readouterr().err.splitlines()
+    assert said == "error: the disk of --output_dir does not hold the probabilities: No space left on device."
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_model_inherits_the_calibration_of_several_folds(both, model, tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from transformers.utils import cached_file
@@ -53,9 +54,14 @@ def check_writable(path: Path, option: str) -> None:
         OSError: with the name of the option that names the place.
     """
     try:
-        tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
+        scratch_file(path).close()
     except OSError as error:
         raise OSError(f"{option} {path} cannot be written: {error.strerror}.") from error
+
+
+def scratch_file(path: Path) -> BinaryIO:
+    """A file without a name on the disk where `path` is or will be; it is gone when it is closed."""
+    return tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists()))
 
 
 def save_model(model: UNetForSemanticSegmentation, processor: UNetImageProcessor, folder: Path) -> None:
