@@ -33,7 +33,7 @@ from ..data.raw import DataError
 from ..data.sources import open_source
 from ..files import read_json, save_model, weights_hash
 from ..record import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, write_evaluation
-from ..scoring.report import read_evaluation
+from ..scoring.report import evaluation_of
 from . import stranger
 from .cards import complete_model_card, write_data_card, write_model_card, write_space_card
 from .client import MAIN, check_repo_id, find_token, list_files, upload
@@ -175,7 +175,7 @@ def _read_evaluation(folder: Path) -> dict | None:
     path = folder / EVALUATION_FILE
     if not path.is_file():
         return None
-    evaluation = read_evaluation(path)
+    evaluation = evaluation_of(path)
     if weights_hash(folder) not in (evaluation.get("weights_sha256"), evaluation.get(STANDS_FOR)):
         logger.warning("%s is of other weights and is left out; run evaluate --output again.", path)
         return None

@@ -214,7 +214,7 @@ def cross_fit(counts: dict[str, LogitCounts]) -> dict[str, Platt]:
     """Person → a calibration that was fitted without the person: on four of five groups of persons."""
     persons = sorted(counts)
     if len(persons) < 2:
-        raise ValueError("calibration needs at least two persons, to be tested on others than it was fitted on.")
+        raise ValueError("A calibration needs at least two persons, to be tested on others than it was fitted on.")
     group_of = {person: number % GROUPS for number, person in enumerate(persons)}
     fits = {
         group: fit_platt(counts[person] for person in persons if group_of[person] != group)

@@ -35,7 +35,7 @@ from ..files import check_writable, weights_hash
 from ..record import ALL_PERSONS, is_seen_in_training, read_record, write_evaluation
 from .aggregate import figures_of
 from .metrics import LesionCounts
-from .reliability import Calibration, threshold_dice
+from .reliability import Reliability, threshold_dice
 from .tables import SPREAD_OVER_FOLDS, format_table
 
 
@@ -300,8 +300,8 @@ def score_slice(probability: np.ndarray, true: np.ndarray) -> dict:
 
     Returns:
         `height` and `width`; `intersection`, `predicted` and `true` in px; `dice`, `nsd` and `hd95` (px; None if
-        undefined); `lesions` and `calibration`, the fields of `LesionCounts` and `Calibration`; `threshold_dice` at
-        `calibration.THRESHOLDS`.
+        undefined); `lesions` and `reliability`, the fields of `LesionCounts` and `Reliability`; `threshold_dice` at
+        `reliability.THRESHOLDS`.
     """
     mask = probability > DEFAULT_THRESHOLD
     overlap, distances = Overlap.of(mask, true), surface_distances(mask, true)
@@ -314,7 +314,7 @@ def score_slice(probability: np.ndarray, true: np.ndarray) -> dict:
         "nsd": nsd(distances, true.shape),
         "hd95": hd95(distances),
         "lesions": asdict(LesionCounts.of(mask, true)),
-        "calibration": asdict(Calibration.of(probability, true)),
+        "reliability": asdict(Reliability.of(probability, true)),
         "threshold_dice": [round(dice, 6) for dice in threshold_dice(probability, true)],
     }
 
