@@ -3,12 +3,12 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from augmentations import augmentation
 from PIL import Image
 from slices import write_data_set, write_persons
 from torch.utils.data import DataLoader
 
 from modeling_unet import UNetImageProcessor, read_mask
-from train.data.augmentation import Augmentation
 from train.data.raw import DataError, as_file
 from train.data.slices import AugmentedSlices, DataArguments, load_slices, mask_hash, prepare_slices, scan_slices
 
@@ -231,7 +231,7 @@ def test_prepared_slices_are_cached_until_a_file_changes(folder, prepared):
 def test_augmentation_differs_in_every_epoch_sample_and_worker(prepared, workers):
     """Workers that share one random state have frozen the augmentation of others, at a cost of 0.03 Dice."""
     same_slice = prepared.select([0] * 8)
-    slices = AugmentedSlices(same_slice, Augmentation(), seed=5)
+    slices = AugmentedSlices(same_slice, augmentation(), seed=5)
     seen = []
     for epoch in range(3):
         slices.set_epoch(epoch)
@@ -241,7 +241,7 @@ def test_augmentation_differs_in_every_epoch_sample_and_worker(prepared, workers
 
 
 def test_workers_that_outlive_an_epoch_learn_of_the_next(prepared):
-    slices = AugmentedSlices(prepared.select([0]), Augmentation(affine_probability=1))
+    slices = AugmentedSlices(prepared.select([0]), augmentation(affine_probability=1))
     loader = DataLoader(slices, num_workers=1, persistent_workers=True)
     first, second = (_only_sample(loader, slices, epoch) for epoch in range(2))
     assert not np.array_equal(first, second)
@@ -255,11 +255,11 @@ def _only_sample(loader: DataLoader, slices: AugmentedSlices, epoch: int) -> np.
 
 def test_labels_stay_small_integers(prepared):
     assert AugmentedSlices(prepared)[0]["labels"].dtype == np.uint8
-    assert AugmentedSlices(prepared, Augmentation())[0]["labels"].dtype == np.uint8
+    assert AugmentedSlices(prepared, augmentation())[0]["labels"].dtype == np.uint8
 
 
 def test_augmentation_is_repeatable_whatever_the_workers(prepared):
-    slices = AugmentedSlices(prepared, Augmentation(), seed=5)
+    slices = AugmentedSlices(prepared, augmentation(), seed=5)
     slices.set_epoch(2)
     alone = [slices[index]["pixel_values"] for index in range(len(slices))]
     loaded = [batch["pixel_values"][0].numpy() for batch in DataLoader(slices, num_workers=2)]
