@@ -32,7 +32,7 @@ def read_json(path: Path) -> dict:
     """The mapping that a JSON file holds; raises ValueError, with the file's name, if it holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} is not JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no mapping, as it should.")
