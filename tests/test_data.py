@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -225,6 +226,47 @@ def test_prepared_slices_are_cached_until_a_file_changes(folder, prepared):
     again = prepare_slices(load(folder), processor)
     assert again.cache_files != prepared.cache_files
     assert not np.array_equal(again[1]["pixel_values"], prepared[1]["pixel_values"])
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """As another file, or what has mapped the old one into memory would change with it."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def flip(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [flip, lambda content: content[:-999], lambda content: b""], ids=["flip", "cut", "0"]
+)
+def test_a_damaged_cache_is_named_and_made_anew_when_its_folder_is_deleted(damage, folder, prepared):
+    def once_more():
+        return prepare_slices(load(folder), UNetImageProcessor(size={"longest_edge": 32}))
+
+    for file in (scan_slices(folder).cache_files[0]["filename"], prepared.cache_files[0]["filename"]):
+        path, whole = Path(file), Path(file).read_bytes()
+        replace_file(path, damage(whole))
+        with pytest.raises(DataError) as error:
+            once_more()
+        assert f"{path} is damaged: it is not what was written there. Delete the folder {path.parent};" in str(
+            error.value
+        )
+        replace_file(path, whole)
+        once_more()
+    shutil.rmtree(path.parent)
+    np.testing.assert_array_equal(once_more()[1]["pixel_values"], prepared[1]["pixel_values"])
+
+
+def test_a_cache_of_an_older_version_is_sealed_when_it_is_read(folder, prepared):
+    path = Path(prepared.cache_files[0]["filename"])
+    seal = path.with_name(f"{path.name}.sha256")
+    known = seal.read_text()
+    seal.unlink()
+    prepare_slices(load(folder), UNetImageProcessor(size={"longest_edge": 32}))
+    assert seal.read_text() == known
 
 
 @pytest.mark.parametrize("workers", [{"num_workers": 0}, {"num_workers": 2}])
