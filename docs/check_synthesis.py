@@ -20,6 +20,7 @@ from train.data.synthesis import Synthesis, Synthesizer, find_axis, read_canvase
 
 
 DRAWS = 2000
+NOTHING = {f"{kind}_probability": 0.0 for kind in ("canvas", "mirror", "paste", "cover")}
 
 
 def main(data_dir: str, healthy: str) -> None:
@@ -29,12 +30,13 @@ def main(data_dir: str, healthy: str) -> None:
     persons = slices.select(training)["person_id"]
     plain, axes, canvases = AugmentedSlices(prepared), find_axes(prepared), read_canvases(healthy, processor)[0]
 
-    options = Synthesis(canvases=healthy, canvas_probability=1)
+    options = Synthesis(canvases=healthy, **NOTHING | {"canvas_probability": 1.0})
     made = draw(Synthesizer(plain, axes, persons, options, canvases), len(training))
     judge("seam, on healthy volunteers", [distance_to_nearest(image, canvases) for image, _ in made], made)
 
     for kind in ("mirror", "cover"):
-        made = draw(Synthesizer(plain, axes, persons, Synthesis(**{f"{kind}_probability": 1})), len(training))
+        options = Synthesis(**NOTHING | {f"{kind}_probability": 1.0})
+        made = draw(Synthesizer(plain, axes, persons, options), len(training))
         changed = [
             (sample, (sample[0] != plain[index]["pixel_values"]).sum())
             for index, sample in zip(indices(len(training)), made, strict=True)

@@ -16,7 +16,7 @@ from modeling_unet.files import write_atomically
 from modeling_unet.provenance import SHIPPED_MODEL
 from train.files import read_json
 from train.hub.cards import describe_scored
-from train.record import EVALUATION_FILE, RECORD_FILE
+from train.record import CALIBRATION, EVALUATION_FILE, RECORD_FILE, read_evaluation
 from train.scoring.tables import (
     describe_detection,
     detail_table,
@@ -67,12 +67,12 @@ def _calibration(record: dict, evaluation: dict) -> str:
             f"{bin_['mean_probability']:.3f}",
             f"{bin_['tumor_share']:.3f}",
         ]
-        for bin_ in evaluation["calibration"]
+        for bin_ in evaluation["reliability"]
         if bin_["pixels"]
     }
     table = markdown_table(["pixels", "mean probability", "share of tumour"], rows, corner="probability")
     figures = f"ECE {evaluation['all']['ece']:.3f}, Brier score {evaluation['all']['brier']:.3f}."
-    if platt := record.get("calibration"):
+    if platt := record.get(CALIBRATION):
         figures += f" Logits × {platt['scale']:.3f} {platt['shift']:+.3f}, in the weights of the head."
     return f"{figures}\n\n{table}"
 
@@ -101,9 +101,8 @@ def _training(record: dict) -> str:
 
 def main() -> None:
     card = CARD.read_text(encoding="utf-8")
-    write_atomically(
-        CARD, render(card, read_json(SHIPPED_MODEL / RECORD_FILE), read_json(SHIPPED_MODEL / EVALUATION_FILE)).encode()
-    )
+    record, evaluation = read_json(SHIPPED_MODEL / RECORD_FILE), read_evaluation(SHIPPED_MODEL / EVALUATION_FILE)
+    write_atomically(CARD, render(card, record, evaluation).encode())
 
 
 if __name__ == "__main__":

@@ -1,11 +1,23 @@
 import json
+from dataclasses import MISSING, fields
 
 import pytest
 import yaml
 
+from train.data.augmentation import Augmentation
+from train.data.slices import DataArguments
+from train.data.synthesis import Synthesis
 from train.fitting import options as arguments
 from train.fitting.network import build_model
-from train.fitting.options import RECIPES, FitArguments, parse_fit, read_recipe
+from train.fitting.options import (
+    DEFAULT_RECIPE,
+    IN_A_RECIPE,
+    RECIPES,
+    FitArguments,
+    RunArguments,
+    parse_fit,
+    read_recipe,
+)
 
 
 REQUIRED = ["--data_dir", "DATA", "--output_dir", "OUT", "--fold", "0"]
@@ -17,6 +29,13 @@ def test_the_default_recipe_is_what_nothing_else_is_said():
     assert options.trainer.learning_rate == default["learning_rate"] == 8e-4
     assert options.trainer.num_train_epochs == default["num_train_epochs"]
     assert options.data.data_dir == "DATA" and options.run.fold == 0
+
+
+def test_the_default_recipe_alone_gives_every_number_of_synthesis_and_augmentation():
+    """What a class gave besides would not be seen by whoever reads the recipe."""
+    groups = [field for group in (Augmentation, Synthesis) for field in fields(group) if field.name != "canvases"]
+    assert all(field.default is field.default_factory is MISSING for field in groups)
+    assert {field.name for field in groups} <= read_recipe(DEFAULT_RECIPE).keys()
 
 
 def test_a_recipe_changes_the_default_and_the_command_line_changes_both():
@@ -94,15 +113,58 @@ def test_the_record_of_a_run_is_a_recipe(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("learning_rat: 1e-3\n", r"mine\.yaml names options that do not exist: learning_rat\."),
+        ("learning_rat: 1e-3\n", r"mine\.yaml names learning_rat; a recipe may name .*, learning_rate, .*"),
+        ("1: a\nb: 2\nnull: c\n", r"mine\.yaml names 1, None, b; a recipe may name"),
         ("- 1\n", r"mine\.yaml holds no mapping"),
         ("a: [\n", r"mine\.yaml is not YAML"),
+        ("seed: 2020-99-99\n", r"mine\.yaml is not YAML"),
+        ("config: " + 3000 * "[" + 3000 * "]", r"mine\.yaml is nested too deeply to be read"),
+        ("config: &a [*a]\n", r"mine\.yaml gives config a value that is not allowed"),
+        ("config: {widths: {deeper: 1}}\n", r"mine\.yaml gives config a value that is not allowed"),
+        ("seed: 2020-01-01\n", r"mine\.yaml gives seed a value that is not allowed"),
+        (f"# {'long' * 20_000}\n", r"mine\.yaml has 80,003 bytes; allowed are 65,536"),
     ],
 )
 def test_a_recipe_with_a_mistake_is_refused_by_name(tmp_path, content, message):
     (tmp_path / "mine.yaml").write_text(content)
     with pytest.raises(ValueError, match=message):
         parse_fit([*REQUIRED, "--recipe", str(tmp_path / "mine.yaml")])
+
+
+# What recipes never write: where to, for whom, on which slices and which machine.
+FOREIGN = {field.name for group in (DataArguments, RunArguments, Synthesis, FitArguments) for field in fields(group)}
+FOREIGN = sorted(FOREIGN - IN_A_RECIPE)
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_recipe_of_a_stranger_cannot_send_or_place_anything(name, suffix, tmp_path):
+    recipe = {"learning_rate": 0.1, name: "somebody/else"}
+    path = tmp_path / f"mine.{suffix}"
+    path.write_text(json.dumps({"recipe": recipe} if suffix == "json" else recipe))
+    with pytest.raises(ValueError, match=rf"{path} names {name}; a recipe may name adam_beta1, .*, weight_decay\."):
+        parse_fit([*REQUIRED, "--recipe", str(path)])
+
+
+def test_what_a_recipe_may_name_are_options_and_nothing_that_is_published():
+    assert {"push_to_hub", "hub_token", "hub_model_id", "trackio_space_id", "report_to", "output_dir"} <= {*FOREIGN}
+    options = {field.name for group in parse_fit(REQUIRED) for field in fields(group)}
+    assert options >= IN_A_RECIPE
+
+
+@pytest.mark.parametrize(
+    "value", ["[0.5, 2, --push_to_hub, 'true']", "--push_to_hub", "{scale: --push_to_hub}", "[[0.5], 2]"]
+)
+def test_a_value_of_a_recipe_is_never_read_as_an_option(value, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"scale: {value}\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml gives scale a value that is not allowed"):
+        parse_fit([*REQUIRED, "--recipe", str(tmp_path / "mine.yaml")])
+
+
+def test_a_record_nested_too_deeply_is_one_sentence(tmp_path):
+    (tmp_path / "training.json").write_text(100_000 * "[")
+    with pytest.raises(ValueError, match=r"training\.json is not JSON"):
+        parse_fit([*REQUIRED, "--recipe", str(tmp_path / "training.json")])
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_are_there():

@@ -1,6 +1,8 @@
 """`python -m train calibrate`, on a tiny network whose logits are made wrong on purpose."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from train.files import save_model, write_json
 from train.fitting.calibrated import Platt, calibrated_folders, fold_into_head, logit, read_calibration, take_over
 from train.scoring.calibration import cross_fit
 from train.scoring.platt import LogitCounts, fit_platt
-from train.scoring.report import read_evaluation
+from train.scoring.report import evaluation_of
 
 
 def sigmoid(values):
@@ -161,7 +163,7 @@ def test_several_folds_get_one_calibration_from_all_their_logits(both, calibrate
 
 
 def test_several_folds_are_reported_together_and_each_by_itself(both):
-    together, *folds = (read_evaluation(place / "evaluation.json") for place in (both, *calibrated_folders(both)))
+    together, *folds = (evaluation_of(place / "evaluation.json") for place in (both, *calibrated_folders(both)))
     assert together["fold"] == [0, 1] and [part["fold"] for part in together["by_fold"]] == [0, 1]
     assert together["per_slice"] == [row for fold in folds for row in fold["per_slice"]]
     assert together["all"]["persons"] == sum(fold["all"]["persons"] for fold in folds)
@@ -172,17 +174,45 @@ def test_a_slice_without_tumour_counts_once_however_many_models_answer(folder, m
     negatives = folder / "images"
     data = ("--model", str(model), str(model), "--fold", "0", "1", "--negatives", str(negatives))
     assert calibrate(folder, model, tmp_path, *data) == 0
-    evaluation = read_evaluation(tmp_path / "evaluation.json")
+    evaluation = evaluation_of(tmp_path / "evaluation.json")
     alarms, detection = evaluation["false_alarms"][0], evaluation["detection"]
     assert (alarms["slices"], alarms["models"], len(evaluation["per_negative"])) == (20, 2, 40)
     assert detection["slices_without_tumor"] == 20
+
+
+def test_the_network_sees_every_slice_once(folder, model, tmp_path, monkeypatch):
+    seen = []
+
+    def counted(self, pixel_values, **options):
+        seen.append(len(pixel_values))
+        return forward(self, pixel_values, **options)
+
+    forward = UNetForSemanticSegmentation.forward
+    monkeypatch.setattr(UNetForSemanticSegmentation, "forward", counted)
+    assert calibrate(folder, model, tmp_path / "one") == 0
+    assert sum(seen) == 4
+    seen.clear()
+    options = ("--model", str(model), str(model), "--fold", "0", "1", "--negatives", str(folder / "images"))
+    assert calibrate(folder, model, tmp_path / "two", *options) == 0
+    assert sum(seen) == 2 * 4 + 2 * 20
+
+
+def test_a_disk_that_is_too_small_for_the_probabilities_is_said(folder, model, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "save", full)
+    assert calibrate(folder, model, tmp_path / "out") == 1
+    *_, said = capsys.readouterr().err.splitlines()
+    assert said == "error: the disk of --output_dir does not hold the probabilities: No space left on device."
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_model_inherits_the_calibration_of_several_folds(both, model, tmp_path):
     fold_into_head(Platt(1, 0), model, tmp_path)
     take_over(both, tmp_path)
     assert weights_hash(tmp_path) == weights_hash(both / "fold-0")
-    assert read_evaluation(tmp_path / "evaluation.json")["stands_for"] == weights_hash(tmp_path)
+    assert evaluation_of(tmp_path / "evaluation.json")["stands_for"] == weights_hash(tmp_path)
 
 
 def test_models_of_different_folds_are_refused(folder, model, tmp_path, capsys):

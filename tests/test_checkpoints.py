@@ -44,6 +44,18 @@ def test_a_damaged_one_is_set_aside_and_said(run, damage, said, caplog):
     assert (run / "damaged-checkpoint-100").is_dir() and not (run / "checkpoint-100").exists()
 
 
+@pytest.mark.parametrize("place", [lambda path: path.write_bytes(b"pickle"), Path.mkdir], ids=["file", "folder"])
+def test_what_was_not_written_there_is_refused_and_nothing_renamed(run, place):
+    """The Trainer reads some names wherever it finds them, pickles among them."""
+    (run / "checkpoint-100" / ".DS_Store").write_bytes(b"of a file browser")
+    assert find_newest_intact(run) == run / "checkpoint-100"
+    place(run / "checkpoint-100" / "pytorch_model_fsdp.bin")
+    said = r"checkpoint-100 holds pytorch_model_fsdp\.bin, which the training did not write there; take it away"
+    with pytest.raises(ValueError, match=said):
+        find_newest_intact(run)
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoint-10", "checkpoint-100", "checkpoint-9"]
+
+
 def test_damaged_ones_of_one_name_do_not_replace_each_other(run):
     (run / "damaged-checkpoint-100").mkdir()
     (run / "checkpoint-100" / "checksums.json").unlink()

@@ -1,14 +1,15 @@
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from augmentations import augmentation
 from PIL import Image
 from slices import write_data_set, write_persons
 from torch.utils.data import DataLoader
 
 from modeling_unet import UNetImageProcessor, read_mask
-from train.data.augmentation import Augmentation
 from train.data.raw import DataError, as_file
 from train.data.slices import AugmentedSlices, DataArguments, load_slices, mask_hash, prepare_slices, scan_slices
 
@@ -227,11 +228,52 @@ def test_prepared_slices_are_cached_until_a_file_changes(folder, prepared):
     assert not np.array_equal(again[1]["pixel_values"], prepared[1]["pixel_values"])
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """As another file, or what has mapped the old one into memory would change with it."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def flip(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [flip, lambda content: content[:-999], lambda content: b""], ids=["flip", "cut", "0"]
+)
+def test_a_damaged_cache_is_named_and_made_anew_when_its_folder_is_deleted(damage, folder, prepared):
+    def once_more():
+        return prepare_slices(load(folder), UNetImageProcessor(size={"longest_edge": 32}))
+
+    for file in (scan_slices(folder).cache_files[0]["filename"], prepared.cache_files[0]["filename"]):
+        path, whole = Path(file), Path(file).read_bytes()
+        replace_file(path, damage(whole))
+        with pytest.raises(DataError) as error:
+            once_more()
+        assert f"{path} is damaged: it is not what was written there. Delete the folder {path.parent};" in str(
+            error.value
+        )
+        replace_file(path, whole)
+        once_more()
+    shutil.rmtree(path.parent)
+    np.testing.assert_array_equal(once_more()[1]["pixel_values"], prepared[1]["pixel_values"])
+
+
+def test_a_cache_of_an_older_version_is_sealed_when_it_is_read(folder, prepared):
+    path = Path(prepared.cache_files[0]["filename"])
+    seal = path.with_name(f"{path.name}.sha256")
+    known = seal.read_text()
+    seal.unlink()
+    prepare_slices(load(folder), UNetImageProcessor(size={"longest_edge": 32}))
+    assert seal.read_text() == known
+
+
 @pytest.mark.parametrize("workers", [{"num_workers": 0}, {"num_workers": 2}])
 def test_augmentation_differs_in_every_epoch_sample_and_worker(prepared, workers):
     """Workers that share one random state have frozen the augmentation of others, at a cost of 0.03 Dice."""
     same_slice = prepared.select([0] * 8)
-    slices = AugmentedSlices(same_slice, Augmentation(), seed=5)
+    slices = AugmentedSlices(same_slice, augmentation(), seed=5)
     seen = []
     for epoch in range(3):
         slices.set_epoch(epoch)
@@ -241,7 +283,7 @@ def test_augmentation_differs_in_every_epoch_sample_and_worker(prepared, workers
 
 
 def test_workers_that_outlive_an_epoch_learn_of_the_next(prepared):
-    slices = AugmentedSlices(prepared.select([0]), Augmentation(affine_probability=1))
+    slices = AugmentedSlices(prepared.select([0]), augmentation(affine_probability=1))
     loader = DataLoader(slices, num_workers=1, persistent_workers=True)
     first, second = (_only_sample(loader, slices, epoch) for epoch in range(2))
     assert not np.array_equal(first, second)
@@ -255,11 +297,11 @@ def _only_sample(loader: DataLoader, slices: AugmentedSlices, epoch: int) -> np.
 
 def test_labels_stay_small_integers(prepared):
     assert AugmentedSlices(prepared)[0]["labels"].dtype == np.uint8
-    assert AugmentedSlices(prepared, Augmentation())[0]["labels"].dtype == np.uint8
+    assert AugmentedSlices(prepared, augmentation())[0]["labels"].dtype == np.uint8
 
 
 def test_augmentation_is_repeatable_whatever_the_workers(prepared):
-    slices = AugmentedSlices(prepared, Augmentation(), seed=5)
+    slices = AugmentedSlices(prepared, augmentation(), seed=5)
     slices.set_epoch(2)
     alone = [slices[index]["pixel_values"] for index in range(len(slices))]
     loaded = [batch["pixel_values"][0].numpy() for batch in DataLoader(slices, num_workers=2)]

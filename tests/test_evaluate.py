@@ -20,7 +20,7 @@ from train.files import save_model, write_json
 from train.scoring.aggregate import figures_of
 from train.scoring.evaluation import EvaluateArguments, evaluate, score_slice
 from train.scoring.metrics import LesionCounts
-from train.scoring.reliability import Calibration
+from train.scoring.reliability import Reliability
 from train.scoring.tables import describe_detection, false_alarm_table, overlap_table
 
 
@@ -85,7 +85,7 @@ def test_a_row_by_hand():
     true[10:14, 10:14] = True
     probability = np.where(true, np.float32(0.8), 0)
     probability[50, 10:22] = 0.6
-    row = score_slice(Segmentation(np.zeros((64, 64, 3), np.uint8), probability), true)
+    row = score_slice(probability, true)
     assert (row["height"], row["width"]) == (64, 64)
     assert (row["intersection"], row["predicted"], row["true"]) == (16, 28, 16)
     assert row["dice"] == pytest.approx(32 / 44)
@@ -95,15 +95,15 @@ def test_a_row_by_hand():
     assert row["hd95"] == pytest.approx(far[9] + 0.25 * (far[10] - far[9]), rel=1e-6)
     assert row["lesions"] == {"true": 1, "hit": 1, "predicted": 2, "false": 1, "largest_predicted": 16}
     # A margin of 15 px on the 512-px grid is 1.9 here: the square and the 20 px around it, all of them right.
-    assert sum(row["calibration"]["pixels"]) == 16 + 20
-    assert row["calibration"]["squared_error"] == pytest.approx(16 * 0.04, abs=1e-3)
+    assert sum(row["reliability"]["pixels"]) == 16 + 20
+    assert row["reliability"]["squared_error"] == pytest.approx(16 * 0.04, abs=1e-3)
     assert row["threshold_dice"][9] == pytest.approx(row["dice"], abs=1e-6)  # at 0.5
     assert row["threshold_dice"][12] == pytest.approx(1)  # at 0.65
 
 
 def test_an_empty_prediction_is_undefined_in_distance_and_zero_in_everything_else():
     true = np.ones((32, 32), bool)
-    row = score_slice(Segmentation(np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), np.float32)), true)
+    row = score_slice(np.zeros((32, 32), np.float32), true)
     assert (row["dice"], row["nsd"], row["hd95"], row["lesions"]["hit"]) == (0, 0, None, 0)
 
 
@@ -135,7 +135,7 @@ def row(name: str, person: str, counts: tuple[int, int, int], **changes) -> dict
         "nsd": 0.5,
         "hd95": 1.0,
         "lesions": asdict(LesionCounts(true=1, hit=1, predicted=1, false=0, largest_predicted=overlap.predicted)),
-        "calibration": asdict(Calibration((*empty, 4), (*empty, 4.0), (*empty, 3), 1.0)),
+        "reliability": asdict(Reliability((*empty, 4), (*empty, 4.0), (*empty, 3), 1.0)),
         "threshold_dice": [0.5] * 19,
         **changes,
     }
@@ -168,7 +168,7 @@ def test_figures_by_hand():
     assert {name: part["slices"] for name, part in figures["by_plane"].items()} == {"axial": 2, "coronal": 1}
     assert figures["thresholds"][0] == {"threshold": 0.05, "slice_dice": pytest.approx(1 / 3)}
     assert figures["thresholds"][-1] == {"threshold": 0.95, "slice_dice": pytest.approx(2 / 3)}
-    assert figures["calibration"][-1]["tumor_share"] == pytest.approx(3 / 4)
+    assert figures["reliability"][-1]["tumor_share"] == pytest.approx(3 / 4)
     assert (figures["detection"]["slices_with_tumor"], figures["detection"]["slices_without_tumor"]) == (3, 0)
     assert figures["detection"]["sensitivity"] == pytest.approx(2 / 3)
     assert figures["detection"]["found_elsewhere"] == 0

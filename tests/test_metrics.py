@@ -15,7 +15,7 @@ from train.scoring.metrics import (
     summarize,
     summarize_hd95,
 )
-from train.scoring.reliability import THRESHOLDS, Calibration, threshold_dice
+from train.scoring.reliability import THRESHOLDS, Reliability, threshold_dice
 
 
 EMPTY = mask(".... ....")
@@ -62,41 +62,41 @@ def test_detection_by_hand():
     assert detection_rates([False], [False]) == (None, 1)
 
 
-# Calibration
+# Reliability
 
 
-def test_calibration_by_hand():
+def test_reliability_by_hand():
     """A tumour of one pixel on a 64-px grid: 15 px there are 1.9 here, so it and its 8 neighbours count."""
     true = box(np.s_[32:33], np.s_[32:33])
     probability = np.ones((64, 64), np.float32)  # far away from the tumour nothing counts
     probability[31:34, 31:34] = [[0.05, 0.1, 0.05], [0.1, 0.9, 0.1], [0.05, 0.1, 0.05]]
-    calibration = Calibration.of(probability, true)
-    assert [index for index, pixels in enumerate(calibration.pixels) if pixels] == [0, 1, 13]
-    assert (calibration.pixels[0], calibration.pixels[1], calibration.pixels[13]) == (4, 4, 1)
-    assert calibration.tumor[13] == sum(calibration.tumor) == 1
-    assert calibration.ece == pytest.approx((4 * 0.05 + 4 * 0.1 + 0.1) / 9, abs=1e-4)
-    assert calibration.brier == pytest.approx((4 * 0.05**2 + 4 * 0.1**2 + 0.1**2) / 9, abs=1e-4)
-    last = calibration.to_bins()[13]
+    reliability = Reliability.of(probability, true)
+    assert [index for index, pixels in enumerate(reliability.pixels) if pixels] == [0, 1, 13]
+    assert (reliability.pixels[0], reliability.pixels[1], reliability.pixels[13]) == (4, 4, 1)
+    assert reliability.tumor[13] == sum(reliability.tumor) == 1
+    assert reliability.ece == pytest.approx((4 * 0.05 + 4 * 0.1 + 0.1) / 9, abs=1e-4)
+    assert reliability.brier == pytest.approx((4 * 0.05**2 + 4 * 0.1**2 + 0.1**2) / 9, abs=1e-4)
+    last = reliability.to_bins()[13]
     assert (last["mean_probability"], last["tumor_share"]) == (pytest.approx(0.9, abs=1e-4), 1)
-    assert calibration.to_bins()[5]["mean_probability"] is None
+    assert reliability.to_bins()[5]["mean_probability"] is None
 
 
-def test_calibration_adds_up_over_slices():
+def test_reliability_adds_up_over_slices():
     # Half of the pixels are tumour and all get 0.8: one slice alone is off by 0.2 or 0.8, both together by 0.3.
     probability = np.full((8, 8), 0.8)
-    right, wrong = Calibration.of(probability, np.ones((8, 8), bool)), Calibration((0,) * 15, (0,) * 15, (0,) * 15, 0)
+    right, wrong = Reliability.of(probability, np.ones((8, 8), bool)), Reliability((0,) * 15, (0,) * 15, (0,) * 15, 0)
     assert right.ece == pytest.approx(0.2)
     assert right.pixels[12] == 64
     assert wrong.ece is None and wrong.brier is None
-    assert Calibration.total([right, wrong, right]).pixels[12] == 128
-    mixed = Calibration.total([right, Calibration(right.pixels, right.probability, (0,) * 15, 0.64 * 64)])
+    assert Reliability.total([right, wrong, right]).pixels[12] == 128
+    mixed = Reliability.total([right, Reliability(right.pixels, right.probability, (0,) * 15, 0.64 * 64)])
     assert mixed.ece == pytest.approx(0.3)
     assert mixed.brier == pytest.approx((0.04 + 0.64) / 2)
 
 
 def test_certainty_falls_into_the_last_bin_and_no_tumour_into_none():
-    assert Calibration.of(np.ones((8, 8)), np.ones((8, 8), bool)).pixels[-1] == 64
-    assert sum(Calibration.of(np.ones((8, 8)), np.zeros((8, 8), bool)).pixels) == 0
+    assert Reliability.of(np.ones((8, 8)), np.ones((8, 8), bool)).pixels[-1] == 64
+    assert sum(Reliability.of(np.ones((8, 8)), np.zeros((8, 8), bool)).pixels) == 0
 
 
 def test_threshold_curve_by_hand():

@@ -24,7 +24,7 @@ from train.data.folds import read_manifest
 from train.files import save_model, write_json
 from train.hub import publishing
 from train.hub.cards import complete_model_card, describe_scored
-from train.hub.publishing import stage_model
+from train.hub.staging import stage_dataset, stage_model
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,10 +36,10 @@ INITIAL = {".gitattributes"}  # what a new repository holds
 CLERK = """
 import contextlib, io, json, os, sys
 import huggingface_hub
-from train import hub
+from train.hub import client
 from train.__main__ import main
 
-hub.WAITS_SECONDS, hub.TIMEOUT_SECONDS = (0.1, 0.1), 1
+client.WAITS_SECONDS, client.TIMEOUT_SECONDS = (0.1, 0.1), 1
 endings = {}
 for name, case in json.load(sys.stdin).items():
     os.environ["HF_TOKEN"] = case["token"]
@@ -481,6 +481,53 @@ def test_a_model_of_several_tumours_is_not_published(tmp_path, capsys):
     assert main(["publish", "model", str(tmp_path), "--repo_id", "you/several", "--dry_run"]) == 1
     out, error = capsys.readouterr()
     assert "4 labels" in error and len(error.splitlines()) == 1 and not out
+
+
+# Links, and what a name stands for
+
+
+@pytest.fixture
+def untrained(tmp_path) -> Path:
+    """A model folder with curves, and a file beside it that is nobody's business."""
+    (tmp_path / "key").write_text("secret")
+    save_model(UNetForSemanticSegmentation(tiny_config()), UNetImageProcessor(), tmp_path / "run")
+    (tmp_path / "run" / "curves.csv").write_text("epoch\n")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("name", ["README.md", "curves.csv", "training.json", "evaluation.json", "config.json"])
+@pytest.mark.parametrize("target", ["../key", "{}/key"])
+def test_a_link_that_leaves_the_folder_is_refused(name, target, untrained, capsys):
+    (untrained / name).unlink(missing_ok=True)
+    (untrained / name).symlink_to(target.format(untrained.parent))
+    assert main(["publish", "model", str(untrained), "--repo_id", "you/linked", "--dry_run"]) == 1
+    out, error = capsys.readouterr()
+    assert f"{untrained / name} is a link to {untrained.parent / 'key'}, which is not in {untrained}" in error
+    assert not out and "secret" not in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_dry_run_shows_what_is_behind_each_name(untrained, capsys):
+    (untrained / "curves.csv").rename(untrained / "curves-2.csv")
+    (untrained / "curves.csv").symlink_to("curves-2.csv")
+    link = untrained.with_name("link")
+    link.symlink_to(untrained)
+    assert main(["publish", "model", str(link), "--repo_id", "you/linked", "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert f"            6  curves.csv  ← {untrained / 'curves-2.csv'}\n" in said
+    assert f"  model.safetensors  ← {untrained / 'model.safetensors'}\n" in said
+    assert "  README.md  ← written for this upload\n" in said and "  modeling_unet.py  ← written for this" in said
+
+
+def test_a_picture_of_a_data_set_is_no_link_to_elsewhere(tmp_path):
+    raw = write_data_set(tmp_path / "raw", count=5)
+    persons = write_persons(tmp_path / "persons.csv", list("abcde"))
+    assert main(["prepare", str(raw), "--persons", str(persons), "--out", str(tmp_path / "slices")]) == 0
+    first, *_ = (tmp_path / "slices" / "metadata.jsonl").read_text().splitlines()
+    picture = tmp_path / "slices" / json.loads(first)["image_file_name"]
+    picture.rename(tmp_path / "elsewhere.png")
+    picture.symlink_to(tmp_path / "elsewhere.png")
+    with pytest.raises(ValueError, match=f"{picture.name} is a link to .*elsewhere.png, which is not in"):
+        stage_dataset(tmp_path / "slices", tmp_path / "staged", "you/slices")
 
 
 # The cards of weights

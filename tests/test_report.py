@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from train.__main__ import main
-from train.record import write_evaluation
+from train.record import read_evaluation, write_evaluation
 from train.scoring.aggregate import figures_of
-from train.scoring.report import compare, format_report, read_evaluation
+from train.scoring.report import compare, evaluation_of, format_report
 
 
 PERSONS = ("a", "a", "b", "c")
@@ -32,7 +32,7 @@ def row(number: int, intersection: int, **changes) -> dict:
         "nsd": 0.5,
         "hd95": None,
         "lesions": {"true": 1, "hit": 1, "predicted": 1, "false": 0, "largest_predicted": 100},
-        "calibration": {"pixels": [5] * 15, "probability": [2.5] * 15, "tumor": [2] * 15, "squared_error": 3.0},
+        "reliability": {"pixels": [5] * 15, "probability": [2.5] * 15, "tumor": [2] * 15, "squared_error": 3.0},
         "threshold_dice": np.linspace(0.4, 0.6, 19).tolist(),
         **changes,
     }
@@ -193,7 +193,18 @@ def test_an_unfair_comparison_is_refused_and_nothing_written(changes, message, f
 def test_figures_that_an_older_version_did_not_know_come_from_its_rows(tmp_path):
     older = {name: value for name, value in FIRST.items() if name not in ("detection", "by_plane")}
     write_evaluation(tmp_path / "older.json", older)
-    assert read_evaluation(tmp_path / "older.json") == FIRST
+    assert evaluation_of(tmp_path / "older.json") == FIRST
+
+
+def test_bins_that_an_older_version_called_calibration_are_read(tmp_path):
+    rows = [
+        {("calibration" if name == "reliability" else name): row[name] for name in row} for row in FIRST["per_slice"]
+    ]
+    write_evaluation(tmp_path / "older.json", {**FIRST, "calibration": FIRST["reliability"], "per_slice": rows})
+    assert evaluation_of(tmp_path / "older.json") == FIRST
+    write_evaluation(tmp_path / "published.json", {"calibration": FIRST["reliability"], "calibration_groups": 5})
+    expected = {"reliability": FIRST["reliability"], "calibration_groups": 5}
+    assert read_evaluation(tmp_path / "published.json") == expected
 
 
 # Bad files

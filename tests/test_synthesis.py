@@ -17,6 +17,7 @@ from train.data.synthesis import (
 
 
 PROBABILITIES = ("canvas_probability", "mirror_probability", "paste_probability", "cover_probability")
+NOTHING = dict.fromkeys(PROBABILITIES, 0.0)
 SIDE = 128
 BACKGROUND, TISSUE, TUMOR = -1.0, 0.5, 2.0
 
@@ -144,9 +145,8 @@ def synthesizer(**options) -> Synthesizer:
         slices.append({"pixel_values": image[None], "labels": labels})
     axes = [find_axis(sample["pixel_values"][0], sample["labels"]) for sample in slices]
     canvas = np.where(slices[0]["labels"] == 1, np.float32(TISSUE), slices[0]["pixel_values"][0])
-    usual = dict.fromkeys(PROBABILITIES, 0.0)
     canvases = [canvas] if options.get("canvas_probability") else []
-    return Synthesizer(slices, axes, ["a", "b", "c"], Synthesis(**usual | options), canvases)
+    return Synthesizer(slices, axes, ["a", "b", "c"], Synthesis(**NOTHING | options), canvases)
 
 
 def drawn(made: Synthesizer, index: int = 0, count: int = 200):
@@ -213,7 +213,7 @@ def test_tumors_are_covered_as_often_as_places_beside_them(rng):
 def test_what_covers_shows_no_tumor_and_is_of_another_person():
     made = synthesizer(cover_probability=1.0)
     assert [set(made.donors.of(index)) for index in range(3)] == [{1, 2}, {0, 2}, {0, 1}]
-    alone = Synthesizer(made.slices[:2], [], ["a", "a"], Synthesis(cover_probability=1.0))
+    alone = Synthesizer(made.slices[:2], [], ["a", "a"], Synthesis(**NOTHING | {"cover_probability": 1.0}))
     assert all(labels.any() for _, labels in drawn(alone, count=10))
 
 
@@ -269,4 +269,4 @@ def test_a_folder_without_canvases_is_refused(tmp_path):
 @pytest.mark.parametrize("name", PROBABILITIES)
 def test_probabilities_are_checked(name):
     with pytest.raises(ValueError, match=f"--{name} is 1.5; it must be from 0 to 1"):
-        Synthesis(**{name: 1.5})
+        Synthesis(**NOTHING | {name: 1.5})

@@ -14,6 +14,7 @@ from docs import write_card
 from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.comparison import Overlap
 from train.files import read_json
+from train.record import read_evaluation
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +67,8 @@ def test_nobody_in_the_examples_was_trained_on(shipped_weights):
 def test_the_card_says_what_the_files_beside_the_weights_say(shipped_weights):
     """`python docs/write_card.py` would change nothing."""
     card = (ROOT / "model_card.md").read_text(encoding="utf-8")
-    record, evaluation = (read_json(shipped_weights / name) for name in ("training.json", "evaluation.json"))
+    record = read_json(shipped_weights / "training.json")
+    evaluation = read_evaluation(shipped_weights / "evaluation.json")
     assert len(write_card.PART.findall(card)) == 4
     assert write_card.render(card, record, evaluation) == card
 

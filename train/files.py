@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -20,7 +21,7 @@ def read_json(path: Path) -> dict:
     """The mapping that a JSON file holds; raises ValueError, with the file's name, if it holds none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} is not JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no mapping, as it should.")
@@ -34,9 +35,14 @@ def check_writable(path: Path, option: str) -> None:
         OSError: with the name of the option that names the place.
     """
     try:
-        tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
+        scratch_file(path).close()
     except OSError as error:
         raise OSError(f"{option} {path} cannot be written: {error.strerror}.") from error
+
+
+def scratch_file(path: Path) -> BinaryIO:
+    """A file without a name on the disk where `path` is or will be; it is gone when it is closed."""
+    return tempfile.TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists()))
 
 
 def save_model(model: UNetForSemanticSegmentation, processor: UNetImageProcessor, folder: Path) -> None:

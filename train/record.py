@@ -53,6 +53,23 @@ def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
     return seen > 0
 
 
+def read_evaluation(path: Path) -> dict:
+    """What `write_evaluation` wrote; bins that an older version called a calibration are called by their name of today.
+
+    Raises:
+        ValueError: the file is not JSON or holds no mapping.
+        OSError: it cannot be read.
+    """
+    report = _renamed(read_json(path))
+    if rows := report.get("per_slice"):
+        report["per_slice"] = [_renamed(row) if isinstance(row, dict) else row for row in rows]
+    return report
+
+
+def _renamed(part: dict) -> dict:
+    return {"reliability" if name == "calibration" else name: value for name, value in part.items()}
+
+
 def write_evaluation(path: Path, report: dict) -> None:
     """Write a report as JSON: lists of rows with one row per line, so that two versions compare line by line."""
     parts = [f"  {json.dumps(name)}: {_indented(value)}" for name, value in report.items()]

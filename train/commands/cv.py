@@ -24,7 +24,7 @@ from ..data.raw import DataError
 from ..data.slices import content_hash, load_slices
 from ..files import read_json, write_json
 from ..fitting.options import as_options, parse_fit
-from ..record import CANVASES, EVALUATION_FILE, RECORD_FILE, write_evaluation
+from ..record import CANVASES, EVALUATION_FILE, RECORD_FILE, read_evaluation, write_evaluation
 from ..scoring.evaluation import put_together
 from ..scoring.tables import format_table, headline
 
@@ -94,7 +94,7 @@ class FoldRun:
         Raises:
             DataError: images, masks or folds have changed since.
         """
-        evaluation = read_json(self.folder / EVALUATION_FILE)
+        evaluation = read_evaluation(self.folder / EVALUATION_FILE)
         found = self.record().get("training_slices_sha256"), evaluation.get("slices_sha256")
         if found != (self.training_sha256, self.scored_sha256):
             raise DataError(

@@ -28,7 +28,9 @@ def main(options: list[str]) -> None:
     for kind in (model, dataset, space):
         kind.add_argument("--repo_id", required=True, help="where to, you/name; it is created if it is not there")
         kind.add_argument("--private", action="store_true", help="create it so that you alone see it")
-        kind.add_argument("--dry_run", action="store_true", help="list what would be uploaded, and stop")
+        kind.add_argument(
+            "--dry_run", action="store_true", help="list what would be uploaded and where it comes from, and stop"
+        )
     arguments = vars(parser.parse_args(options))
     datasets.disable_progress_bars()
     arguments.pop("publish")(**arguments)

@@ -23,47 +23,38 @@ WINDOWS = 8
 FOREGROUND_FRACTION = 0.1  # of the 99th percentile, as in UNetImageProcessor
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Augmentation:
     """Callable `(pixel_values float32 [1, S, S], labels uint8 [S, S], rng) → the same`, without touching its inputs.
 
-    Ranges are drawn from uniformly (`scale`: log-uniformly); `*_probability` says how often the step happens at all.
+    Ranges are drawn from uniformly (`scale`: log-uniformly); `*_probability` says how often the step happens at all. No
+    value has a default here: `recipes/default.yaml` names them all.
     """
 
-    flip_probability: float = field(default=0.5, metadata=_help("how often left and right are exchanged"))
-    affine_probability: float = field(
-        default=0.9, metadata=_help("how often a slice is turned, scaled, sheared and shifted")
-    )
-    rotation: float = field(default=20.0, metadata=_help("± degrees"))
-    scale: list[float] = field(
-        default_factory=lambda: [0.8, 1.25], metadata=_help("factor of both axes, each another ± 5 %%, from and to")
-    )
-    shear: float = field(default=8.0, metadata=_help("± degrees"))
-    shift: float = field(default=0.08, metadata=_help("± fraction of the side"))
+    flip_probability: float = field(metadata=_help("how often left and right are exchanged"))
+    affine_probability: float = field(metadata=_help("how often a slice is turned, scaled, sheared and shifted"))
+    rotation: float = field(metadata=_help("± degrees"))
+    scale: list[float] = field(metadata=_help("factor of both axes, each another ± 5 %%, from and to"))
+    shear: float = field(metadata=_help("± degrees"))
+    shift: float = field(metadata=_help("± fraction of the side"))
 
-    view_probability: float = field(default=0.0, metadata=_help("how often a window on the slice takes its place"))
-    view_scale: list[float] = field(
-        default_factory=lambda: [0.7, 2.5], metadata=_help("magnification of that window, from and to")
-    )
+    view_probability: float = field(metadata=_help("how often a window on the slice takes its place"))
+    view_scale: list[float] = field(metadata=_help("magnification of that window, from and to"))
 
-    scanner_probability: float = field(default=0.0, metadata=_help("how often another scanner is imitated"))
-    bias: float = field(default=0.4, metadata=_help("largest logarithm of that scanner's brightness over the slice"))
-    bend: float = field(default=0.5, metadata=_help("how unevenly it spreads the grey values; 0 keeps them"))
-    sharpness: list[float] = field(
-        default_factory=lambda: [0.2, 1.5], metadata=_help("how much of the fine detail it adds again, from and to")
-    )
+    scanner_probability: float = field(metadata=_help("how often another scanner is imitated"))
+    bias: float = field(metadata=_help("largest logarithm of that scanner's brightness over the slice"))
+    bend: float = field(metadata=_help("how unevenly it spreads the grey values; 0 keeps them"))
+    sharpness: list[float] = field(metadata=_help("how much of the fine detail it adds again, from and to"))
 
-    gamma_probability: float = field(default=0.3, metadata=_help("how often the gamma changes"))
-    gamma: list[float] = field(default_factory=lambda: [0.7, 1.5], metadata=_help("exponent, from and to"))
-    contrast_probability: float = field(default=0.3, metadata=_help("how often contrast and brightness change"))
-    contrast: list[float] = field(default_factory=lambda: [0.75, 1.3], metadata=_help("factor, from and to"))
-    brightness: float = field(default=0.25, metadata=_help("± deviations of the slice"))
-    blur_probability: float = field(default=0.15, metadata=_help("how often a slice is blurred"))
-    blur: list[float] = field(
-        default_factory=lambda: [0.4, 1.2], metadata=_help("standard deviation in pixels, from and to")
-    )
-    noise_probability: float = field(default=0.2, metadata=_help("how often there is noise"))
-    noise: float = field(default=0.15, metadata=_help("its largest standard deviation, in deviations of the slice"))
+    gamma_probability: float = field(metadata=_help("how often the gamma changes"))
+    gamma: list[float] = field(metadata=_help("exponent, from and to"))
+    contrast_probability: float = field(metadata=_help("how often contrast and brightness change"))
+    contrast: list[float] = field(metadata=_help("factor, from and to"))
+    brightness: float = field(metadata=_help("± deviations of the slice"))
+    blur_probability: float = field(metadata=_help("how often a slice is blurred"))
+    blur: list[float] = field(metadata=_help("standard deviation in pixels, from and to"))
+    noise_probability: float = field(metadata=_help("how often there is noise"))
+    noise: float = field(metadata=_help("its largest standard deviation, in deviations of the slice"))
 
     def __post_init__(self):
         for option in fields(self):

@@ -4,7 +4,8 @@
            ─ folds.split_fold ─→ training | validation ─ prepare_slices ─→ pixel_values, labels, cached
            ─ AugmentedSlices (synthesis, augmentation) ─→ Trainer
 
-Both caches are Arrow files of 🤗 Datasets, memory-mapped, and made anew when a file, a setting or the code changes.
+Both caches are Arrow files of 🤗 Datasets, memory-mapped, and made anew when a file, a setting or the code changes;
+`cache.checked` refuses damaged ones.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ from modeling_unet.image_processing_unet import MASK_VALUES, NonBinaryMaskError,
 from ..looks import look_of
 from .audit import fast_findings, refuse
 from .augmentation import Augmentation
+from .cache import checked
 from .folds import assign_persons
 from .raw import Picture, RawSlice, Source, as_file
 from .sources import DETAIL_COLUMNS, open_source
@@ -118,7 +120,7 @@ def scan_slices(source: str | Path, mask_threshold: float | None = None) -> Data
         "unpaired", "repeated stem", "unreadable", "size mismatch" or "not binary") and `problem`, a sentence.
 
     Raises:
-        DataError: the source as a whole cannot be used.
+        DataError: the source as a whole cannot be used, or what is cached of it is damaged.
     """
     opened = open_source(source)
     gen_kwargs = {
@@ -127,7 +129,7 @@ def scan_slices(source: str | Path, mask_threshold: float | None = None) -> Data
         "cache_key": (opened.stamp(), *map(_code_of, (type(opened), open_source, examine, read_mask, look_of))),
     }
     with _no_progress_bar_of_datasets():
-        return Dataset.from_generator(_examined, features=_SCAN_FEATURES, gen_kwargs=gen_kwargs)
+        return checked(lambda: Dataset.from_generator(_examined, features=_SCAN_FEATURES, gen_kwargs=gen_kwargs))
 
 
 def _examined(source: Source, mask_threshold: float | None, cache_key: tuple) -> Iterator[dict]:
@@ -278,13 +280,10 @@ def prepare_slices(slices: Dataset, processor: UNetImageProcessor) -> Dataset:
     side = processor.size["longest_edge"]
     features = Features({"pixel_values": Array3D((1, side, side), "float32"), "labels": Array2D((side, side), "uint8")})
     key = [content_hash(slices, in_order=True), processor.to_dict(), _code_of(_prepare), _code_of(UNetImageProcessor)]
-    prepared = slices.select_columns(["image", "mask"]).map(
-        _prepare,
-        fn_kwargs={"processor": processor},
-        remove_columns=["image", "mask"],
-        features=features,
-        new_fingerprint=Hasher.hash(key),
-        desc="Preparing slices",
+    how = {"features": features, "new_fingerprint": Hasher.hash(key), "desc": "Preparing slices"}
+    pictures = slices.select_columns(["image", "mask"])
+    prepared = checked(
+        lambda: pictures.map(_prepare, fn_kwargs={"processor": processor}, remove_columns=pictures.column_names, **how)
     )
     return prepared.with_format("numpy")
 
@@ -296,13 +295,10 @@ def _prepare(row: dict, processor: UNetImageProcessor) -> dict:
 
 def find_axes(prepared: Dataset) -> list[Axis]:
     """Line of symmetry of every prepared slice; kept in the `datasets` cache."""
-    found = prepared.map(
-        _axis,
-        fn_kwargs={"cache_key": _code_of(find_axis)},
-        remove_columns=prepared.column_names,
-        features=Features(dict.fromkeys(Axis._fields, Value("float64"))),
-        desc="Looking for lines of symmetry",
-    )
+    features = Features(dict.fromkeys(Axis._fields, Value("float64")))
+    how = {"fn_kwargs": {"cache_key": _code_of(find_axis)}, "features": features}
+    how["desc"] = "Looking for lines of symmetry"
+    found = checked(lambda: prepared.map(_axis, remove_columns=prepared.column_names, **how))
     return [Axis(**row) for row in found.with_format(None)]
 
 

@@ -44,23 +44,22 @@ def _help(meaning: str) -> dict[str, str]:
     return {"help": f"Synthesis: {meaning}."}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Synthesis:
-    """How often a training slice is replaced or changed before it is augmented."""
+    """How often a training slice is replaced or changed before it is augmented: numbers that a recipe names."""
 
     canvases: str | None = field(
         default=None,
         metadata=_help("folder of slices without tumour, with its sub-folders; half of them get a lesion"),
     )
-    canvas_probability: float = field(default=0.0, metadata=_help("how often one of --canvases takes a slice's place"))
+    canvas_probability: float = field(metadata=_help("how often one of --canvases takes a slice's place"))
     mirror_probability: float = field(
-        default=0.0, metadata=_help("how often a tumour on one side is taken out, or copied to the other side")
+        metadata=_help("how often a tumour on one side is taken out, or copied to the other side")
     )
     paste_probability: float = field(
-        default=0.0, metadata=_help("how often a slice gets another person's lesion, and how often healthy tissue")
+        metadata=_help("how often a slice gets another person's lesion, and how often healthy tissue")
     )
     cover_probability: float = field(
-        default=0.0,
         metadata=_help("how often the place of the tumour, or one beside it, is covered by another person's"),
     )
 

@@ -13,7 +13,7 @@ from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.provenance import weights_hash
 
 from ..files import read_json, save_model
-from ..record import CALIBRATION, EVALUATION_FILE, RECORD_FILE, STANDS_FOR, write_evaluation
+from ..record import CALIBRATION, EVALUATION_FILE, RECORD_FILE, STANDS_FOR, read_evaluation, write_evaluation
 
 
 LOGIT_LIMIT = 16.0  # beyond it a float32 probability cannot tell two logits apart
@@ -73,4 +73,4 @@ def take_over(calibrated_dir: str | Path, output_dir: Path) -> None:
     fold_into_head(read_calibration(calibrated_dir), output_dir, output_dir)
     path = Path(calibrated_dir) / EVALUATION_FILE
     if path.is_file():
-        write_evaluation(output_dir / EVALUATION_FILE, {**read_json(path), STANDS_FOR: weights_hash(output_dir)})
+        write_evaluation(output_dir / EVALUATION_FILE, {**read_evaluation(path), STANDS_FOR: weights_hash(output_dir)})

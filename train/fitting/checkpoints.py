@@ -30,10 +30,15 @@ def keep_newest(run: Path, count: int) -> None:
 
 
 def find_newest_intact(run: Path) -> Path | None:
-    """The newest intact checkpoint of a run, or None; damaged ones are renamed, with a warning."""
+    """The newest intact checkpoint of a run, or None; damaged ones are renamed, with a warning.
+
+    Raises:
+        ValueError: it holds more than was written, which the Trainer might read.
+    """
     for checkpoint in _newest_first(run):
         damage = _damage(checkpoint)
         if damage is None:
+            _refuse_more(checkpoint)
             return checkpoint
         aside = checkpoint.with_name(f"damaged-{checkpoint.name}")
         logger.warning("%s is damaged: %s. It is now %s; the one before it is used.", checkpoint, damage, aside.name)
@@ -56,6 +61,16 @@ def _damage(checkpoint: Path) -> str | None:
     found = _checksums(checkpoint)
     changed = sorted(name for name in sealed if found.get(name) != sealed[name])
     return f"{', '.join(changed)} changed since it was written, or went missing" if changed else None
+
+
+def _refuse_more(checkpoint: Path) -> None:
+    sealed = {*read_json(checkpoint / SEAL_FILE), SEAL_FILE}
+    more = sorted(path.name for path in checkpoint.iterdir() if path.name not in sealed and path.name[0] != ".")
+    if more:
+        raise ValueError(
+            f"{checkpoint} holds {', '.join(more)}, which the training did not write there; take it away, and start "
+            "again."
+        )
 
 
 def _checksums(folder: Path) -> dict[str, str]:

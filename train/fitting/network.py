@@ -52,7 +52,7 @@ def build_model(run: RunArguments) -> tuple[UNetForSemanticSegmentation, UNetIma
 def _config_changes(run: RunArguments) -> dict:
     try:
         changes = json.loads(run.config or "{}")
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"--config {run.config} is not JSON: {error}.") from error
     known = {field.name for field in fields(UNetConfig)} - {"num_channels", "num_labels"}  # grey slices, one tumour
     if not isinstance(changes, dict):

@@ -3,7 +3,8 @@
     recipes/default.yaml  ←  --recipe NAME | FILE  ←  command line          (the right overrides the left)
 
 A recipe is a flat mapping from option names to values: a YAML file, or the `training.json` that lies beside trained
-weights, which repeats their run.
+weights, which repeats their run. It may come from a stranger, so it says how to train and nothing else: not on which
+slices, not where to, and not what is sent to others.
 """
 
 import dataclasses
@@ -36,6 +37,7 @@ ARCHITECTURES = {
 METRICS = ("dice_at_network_size", "iou_at_network_size")  # that name the best epoch
 RECIPES = Path(__file__).parents[1] / "recipes"
 DEFAULT_RECIPE = "default"
+MAX_RECIPE_BYTES = 64 * 1024  # a long one has 1 KiB
 USAGE = "python -m train fit --data_dir DATA --output_dir RUN (--fold K | --all_persons true) [--recipe NAME] [options]"
 
 
@@ -92,7 +94,7 @@ class FitArguments(TrainingArguments):
     """`TrainingArguments` with what this project's training needs as defaults; the recipes hold the rest."""
 
     ema_decay: float = field(
-        default=0.998, metadata={"help": "Per step, of the averaged weights that are evaluated and saved; 0 for none."}
+        default=0.0, metadata={"help": "Per step, of the averaged weights that are evaluated and saved; 0 for none."}
     )
     ema_warm_up: bool = field(
         default=True,
@@ -121,7 +123,6 @@ class FitArguments(TrainingArguments):
     remove_unused_columns: bool = False
     restore_callback_states_from_checkpoint: bool = True  # so early stopping goes on counting
     ddp_find_unused_parameters: bool | None = False
-    seed: int = 0
 
     def __post_init__(self):
         if self.output_dir is None:
@@ -178,6 +179,35 @@ class FitOptions(NamedTuple):
 
 _GROUPS = (DataArguments, RunArguments, Synthesis, Augmentation, FitArguments)
 
+# What a recipe may hold, and what a run writes down of its own. The rest is for whoever starts a training to say.
+IN_A_RECIPE = {"architecture", "config", "encoder_weights", "init_from", "image_size", "augment"}
+IN_A_RECIPE |= {"canvas_probability", "mirror_probability", "paste_probability", "cover_probability"}
+IN_A_RECIPE |= {field.name for field in dataclasses.fields(Augmentation)}
+IN_A_RECIPE |= {
+    "num_train_epochs",
+    "max_steps",
+    "early_stopping_patience",
+    "metric_for_best_model",
+    "greater_is_better",
+}
+IN_A_RECIPE |= {"per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"}
+IN_A_RECIPE |= {"auto_find_batch_size", "dataloader_drop_last", "dataloader_num_workers", "train_sampling_strategy"}
+IN_A_RECIPE |= {"optim", "optim_args", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"}
+IN_A_RECIPE |= {"weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm"}
+IN_A_RECIPE |= {
+    "ema_decay",
+    "ema_warm_up",
+    "freeze_encoder",
+    "sync_batch_norm",
+    "seed",
+    "data_seed",
+    "full_determinism",
+}
+IN_A_RECIPE |= {"bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "torch_compile", "torch_compile_mode"}
+IN_A_RECIPE |= {"gradient_checkpointing", "gradient_checkpointing_kwargs"}
+IN_A_RECIPE |= {"eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "save_strategy", "save_steps"}
+IN_A_RECIPE |= {"save_total_limit", "logging_strategy", "logging_steps", "logging_first_step"}
+
 
 def parse_fit(options: list[str]) -> FitOptions:
     """Options as on the command line → what `fit` takes, with the recipe's values where an option is not given.
@@ -216,25 +246,57 @@ def read_recipe(name: str) -> dict[str, Any]:
     """The values of a recipe, by its name in `recipes/` or by its file.
 
     Raises:
-        ValueError: there is no such recipe, it is no mapping, or it names an option that does not exist.
+        ValueError: there is no such recipe, it is no mapping, it names another option than those of `IN_A_RECIPE`, or
+            a value could be taken for an option.
     """
     path = RECIPES / f"{name}.yaml"
     path = path if path.is_file() else Path(name)
     if not path.is_file():
         names = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
         raise ValueError(f"There is no recipe {name}; give a file or one of {names}.")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"The recipe {path.name} is not YAML: {error}") from error
-    if path.suffix == ".json" and isinstance(values, dict):
-        values = values.get("recipe")
+    values = read_json(path).get("recipe") if path.suffix == ".json" else _read_yaml(path)
     if not isinstance(values, dict):
-        raise ValueError(f"The recipe {path.name} holds no mapping from option names to values.")
-    known = {option.name for group in _GROUPS for option in dataclasses.fields(group)}
-    if unknown := sorted(values.keys() - known):
-        raise ValueError(f"The recipe {path.name} names options that do not exist: {', '.join(map(str, unknown))}.")
+        raise ValueError(f"The recipe {path} holds no mapping from option names to values.")
+    if others := sorted(map(str, values.keys() - IN_A_RECIPE)):
+        raise ValueError(
+            f"The recipe {path} names {', '.join(others)}; a recipe may name {', '.join(sorted(IN_A_RECIPE))}. Other "
+            "options are given on the command line."
+        )
+    for option, value in values.items():
+        if not _is_plain(value):
+            raise ValueError(
+                f"The recipe {path} gives {option} a value that is not allowed; allowed are a number, true, false, a "
+                "word, a list of numbers, and a mapping from names to these."
+            )
     return values
+
+
+def _read_yaml(path: Path) -> object:
+    if (size := path.stat().st_size) > MAX_RECIPE_BYTES:
+        raise ValueError(f"The recipe {path} has {size:,} bytes; allowed are {MAX_RECIPE_BYTES:,}.")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError) as error:  # a ValueError is that of a date that does not exist
+        raise ValueError(f"The recipe {path} is not YAML: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"The recipe {path} is nested too deeply to be read.") from error
+
+
+def _is_plain(value: object, inside: bool = False) -> bool:
+    """Whether a value of a recipe is one value on the command line as well, and not the name of another option."""
+    if isinstance(value, dict):
+        return not inside and all(isinstance(name, str) and _is_plain(own, inside=True) for name, own in value.items())
+    if isinstance(value, list):
+        return all(_is_number(item) for item in value)
+    return value is None or _is_number(value) or (isinstance(value, str) and not value.startswith("-"))
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(value)  # 1e-3 is a word in YAML
+    except (OverflowError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _find_base(recipe: Path, name: str) -> str:

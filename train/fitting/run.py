@@ -45,7 +45,7 @@ from .checkpoints import find_newest_intact
 from .curves import Prediction, pick_examples, write_curves, write_predictions
 from .memory import keep_freed_memory
 from .network import DEFAULT_ARCHITECTURE, build_model
-from .options import DEFAULT_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
+from .options import DEFAULT_RECIPE, IN_A_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
 from .precision import keep_depthwise_in_float32
 from .trainer import BEST_FOLDER, WATCHED, SegmentationTrainer
 
@@ -53,18 +53,13 @@ from .trainer import BEST_FOLDER, WATCHED, SegmentationTrainer
 logger = logging.getLogger(__name__)
 
 MASK_DIGITS = 8  # hexadecimal; with 2,000 slices trained on, one new slice in two million matches by chance
-# Options that a recipe leaves out: places of files, accounts, and what depends on the machine.
-NOT_IN_A_RECIPE = {"recipe", "fold", "all_persons", "calibration", "canvases", "output_dir", "run_name"}
-NOT_IN_A_RECIPE |= {"use_cpu", "disable_tqdm", "dataloader_pin_memory", "do_eval"}
-NOT_IN_A_RECIPE |= {"push_to_hub", "hub_token", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy"}
-NOT_IN_A_RECIPE |= {"hub_always_push"}
 # Facts that identify a run: a checkpoint is resumed only if all of them are equal.
 STARTED = ("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256")
 STARTED += (CANVASES, BASE_WEIGHTS)
 ADDED_LATER = (LOOKS, BASE_WEIGHTS)
 FIXED_OPTIONS = {field.name for group in (RunArguments, Synthesis, Augmentation) for field in fields(group)}
 FIXED_OPTIONS |= {"ema_decay", "ema_warm_up", "freeze_encoder", "seed"}
-FIXED_OPTIONS -= NOT_IN_A_RECIPE
+FIXED_OPTIONS &= IN_A_RECIPE
 
 
 def fit(options: FitOptions) -> dict:
@@ -223,10 +218,7 @@ def _recipe(options: FitOptions) -> dict:
         value = getattr(options.trainer, name)
         if name in named or value != getattr(plain, name):
             values[name] = value.value if isinstance(value, Enum) else value
-    writable = (bool, int, float, str, list, dict)
-    return {
-        name: value for name, value in values.items() if name not in NOT_IN_A_RECIPE and isinstance(value, writable)
-    }
+    return {name: value for name, value in values.items() if name in IN_A_RECIPE and value is not None}
 
 
 def _warn_of_other_weights(run: RunArguments, started: dict) -> None:

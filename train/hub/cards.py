@@ -13,7 +13,7 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, R
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 
 from ..data.folds import read_manifest
-from ..record import ALL_PERSONS, BASE_WEIGHTS, CANVASES, STANDS_FOR
+from ..record import ALL_PERSONS, BASE_WEIGHTS, CALIBRATION, CANVASES, STANDS_FOR
 from ..scoring.tables import format_table, headline
 
 
@@ -247,7 +247,7 @@ def _describe_public_slices(record: dict) -> Iterator[str]:
 
 
 def _describe_calibration(record: dict | None) -> str:
-    if platt := (record or {}).get("calibration"):
+    if platt := (record or {}).get(CALIBRATION):
         return (
             "Its probabilities are calibrated on persons whom the training left out: scale "
             f"{platt['scale']:.3f} and shift {platt['shift']:+.3f} of the logits are in the weights of its head."

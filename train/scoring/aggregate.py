@@ -1,6 +1,6 @@
 """From the scores of single slices to every figure that is reported.
 
-    rows (evaluate.score_slice) ─ figures_of ─→ all, by type, plane and lesion size, calibration, thresholds, alarms
+    rows (evaluate.score_slice) ─ figures_of ─→ all, by type, plane and lesion size, reliability, thresholds, alarms
 
 A row holds everything that the averages need, so that rows of several folds can be put together.
 """
@@ -24,7 +24,7 @@ from .metrics import (
     summarize,
     summarize_hd95,
 )
-from .reliability import THRESHOLDS, Calibration
+from .reliability import THRESHOLDS, Reliability
 
 
 # Specks count as lesions from 10 px on; false alarms of this larger size are plain to see.
@@ -41,7 +41,7 @@ def figures_of(rows: Sequence[dict], negatives: Sequence[dict] = ()) -> dict:
     Returns:
         `all`, `with_tumor` (the slices with one, where every Dice has a meaning; None if there are none),
         `by_tumor_type`, `by_plane` and `by_lesion_size` (Q1, the quarter of the slices with the smallest tumour areas,
-        to Q4): figures as `summarize_rows` names them; `calibration`: the bins of the reliability diagram;
+        to Q4): figures as `summarize_rows` names them; `reliability`: the bins of its diagram;
         `thresholds`: `slice_dice` at each; `detection`: is there a tumour in the slice; `false_alarms` on negatives.
     """
     with_tumor = [row for row in rows if row["true"]]
@@ -51,7 +51,7 @@ def figures_of(rows: Sequence[dict], negatives: Sequence[dict] = ()) -> dict:
         "by_tumor_type": _summarize_by("tumor_type", rows),
         "by_plane": _summarize_by("plane", rows),
         "by_lesion_size": _summarize_by_lesion_size(rows),
-        "calibration": _calibration(rows).to_bins(),
+        "reliability": _reliability(rows).to_bins(),
         "thresholds": _threshold_curve(rows),
         "detection": _detection(rows, negatives),
         "false_alarms": [_false_alarms(negatives, area) for area in (MIN_LESION_AREA_PX, ALARM_AREA_PX) if negatives],
@@ -59,7 +59,7 @@ def figures_of(rows: Sequence[dict], negatives: Sequence[dict] = ()) -> dict:
 
 
 def summarize_rows(rows: Sequence[dict]) -> dict[str, float | int | list[float] | None]:
-    """The figures of a set of slices: those of `metrics.summarize`, then surface, lesions and calibration.
+    """The figures of a set of slices: those of `metrics.summarize`, then surface, lesions and reliability.
 
     `lesion_sensitivity` is the share of all true lesions that were hit, None if there are none; `ece` and `brier` are
     taken over the pixels of all slices together.
@@ -68,7 +68,7 @@ def summarize_rows(rows: Sequence[dict]) -> dict[str, float | int | list[float] 
     surface_dice = [row["nsd"] for row in rows]
     lesions = [LesionCounts(**row["lesions"]) for row in rows]
     true_lesions = sum(counts.true for counts in lesions)
-    calibration = _calibration(rows)
+    reliability = _reliability(rows)
     return {
         **summarize([overlap_of(row) for row in rows], persons),
         "nsd": float(np.mean(surface_dice)),
@@ -76,8 +76,8 @@ def summarize_rows(rows: Sequence[dict]) -> dict[str, float | int | list[float] 
         **summarize_hd95([row["hd95"] for row in rows], [(row["height"], row["width"]) for row in rows]),
         "lesion_sensitivity": sum(counts.hit for counts in lesions) / true_lesions if true_lesions else None,
         "false_lesions_per_slice": sum(counts.false for counts in lesions) / len(rows),
-        "ece": calibration.ece,
-        "brier": calibration.brier,
+        "ece": reliability.ece,
+        "brier": reliability.brier,
     }
 
 
@@ -105,8 +105,8 @@ def _summarize_by_lesion_size(rows: Iterable[dict]) -> dict[str, dict]:
     return figures
 
 
-def _calibration(rows: Iterable[dict]) -> Calibration:
-    return Calibration.total(Calibration(**row["calibration"]) for row in rows)
+def _reliability(rows: Iterable[dict]) -> Reliability:
+    return Reliability.total(Reliability(**row["reliability"]) for row in rows)
 
 
 def _threshold_curve(rows: Iterable[dict]) -> list[dict[str, float]]:

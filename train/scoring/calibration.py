@@ -4,7 +4,10 @@
     python -m train calibrate --data_dir DATA --model RUN0 RUN1 … --fold 0 1 … --output_dir CALIBRATED
 
     slices of the fold ─ network ─→ logits of every person ─ fit_platt ─→ Platt ─ fold into the head ─→ CALIBRATED
-                        └ without a fifth of the persons ─ fit_platt ─ score that fifth ─→ evaluation.json
+                                    └ without a fifth of the persons ─ fit_platt ─ score that fifth ─→ evaluation.json
+
+The network sees every slice once: while scale and shift are fitted, its probabilities wait on the disk of CALIBRATED, 1
+MiB for a slice of 512 × 512 pixels.
 
 The scores in `CALIBRATED/evaluation.json` are cross-fitted: nobody's slices took part in the fit that they are scored
 with. They may differ a little from those that `evaluate` gives for CALIBRATED, whose fit saw all of them.
@@ -16,20 +19,22 @@ together: the one for a model that is trained on everybody. They go to `CALIBRAT
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
+import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from modeling_unet import Segmentation, TumorSegmenter, read_mask
+from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.provenance import weights_hash
 
 from ..data.folds import split_fold
 from ..data.raw import as_file
 from ..data.slices import load_slices
-from ..files import check_writable, write_json
+from ..files import check_writable, scratch_file, write_json
 from ..fitting.calibrated import Platt, fold_into_head
 from ..record import (
     CALIBRATION,
@@ -116,12 +121,15 @@ def calibrate(arguments: CalibrateArguments) -> dict:
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
     held_out = _open(arguments)
     counts = {}
-    for part in held_out:
-        counts |= count_logits(segment_fold(part.segmenter, part.slices, arguments.batch_size), part.slices)
-    platt = fit_platt(counts.values())
-    logger.info("Calibration: logit × %.3f %+.3f.", platt.scale, platt.shift)
-    crossed = cross_fit(counts)
-    reports = [_score(part, platt, crossed, negatives, arguments) for part in held_out]
+    with scratch_file(output_dir / RECORD_FILE) as kept:
+        for part in held_out:
+            probabilities = segment_fold(part.segmenter, part.slices, arguments.batch_size)
+            counts |= count_logits(_keep(probabilities, kept), part.slices)
+        platt = fit_platt(counts.values())
+        logger.info("Calibration: logit × %.3f %+.3f.", platt.scale, platt.shift)
+        crossed = cross_fit(counts)
+        kept.seek(0)
+        reports = [_score(part, kept, platt, crossed, negatives, arguments) for part in held_out]
     report = reports[0]
     if len(reports) > 1:
         report = {**put_together(reports, str(output_dir)), "calibration_groups": GROUPS}
@@ -151,16 +159,29 @@ def _open(arguments: CalibrateArguments) -> list[HeldOut]:
     return held_out
 
 
+def _keep(probabilities: Iterable[np.ndarray], kept: BinaryIO) -> Iterator[np.ndarray]:
+    """The same, each of them written to a file before it is handed on; `np.load` reads them one by one."""
+    for probability in probabilities:
+        try:
+            np.save(kept, probability)
+            kept.flush()
+        except OSError as error:
+            raise OSError(f"the disk of --output_dir does not hold the probabilities: {error.strerror}.") from error
+        yield probability
+
+
 def _score(
-    part: HeldOut, platt: Platt, crossed: dict[str, Platt], negatives: list[Path], arguments: CalibrateArguments
+    part: HeldOut,
+    kept: BinaryIO,
+    platt: Platt,
+    crossed: dict[str, Platt],
+    negatives: list[Path],
+    arguments: CalibrateArguments,
 ) -> dict:
     """Write the calibrated model, and its report with every person's slices by the calibration that left them out."""
-    pairs = zip(segment_fold(part.segmenter, part.slices, arguments.batch_size), part.slices["person_id"], strict=True)
-    calibrated = (
-        replace(segmentation, probability=crossed[person].of_probability(segmentation.probability))
-        for segmentation, person in pairs
+    per_slice = score_fold(
+        (crossed[person].of_probability(np.load(kept)) for person in part.slices["person_id"]), part.slices
     )
-    per_slice = score_fold(calibrated, part.slices)
     fold_into_head(platt, part.model, part.folder)
     write_json(part.folder / RECORD_FILE, {**part.record, CALIBRATION: asdict(platt)})
     per_negative = score_negatives(
@@ -181,12 +202,12 @@ def _score(
     return report
 
 
-def count_logits(segmentations: Iterable[Segmentation], slices: Dataset) -> dict[str, LogitCounts]:
+def count_logits(probabilities: Iterable[np.ndarray], slices: Dataset) -> dict[str, LogitCounts]:
     """Person → the logits of the pixels in and around that person's tumours."""
     counts = defaultdict(LogitCounts)
-    pairs = zip(segmentations, slices.select_columns(["mask", "person_id"]), strict=True)
-    for segmentation, row in tqdm(pairs, total=len(slices), desc="Counting logits", unit="slice"):
-        counts[row["person_id"]].add(segmentation.probability, read_mask(as_file(row["mask"])))
+    pairs = zip(probabilities, slices.select_columns(["mask", "person_id"]), strict=True)
+    for probability, row in tqdm(pairs, total=len(slices), desc="Counting logits", unit="slice"):
+        counts[row["person_id"]].add(probability, read_mask(as_file(row["mask"])))
     return dict(counts)
 
 
@@ -194,7 +215,7 @@ def cross_fit(counts: dict[str, LogitCounts]) -> dict[str, Platt]:
     """Person → a calibration that was fitted without the person: on four of five groups of persons."""
     persons = sorted(counts)
     if len(persons) < 2:
-        raise ValueError("calibration needs at least two persons, to be tested on others than it was fitted on.")
+        raise ValueError("A calibration needs at least two persons, to be tested on others than it was fitted on.")
     group_of = {person: number % GROUPS for number, person in enumerate(persons)}
     fits = {
         group: fit_platt(counts[person] for person in persons if group_of[person] != group)

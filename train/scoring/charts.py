@@ -34,9 +34,9 @@ def draw_reliability(evaluations: dict[str, dict]) -> Figure:
     """Share of tumour against the probability that was given, and how many pixels stand behind each point."""
     figure = Figure(figsize=(5.6, 7), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-    axes.plot([0, 1], [0, 1], color=PALE, linestyle="--", linewidth=1, label="perfectly calibrated")
+    axes.plot([0, 1], [0, 1], color=PALE, linestyle="--", linewidth=1, label="as reliable as can be")
     for (name, evaluation), (color, marker) in _with_looks(evaluations.items()):
-        bins = evaluation["calibration"]
+        bins = evaluation["reliability"]
         points = [(part["mean_probability"], part["tumor_share"]) for part in bins if part["pixels"]]
         figures = evaluation["all"]
         label = f"{name}: ECE {figures['ece']:.3f}, Brier {figures['brier']:.3f}" if points else f"{name}: no tumour"

@@ -3,8 +3,8 @@
     python -m train evaluate --data_dir DATA --model RUN --fold 0
     python -m train evaluate --data_dir DATA_OF_ANOTHER_HOSPITAL --model RUN --all_persons
 
-    slice ─ TumorSegmenter ─→ segmentation ┐
-    true mask ─────────────────────────────┴─ score_slice ─→ one row per slice ─ figures_of ─→ tables, FILE.json
+    slice ─ TumorSegmenter ─→ probability ┐
+    true mask ────────────────────────────┴─ score_slice ─→ one row per slice ─ figures_of ─→ tables, FILE.json
 
 Every slice goes from file to mask and is compared with the true mask at native resolution. The network computes in
 float32 as it was saved, not by the faster copy of `optimize="auto"`, so that figures do not depend on the machine.
@@ -21,7 +21,7 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from modeling_unet import Segmentation, TumorSegmenter, read_mask
+from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.comparison import Overlap
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 from modeling_unet.provenance import weights_hash
@@ -36,7 +36,7 @@ from ..files import check_writable
 from ..record import ALL_PERSONS, is_seen_in_training, read_record, write_evaluation
 from .aggregate import figures_of
 from .metrics import LesionCounts
-from .reliability import Calibration, threshold_dice
+from .reliability import Reliability, threshold_dice
 from .tables import SPREAD_OVER_FOLDS, format_table
 
 
@@ -233,21 +233,22 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 # ----------------------------------------------------------------------------------------------------------------- rows
 
 
-def segment_fold(segmenter: TumorSegmenter, slices: Dataset, batch_size: int) -> Iterator[Segmentation]:
-    """Segment slices from their files, in their order."""
-    return segmenter.batch((as_file(row["image"]) for row in slices.select_columns(["image"])), batch_size=batch_size)
+def segment_fold(segmenter: TumorSegmenter, slices: Dataset, batch_size: int) -> Iterator[np.ndarray]:
+    """The tumour's probabilities on slices, from their files and in their order: float32 [H, W] each."""
+    images = (as_file(row["image"]) for row in slices.select_columns(["image"]))
+    return (segmentation.probability for segmentation in segmenter.batch(images, batch_size=batch_size))
 
 
-def score_fold(segmentations: Iterable[Segmentation], slices: Dataset) -> list[dict]:
-    """Compare the segmentation of every slice with its mask; one row per slice, see `score_slice`."""
+def score_fold(probabilities: Iterable[np.ndarray], slices: Dataset) -> list[dict]:
+    """Compare the probabilities on every slice with its mask; one row per slice, see `score_slice`."""
     slices = slices.select_columns(["mask", *ROW_COLUMNS])
-    pairs = tqdm(zip(segmentations, slices, strict=True), total=len(slices), desc="Scoring", unit="slice")
+    pairs = tqdm(zip(probabilities, slices, strict=True), total=len(slices), desc="Scoring", unit="slice")
     return [
         {
             **{name: row[name] for name in ROW_COLUMNS},
-            **score_slice(segmentation, read_mask(as_file(row["mask"]))),
+            **score_slice(probability, read_mask(as_file(row["mask"]))),
         }
-        for segmentation, row in pairs
+        for probability, row in pairs
     ]
 
 
@@ -291,20 +292,20 @@ def find_negatives(folder: Path) -> list[Path]:
     return paths
 
 
-def score_slice(segmentation: Segmentation, true: np.ndarray) -> dict:
+def score_slice(probability: np.ndarray, true: np.ndarray) -> dict:
     """Everything that a slice contributes to a figure.
 
     Args:
-        segmentation: of the slice, at its own size.
+        probability: of tumour, float32 [H, W], at the slice's own size.
         true: bool [H, W].
 
     Returns:
         `height` and `width`; `intersection`, `predicted` and `true` in px; `dice`, `nsd` and `hd95` (px; None if
-        undefined); `lesions` and `calibration`, the fields of `LesionCounts` and `Calibration`; `threshold_dice` at
-        `calibration.THRESHOLDS`.
+        undefined); `lesions` and `reliability`, the fields of `LesionCounts` and `Reliability`; `threshold_dice` at
+        `reliability.THRESHOLDS`.
     """
-    overlap = Overlap.of(segmentation.mask, true)
-    distances = surface_distances(segmentation.mask, true)
+    mask = probability > DEFAULT_THRESHOLD
+    overlap, distances = Overlap.of(mask, true), surface_distances(mask, true)
     height, width = true.shape
     return {
         "height": height,
@@ -313,9 +314,9 @@ def score_slice(segmentation: Segmentation, true: np.ndarray) -> dict:
         "dice": overlap.dice,
         "nsd": nsd(distances, true.shape),
         "hd95": hd95(distances),
-        "lesions": asdict(LesionCounts.of(segmentation.mask, true)),
-        "calibration": asdict(Calibration.of(segmentation.probability, true)),
-        "threshold_dice": [round(dice, 6) for dice in threshold_dice(segmentation.probability, true)],
+        "lesions": asdict(LesionCounts.of(mask, true)),
+        "reliability": asdict(Reliability.of(probability, true)),
+        "threshold_dice": [round(dice, 6) for dice in threshold_dice(probability, true)],
     }
 
 

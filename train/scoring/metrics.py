@@ -3,7 +3,7 @@
     two masks → Overlap (Dice, IoU), LesionCounts        slices → averages, 95 % intervals over persons
 
 Overlaps are counted by `modeling_unet.comparison`, distances between outlines measured by `modeling_unet.surface`; what
-the probabilities are worth is in `calibration`. An empty prediction on a slice with tumour scores 0 and stays in the
+the probabilities are worth is in `reliability`. An empty prediction on a slice with tumour scores 0 and stays in the
 mean.
 """
 

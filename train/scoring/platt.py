@@ -26,7 +26,7 @@ class LogitCounts:
         self.counts = np.zeros((2, NUM_BINS), np.int64)
 
     def add(self, probability: np.ndarray, true: np.ndarray) -> None:
-        """Count the pixels of a slice that calibration is measured on: in and around its tumour."""
+        """Count the pixels of a slice that a calibration is fitted on: in and around its tumour."""
         region = evaluation_region(true)
         bins = ((logit(probability[region]) + LOGIT_LIMIT) * (NUM_BINS / (2 * LOGIT_LIMIT))).astype(int)
         for label in (0, 1):
@@ -42,7 +42,7 @@ def fit_platt(parts: Iterable[LogitCounts]) -> Platt:
     """
     background, tumor = sum(part.counts for part in parts)
     if not tumor.any() or not background.any():
-        raise ValueError("calibration needs pixels with and without tumour; these slices do not show both.")
+        raise ValueError("A calibration needs pixels with and without tumour; these slices do not show both.")
     centers = (torch.arange(NUM_BINS, dtype=torch.float64) + 0.5) * (2 * LOGIT_LIMIT / NUM_BINS) - LOGIT_LIMIT
     shares = torch.from_numpy(np.stack([background, tumor]) / (background.sum() + tumor.sum()))
     weights = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
@@ -58,5 +58,7 @@ def fit_platt(parts: Iterable[LogitCounts]) -> Platt:
     optimizer.step(negative_log_likelihood)
     scale, shift = weights.tolist()
     if not (math.isfinite(scale) and math.isfinite(shift) and scale > 0):
-        raise ValueError("calibration found that a higher probability does not mean more tumour; the model is broken.")
+        raise ValueError(
+            "A higher probability does not mean more tumour here, so no calibration helps: the model is broken."
+        )
     return Platt(scale, shift)

@@ -1,6 +1,6 @@
 """How good the probabilities are: whether they match frequencies, and what other thresholds would give.
 
-probability, truth → Calibration (sums in bins) ─ add up over slices ─→ ECE, Brier score, reliability diagram
+probability, truth → Reliability (sums in bins) ─ add up over slices ─→ ECE, Brier score, reliability diagram
                    → threshold_dice (Dice at 0.05 … 0.95) ─ mean over slices ─→ threshold curve
 """
 
@@ -20,11 +20,11 @@ THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Reliability:
     """Pixels by their tumour probability, in 15 bins of equal width, and how many of them are tumour.
 
     Counted are the pixels of the truth and those within 15 px of it (on the 512-px grid): elsewhere a slice is so
-    clearly free of tumour that any network would look well calibrated. A slice without a tumour does not count.
+    clearly free of tumour that any network would look reliable. A slice without a tumour does not count.
 
     Attributes:
         pixels: number of pixels in each bin.
@@ -39,7 +39,7 @@ class Calibration:
     squared_error: float
 
     @classmethod
-    def of(cls, probability: np.ndarray, true: np.ndarray) -> "Calibration":
+    def of(cls, probability: np.ndarray, true: np.ndarray) -> "Reliability":
         """The sums of one slice.
 
         Args:
@@ -59,7 +59,7 @@ class Calibration:
         )
 
     @classmethod
-    def total(cls, parts: Iterable["Calibration"]) -> "Calibration":
+    def total(cls, parts: Iterable["Reliability"]) -> "Reliability":
         """The sums of several slices, at least one."""
         *bins, errors = zip(*map(astuple, parts), strict=True)
         return cls(*(tuple(np.sum(values, axis=0).tolist()) for values in bins), squared_error=sum(errors))
@@ -96,7 +96,7 @@ class Calibration:
 
 
 def evaluation_region(true: np.ndarray) -> np.ndarray:
-    """What calibration is measured on, bool [H, W]: the truth and the pixels within 15 px of it (512-px grid)."""
+    """What reliability is measured on, bool [H, W]: the truth and the pixels within 15 px of it (512-px grid)."""
     return _dilated(true, scaled(REGION_MARGIN, true.shape))
 
 

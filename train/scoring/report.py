@@ -15,7 +15,7 @@ import numpy as np
 from modeling_unet.files import write_atomically
 
 from ..data.folds import UNKNOWN
-from ..files import read_json
+from ..record import read_evaluation
 from .aggregate import figures_of, overlap_of
 from .charts import write_charts
 from .metrics import paired_interval, person_means
@@ -69,16 +69,16 @@ def report(evaluations: Sequence[str | Path], out: str | Path) -> None:
         ValueError: a file is no evaluation, or the others cannot be compared with the first; nothing is written then.
     """
     paths = [Path(path) for path in evaluations]
-    by_name = {name: read_evaluation(path) for name, path in zip(_names(paths), paths, strict=True)}
+    by_name = {name: evaluation_of(path) for name, path in zip(_names(paths), paths, strict=True)}
     text = format_report(by_name)
     write_charts(by_name, Path(out))
     write_atomically(Path(out) / "report.md", text.encode())
     logger.info("The report is in %s.", Path(out) / "report.md")
 
 
-def read_evaluation(path: Path) -> dict:
+def evaluation_of(path: Path) -> dict:
     """An evaluation, its figures worked out anew from its rows; raises ValueError if the file holds none."""
-    content = read_json(path)
+    content = read_evaluation(path)
     if not content.get("per_slice"):
         raise ValueError(f"{path} holds no evaluation; give a file that evaluate --output or cv wrote.")
     if missing := sorted(NEEDED - content.keys()):
