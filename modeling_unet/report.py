@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -95,7 +95,8 @@ def draw_report(
 
 def definitions(figures: dict[str, list[str]]) -> str:
     """Name → value and notes, as an HTML list; texts are escaped."""
-    return str(TEMPLATES.get_template("definitions.html").module.definitions(figures))
+    macros: Any = TEMPLATES.get_template("definitions.html").module
+    return str(macros.definitions(figures))
 
 
 # ------------------------------------------------------------------------------------------------------------- sections
@@ -193,7 +194,9 @@ class Canvas:
         return max(step * power for step in (1, 2, 5) if step * power <= longest)
 
     @property
-    def scale_bar(self) -> Window:
+    def scale_bar(self) -> Window | None:
+        if self.scale_mm is None:
+            return None
         return Window(self.letter, self.whole.height - self.letter, self.scale_mm * self.mm, self.letter / 5)
 
 

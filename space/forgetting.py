@@ -22,13 +22,16 @@ class Stateless(state_holder.StateHolder):
     """For every request the state of the page as it was built, on its own.
 
     By itself, Gradio keeps all that the last pages show, pictures included, and forgets the oldest for the sake of
-    whoever comes. What matters of a visitor is in `Sessions`.
+    new ones. What matters of a visitor is in `Sessions`.
     """
+
+    as_built: "State | None"
 
     @classmethod
     def take_over(cls, holder: state_holder.StateHolder):
         """Make one of a holder of Gradio's that nobody has asked yet."""
         holder.__class__ = cls
+        assert isinstance(holder, cls)
         holder.as_built = None
 
     def __getitem__(self, page: str) -> "State":
@@ -66,6 +69,7 @@ class Queue(queueing.Queue):
     """
 
     unread: dict[str, int]
+    last_heard: dict[str, float]
 
     @classmethod
     def take_over(cls, queue: queueing.Queue):

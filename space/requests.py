@@ -134,7 +134,7 @@ class Page(gr.Blocks):
         return self
 
     @property
-    def state_holder(self) -> Stateless:
+    def state_holder(self) -> Stateless:  # type: ignore[override] # Gradio has a plain attribute
         """Where Gradio looks for the state of a page."""
         return self._state_holder
 
