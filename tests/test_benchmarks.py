@@ -57,6 +57,7 @@ class TestMeasuring:
         assert machine["onednn_max_cpu_isa"] == "AVX2" and machine["torch"] == torch.__version__
 
 
+@pytest.mark.slow
 class TestCompare:
     def test_slices(self, model_dir, out, capsys):
         report = compare.main(
@@ -128,6 +129,7 @@ class TestProfile:
 
 
 class TestLoad:
+    @pytest.mark.slow
     def test_every_user_gets_the_own_answers(self, model_dir, out):
         report = load.main([f"--model={model_dir}", "--users", "1", "3", "--minutes=0.05", f"--out={out}"])
         assert report == json.loads(out.read_text())

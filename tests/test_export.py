@@ -54,6 +54,7 @@ def run(session: onnxruntime.InferenceSession, pixel_values: torch.Tensor) -> to
     return torch.from_numpy(logits)
 
 
+@pytest.mark.slow
 class TestShipped:
     def test_logits_and_masks_of_the_examples_are_those_of_pytorch(self, session, segmenter):
         pixel_values = segmenter.image_processor(EXAMPLES, return_tensors="pt")["pixel_values"]
@@ -104,6 +105,7 @@ class TestShipped:
 
 
 class TestOthers:
+    @pytest.mark.slow
     def test_another_architecture_as_float16(self):
         torch.manual_seed(0)
         config = tiny_config(num_channels=3, attention_gates=True, upsampling="transpose", norm="group", norm_groups=2)
@@ -121,6 +123,7 @@ class TestOthers:
         assert (metadata["model"], metadata["revision"]) == ("you/tiny", "c0ffee")
 
 
+@pytest.mark.slow
 def test_a_program_of_torch_export_comes_back_from_its_file():
     model = UNetForSemanticSegmentation(tiny_config()).eval()
     free = {"pixel_values": dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)}

@@ -44,6 +44,7 @@ USED_BY_DEV_UNIMPORTED = {
     "ipykernel",  # what a notebook runs in
     "onnxscript",  # torch.onnx.export stands on it
     "parameterized",  # transformers' own tests stand on it
+    "pytest-xdist",  # pytest -n 2
     "ray",  # an extra of modeling_unet
     "ruff",  # a command
     "scipy",  # monai.metrics stands on it
@@ -350,6 +351,7 @@ def test_sources_compile_on_every_supported_python(path: Path):
     assert not roots(imported_modules(path)) & GONE_IN_PYTHON_3_12
 
 
+@pytest.mark.slow
 def test_wheel_holds_the_model_package_alone(tmp_path: Path):
     tree = tmp_path / "tree"  # setuptools leaves its build folders beside pyproject.toml
     for path in (*(ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE")), *sources(*CODE)):
@@ -386,6 +388,7 @@ def test_nothing_to_type_asks_the_index_for_this_package():
 TORCHVISION_OF_ANOTHER_TORCH = """raise RuntimeError("operator torchvision::nms does not exist")"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["-c", "import modeling_unet"], ["-m", "modeling_unet", "predict", "--help"]])
 def test_a_torchvision_of_another_torch_is_named_in_one_sentence(command, tmp_path: Path):
     """transformers imports it where it is installed, and would fail with a word about AutoImageProcessor."""
@@ -403,6 +406,7 @@ def test_a_torchvision_of_another_torch_is_named_in_one_sentence(command, tmp_pa
     assert "(operator torchvision::nms does not exist); run: pip uninstall torchvision" in last_line
 
 
+@pytest.mark.slow
 def test_an_older_transformers_is_refused_in_one_sentence():
     from modeling_unet import MINIMUM_TRANSFORMERS
 

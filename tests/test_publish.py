@@ -88,7 +88,7 @@ print(network.origin.name, len(app.views.EXAMPLES), app.__file__)
 
 
 def run(command: list, hub: Hub, cwd: Path = ROOT, check: bool = True, **options) -> subprocess.CompletedProcess:
-    environment = {**os.environ, **hub.environment, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    environment = {**os.environ, **hub.environment, **options.pop("env", {})}
     ran = subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=cwd,
@@ -405,6 +405,7 @@ def test_the_page_works_and_reads_the_model_from_the_hub(hub, received):
 # ---------------------------------------------------------------------------------------------------------- fit, cards
 
 
+@pytest.mark.slow
 def test_fit_publishes_with_our_card_and_nothing_of_the_trainers(hub, tmp_path):
     data = write_data_set(tmp_path / "slices", count=6)
     persons = write_persons(tmp_path / "persons.csv", [f"p{number}" for number in range(6)])

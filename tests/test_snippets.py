@@ -75,6 +75,7 @@ def test_there_are_snippets_for_every_way_of_loading():
     assert len(re.findall(r"YOU/", text)) <= len(re.findall(r'revision="|\*\*published', text)), "pin the revision"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("snippet", snippets())
 def test_snippet_runs_as_it_stands(snippet, hub, desk, request):
     if PAGE in snippet:
