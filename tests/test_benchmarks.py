@@ -32,6 +32,12 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def _small_peers(monkeypatch) -> None:
+    """What peers see costs as much as what they are."""
+    monkeypatch.setattr(contestants, "SIDE", 32)
+
+
 @pytest.fixture
 def out(tmp_path) -> Path:
     return tmp_path / "new" / "figures.json"

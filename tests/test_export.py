@@ -24,6 +24,9 @@ EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))
 LOGIT_TOLERANCE = 5e-4
 PROBABILITY_TOLERANCE = 1e-4
 
+# Every layer takes PyTorch a second to trace.
+TWO_STAGES = {"widths": [4, 6], "depths": [1, 1], "strides": [1, 2], "decoder_widths": [4]}
+
 WITHOUT_PYTORCH = """
 import sys
 for name in ("torch", "transformers", "cv2", "modeling_unet"):
@@ -108,8 +111,8 @@ class TestOthers:
     @pytest.mark.slow
     def test_another_architecture_as_float16(self):
         torch.manual_seed(0)
-        config = tiny_config(num_channels=3, attention_gates=True, upsampling="transpose", norm="group", norm_groups=2)
-        model = UNetForSemanticSegmentation(config).train()
+        options = {"attention_gates": True, "upsampling": "transpose", "norm": "group", "norm_groups": 2}
+        model = UNetForSemanticSegmentation(tiny_config(**TWO_STAGES, **options, num_channels=3)).train()
         session = onnxruntime.InferenceSession(to_onnx(model, {}, "float16"))
         assert model.training and model.dtype == torch.float32
         pixel_values = torch.randn(3, 3, 21, 9)
@@ -125,7 +128,7 @@ class TestOthers:
 
 @pytest.mark.slow
 def test_a_program_of_torch_export_comes_back_from_its_file():
-    model = UNetForSemanticSegmentation(tiny_config()).eval()
+    model = UNetForSemanticSegmentation(tiny_config(**TWO_STAGES)).eval()
     free = {"pixel_values": dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)}
     program = torch.export.export(model, (), {"pixel_values": torch.randn(2, 1, 17, 33)}, dynamic_shapes=free)
     file = io.BytesIO()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import missing
+from conftest import SLOW_FIXTURES, missing
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -349,6 +349,11 @@ def test_sources_compile_on_every_supported_python(path: Path):
         warnings.simplefilter("error")  # what 3.11 deprecates, 3.12 complains about aloud
         compile(parse(path), str(path), "exec")
     assert not roots(imported_modules(path)) & GONE_IN_PYTHON_3_12
+
+
+def test_fixtures_that_make_a_test_slow_are_there():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources("tests"))
+    assert not [name for name in SLOW_FIXTURES if f"\ndef {name}(" not in text]
 
 
 @pytest.mark.slow
