@@ -223,7 +223,7 @@ def killed(hub) -> set[str]:
         [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            assert hub.hanging.wait(120)
+            assert hub.hanging.wait(600)
         finally:
             process.send_signal(signal.SIGKILL)
     assert [request for request in hub.requests if request.startswith("PUT /lfs/")]
