@@ -548,6 +548,7 @@ def test_damaged_weights_are_named(trained, folder, tmp_path, capsys):
 # Refusals
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_the_run_goes_on_later(folder, tmp_path, monkeypatch, capsys):
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
