@@ -133,8 +133,8 @@ class Page(gr.Blocks):
         Queue.take_over(self._queue)
         return self
 
-    @property
-    def state_holder(self) -> Stateless:  # type: ignore[override] # Gradio has a plain attribute
+    @property  # type: ignore[override] # Gradio has a plain attribute
+    def state_holder(self) -> Stateless:
         """Where Gradio looks for the state of a page."""
         return self._state_holder
 

@@ -9,8 +9,9 @@ from typing import NoReturn
 import pytest
 
 
-# transformers, datasets and Gradio read these once, when they are imported. A home of our own keeps the tests clear of
-# the caches and the token of whoever runs them, and of what earlier runs left behind.
+# torch, transformers, datasets and Gradio read these once, when they are imported. A home of our own keeps the tests
+# clear of the caches and the token of whoever runs them, and of what earlier runs left behind. Networks as small as
+# those of the tests gain nothing from a second thread, which another worker of `pytest -n 2` needs.
 _HOME = tempfile.TemporaryDirectory(prefix="brain-tumor-unet-tests-", ignore_cleanup_errors=True)
 os.environ.update(
     GRADIO_ANALYTICS_ENABLED="False",
@@ -19,16 +20,27 @@ os.environ.update(
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_HUB_OFFLINE="1",
     MPLBACKEND="Agg",
+    OMP_NUM_THREADS="1",
 )
-
-import torch  # noqa: E402
-
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "weights" / "brain-tumor-unet"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# What is trained for long, read by a browser, or made by fresh processes.
+SLOW_FIXTURES = {
+    *("chromium", "ended", "executed", "exported", "fine_tuned", "loaded", "published"),
+    *("received", "straight", "stranger", "trained", "tuned"),
+}
 
-torch.set_num_threads(2)
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that ask for what is slow to make. Their files go first: who takes one last is waited for."""
+    for item in items:
+        if SLOW_FIXTURES.intersection(item.fixturenames):
+            item.add_marker("slow")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def missing(what: str) -> NoReturn:

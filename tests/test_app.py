@@ -198,6 +198,7 @@ def test_examples_are_of_persons_that_no_model_trains_on():
         assert f"| `{path.name}` | {number} | {row['person_id']} |" in attribution
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_space_does(model_dir, tmp_path):
     """At the port that the environment names, and without writing where it stands."""
     with socket.socket() as free:
@@ -343,6 +344,7 @@ def function(url: str, name: str) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_parameters_of_another_type_are_refused_in_one_sentence(url, runs, capfd):
     files = (None, True, 5, "x", [], [None], {}, {"path": 5}, [True], [{"path": None}], [{"path": "x" * 5000}])
     for function in httpx.get(f"{url}config").json()["dependencies"]:

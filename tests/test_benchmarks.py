@@ -32,6 +32,12 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def _small_peers(monkeypatch) -> None:
+    """What peers see costs as much as what they are."""
+    monkeypatch.setattr(contestants, "SIDE", 32)
+
+
 @pytest.fixture
 def out(tmp_path) -> Path:
     return tmp_path / "new" / "figures.json"
@@ -57,6 +63,7 @@ class TestMeasuring:
         assert machine["onednn_max_cpu_isa"] == "AVX2" and machine["torch"] == torch.__version__
 
 
+@pytest.mark.slow
 class TestCompare:
     def test_slices(self, model_dir, out, capsys):
         report = compare.main(
@@ -128,6 +135,7 @@ class TestProfile:
 
 
 class TestLoad:
+    @pytest.mark.slow
     def test_every_user_gets_the_own_answers(self, model_dir, out):
         report = load.main([f"--model={model_dir}", "--users", "1", "3", "--minutes=0.05", f"--out={out}"])
         assert report == json.loads(out.read_text())

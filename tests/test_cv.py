@@ -298,6 +298,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(options, message, data
 # All of it
 
 
+@pytest.mark.slow
 def test_two_folds_from_slices_to_figures(data, stub, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stub, "carry_out", lambda command, fold: main(command))
     network = ["--config", json.dumps(TINY), "--encoder_weights", "random", "--image_size", "32", "--bf16", "false"]

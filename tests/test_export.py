@@ -25,6 +25,9 @@ EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))
 LOGIT_TOLERANCE = 5e-4
 PROBABILITY_TOLERANCE = 1e-4
 
+# Every layer takes PyTorch a second to trace.
+TWO_STAGES = {"widths": [4, 6], "depths": [1, 1], "strides": [1, 2], "decoder_widths": [4]}
+
 WITHOUT_PYTORCH = """
 import sys
 for name in ("torch", "transformers", "cv2", "modeling_unet"):
@@ -55,6 +58,7 @@ def run(session: onnxruntime.InferenceSession, pixel_values: torch.Tensor) -> to
     return torch.from_numpy(logits)
 
 
+@pytest.mark.slow
 class TestShipped:
     def test_logits_and_masks_of_the_examples_are_those_of_pytorch(self, session, segmenter):
         pixel_values = segmenter.image_processor(EXAMPLES, return_tensors="pt")["pixel_values"]
@@ -105,17 +109,12 @@ class TestShipped:
 
 
 class TestOthers:
+    @pytest.mark.slow
     def test_another_architecture_as_float16(self):
         torch.manual_seed(0)
-        config = tiny_config(
-            num_channels=3,
-            attention_gates=True,
-            upsampling="transpose",
-            norm="group",
-            norm_groups=2,
-            presence_logit=1.0,
-        )
-        model = UNetForSemanticSegmentation(config).train()
+        options = {"attention_gates": True, "upsampling": "transpose", "norm": "group", "norm_groups": 2}
+        options["presence_logit"] = 1.0
+        model = UNetForSemanticSegmentation(tiny_config(**TWO_STAGES, **options, num_channels=3)).train()
         session = onnxruntime.InferenceSession(to_onnx(model, {}, "float16"))
         assert model.training and model.dtype == torch.float32
         pixel_values = torch.randn(3, 3, 21, 9)
@@ -129,8 +128,9 @@ class TestOthers:
         assert (metadata["model"], metadata["revision"]) == ("you/tiny", "c0ffee")
 
 
+@pytest.mark.slow
 def test_a_program_of_torch_export_comes_back_from_its_file():
-    model = UNetForSemanticSegmentation(tiny_config(presence_logit=1.0)).eval()
+    model = UNetForSemanticSegmentation(tiny_config(**TWO_STAGES, presence_logit=1.0)).eval()
     free = {"pixel_values": dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)}
     program = torch.export.export(model, (), {"pixel_values": torch.randn(2, 1, 17, 33)}, dynamic_shapes=free)
     file = io.BytesIO()

@@ -61,6 +61,7 @@ def test_hostile_files_repeat():
         assert hostile_file(seed) == hostile_file(seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AMPLIFIERS)
 def test_files_that_cost_minutes_or_gigabytes_are_answered_soon(tmp_path: Path, name: str):
     result = try_file(write_file(tmp_path, (name, AMPLIFIERS[name]())))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BROWSERS, missing
+from conftest import BROWSERS, SLOW_FIXTURES, missing
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -46,6 +46,7 @@ USED_BY_DEV_UNIMPORTED = {
     "mypy",  # a command
     "onnxscript",  # torch.onnx.export stands on it
     "parameterized",  # transformers' own tests stand on it
+    "pytest-xdist",  # pytest -n 2
     "ray",  # an extra of modeling_unet
     "ruff",  # a command
     "scipy",  # monai.metrics stands on it
@@ -409,6 +410,12 @@ def test_sources_compile_on_every_supported_python(path: Path):
     assert not roots(imported_modules(path)) & GONE_IN_PYTHON_3_12
 
 
+def test_fixtures_that_make_a_test_slow_are_there():
+    text = "\n".join(path.read_text(encoding="utf-8") for path in sources("tests"))
+    assert not [name for name in SLOW_FIXTURES if f"\ndef {name}(" not in text]
+
+
+@pytest.mark.slow
 def test_wheel_holds_the_model_package_alone(tmp_path: Path):
     tree = tmp_path / "tree"  # setuptools leaves its build folders beside pyproject.toml
     templates = sorted((ROOT / "modeling_unet").glob("*.html"))
@@ -466,6 +473,7 @@ def test_messages_of_errors_are_sentences(place):
 TORCHVISION_OF_ANOTHER_TORCH = """raise RuntimeError("operator torchvision::nms does not exist")"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["-c", "import modeling_unet"], ["-m", "modeling_unet", "predict", "--help"]])
 def test_a_torchvision_of_another_torch_is_named_in_one_sentence(command, tmp_path: Path):
     """transformers imports it where it is installed, and would fail with a word about AutoImageProcessor."""
@@ -483,6 +491,7 @@ def test_a_torchvision_of_another_torch_is_named_in_one_sentence(command, tmp_pa
     assert "(operator torchvision::nms does not exist); run: pip uninstall torchvision" in last_line
 
 
+@pytest.mark.slow
 def test_an_older_transformers_is_refused_in_one_sentence():
     from modeling_unet import MINIMUM_TRANSFORMERS
 

@@ -201,6 +201,7 @@ class TestShipped:
         assert np.abs(fast.probability - expected.probability).max() < MAX_BFLOAT16_ERROR
         assert np.count_nonzero(fast.mask != expected.mask) <= MAX_BFLOAT16_PIXELS
 
+    @pytest.mark.slow
     def test_it_can_be_copied_and_sent_to_another_process(self, shipped_weights):
         """As `multiprocessing`, joblib and Ray send it."""
         segmenter = TumorSegmenter.from_pretrained(shipped_weights, device="cpu")

@@ -106,7 +106,7 @@ save_file({name: head.contiguous() for name, head in heads.items()}, out)
 def run(program: str, *arguments, home: Path, **environment: str) -> subprocess.CompletedProcess:
     """Run a program in an empty folder; offline, unless its environment says otherwise."""
     (home / "desk").mkdir(parents=True, exist_ok=True)
-    alone = {"HF_HOME": str(home / "huggingface"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    alone = {"HF_HOME": str(home / "huggingface"), "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)],
         cwd=home / "desk",

@@ -23,6 +23,7 @@ print(faults[-1] - faults[10])
 """
 
 
+@pytest.mark.slow
 def test_freed_memory_comes_without_page_faults():
     if platform.libc_ver()[0] != "glibc":
         missing("needs glibc: the options are its own")

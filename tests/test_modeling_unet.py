@@ -545,6 +545,7 @@ def exported() -> tuple[UNetForSemanticSegmentation, nn.Module]:
 
 
 class TestTools:
+    @pytest.mark.slow
     def test_compiled_in_one_graph_it_gives_the_same(self):
         config = ARCHITECTURES["all_options"]
         model, batch = build(config), inputs(config, height=17, width=33)

@@ -368,6 +368,7 @@ class TestUsage:
         assert all(word in text for word in ("PATH", *options.split()))
         assert "examples:" in text and "not for diagnosis" in text
 
+    @pytest.mark.slow
     def test_as_a_module(self, model_dir, tmp_path):
         """The real command: exit code, streams, no progress bar where no terminal is."""
         save_slice(tmp_path / "in" / "1.png")
@@ -558,6 +559,7 @@ class TestGoingOn:
         assert predict("in") == 0
         assert sum(segmented) == 2 and not any(row["error"] for row in summary(tmp_path / "out"))
 
+    @pytest.mark.slow
     def test_killed_run_goes_on(self, predict, model_dir, tmp_path, segmented):
         """`kill -9` when the third of six slices is noted, in the middle of whatever else is under way."""
         for number in range(6):
@@ -620,6 +622,7 @@ class TestShards:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
         assert __main__.own_device() == "auto"
 
+    @pytest.mark.slow
     def test_two_processes_give_the_files_of_one(self, predict, model_dir, tmp_path, segmented):
         """torchrun starts them, a bad file stops neither, and the run that joins their tables segments nothing."""
         write_slices(tmp_path / "in", 7)
@@ -647,6 +650,7 @@ class TestShards:
 
 
 class TestRay:
+    @pytest.mark.slow
     def test_two_workers_give_the_files_of_one(self, predict, model_dir, tmp_path, segmented):
         write_slices(tmp_path / "in", 12)
         run = command("in", "--out", "out", "--batch_size", 1, "--ray", model=model_dir)

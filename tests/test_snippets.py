@@ -147,6 +147,7 @@ def test_links_lead_somewhere(document):
             assert anchor in anchors(os.path.relpath(linked, ROOT)), f"{target}#{anchor}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("snippet", "shown"), snippets())
 def test_snippet_runs_as_it_stands(snippet, shown, hub, desk, request):
     if PAGE in snippet:

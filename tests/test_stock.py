@@ -145,6 +145,7 @@ class TestArguments:
         assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 class TestCompile:
     # Without a word about sizes, torch takes them as free from the second one on.
     @pytest.mark.parametrize(("changes", "dynamic"), [({}, None), ({"stem_width": 4, "stem_stride": 2}, True)])
