@@ -24,7 +24,7 @@ from modeling_unet.comparison import Overlap
 from modeling_unet.provenance import weights_hash
 from train.__main__ import main
 from train.data.slices import DataArguments, load_slices
-from train.files import save_model, write_json
+from train.files import read_json, save_model, write_json
 from train.fitting import trainer
 from train.fitting.ema import ExponentialMovingAverage
 from train.fitting.options import FitArguments, parse_fit
@@ -388,6 +388,14 @@ def test_training_starts_from_given_weights(trained, folder, tmp_path):
     ours, theirs = weights_of(tmp_path), weights_of(trained)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.endswith("conv1.0.weight"))
     assert json.loads((tmp_path / "training.json").read_text())["recipe"]["init_from"] == trained.name
+
+
+def test_new_weights_need_not_be_as_sure_as_the_given_ones(trained, folder, tmp_path):
+    sure = shutil.copytree(trained, tmp_path / "sure")
+    write_json(sure / "config.json", read_json(sure / "config.json") | {"presence_logit": 1.5, "format_version": 2})
+    options = ("--init_from", str(sure), "--max_steps", "1")
+    assert fine_tune(folder, tmp_path / "run", *options) == 0
+    assert read_json(tmp_path / "run" / "config.json").get("presence_logit") is None
 
 
 def test_what_the_given_weights_were_trained_on_is_not_forgotten(trained, folder, tmp_path):

@@ -73,8 +73,10 @@ def _load_to_fine_tune(init_from: str, changes: dict) -> UNetForSemanticSegmenta
             f"--init_from {init_from} is a model of type {model_type}; allowed is {UNetConfig.model_type}."
         )
     labels = {"id2label": {0: "background", 1: "tumor"}, "label2id": {"background": 0, "tumor": 1}}
+    # How sure the old weights had to be says nothing about the new ones.
+    replaced = {"num_channels": 1, "presence_logit": None, **labels, **changes}
     with loading(init_from):
-        config = UNetConfig.from_pretrained(init_from, **{"num_channels": 1, **labels, **changes})
+        config = UNetConfig.from_pretrained(init_from, **replaced)
         model, found = UNetForSemanticSegmentation.from_pretrained(
             init_from, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
         )
