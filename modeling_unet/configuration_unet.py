@@ -93,8 +93,8 @@ class UNetConfig(PreTrainedConfig):
         semantic_loss_ignore_index (`int`, defaults to 255): Label of pixels that count in no term.
 
     Provenance:
-        format_version (`int`): Of `config.json`, 2 with a `presence_logit` and 1 without; weights of a later version
-            than this code are refused.
+        format_version (`int`): Of the `config.json` that was read; weights of a later version than this code are
+            refused. What is written has version 2 with a `presence_logit`, else 1.
         encoder_initialization (`str`): What the encoder's weights started from, e.g. `"random"` or
             `"imagenet-efficientnet-lite0"`. A statement only: building the model never loads anything.
 
@@ -166,8 +166,6 @@ class UNetConfig(PreTrainedConfig):
         if self.id2label is None and kwargs.get("num_labels") in (None, 2):
             self.id2label = {0: "background", 1: "tumor"}
             self.label2id = {"background": 0, "tumor": 1}
-        if self.presence_logit is not None:
-            self.format_version = max(self.format_version, 2)
         check_dtype(self.dtype)
         super().__post_init__(**kwargs)
 
@@ -217,6 +215,10 @@ class UNetConfig(PreTrainedConfig):
             "focal_loss_weight": 1.0,
         }
         return cls(**{**architecture, **kwargs})
+
+    def to_dict(self) -> dict:
+        """As ever, with the `format_version` that these values need."""
+        return super().to_dict() | {"format_version": 1 if self.presence_logit is None else 2}
 
     @property
     def skip_widths(self) -> dict[int, int]:

@@ -91,7 +91,7 @@ def describe(
         "model": name,
         "revision": revision or "",
         "model_type": config.model_type,
-        "format_version": str(config.format_version),
+        "format_version": str(config.to_dict()["format_version"]),
         "labels": json.dumps(config.label_names),
         "size": str(image_processor.size["longest_edge"]),
         "foreground_fraction": str(image_processor.foreground_fraction),
