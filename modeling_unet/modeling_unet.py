@@ -25,7 +25,7 @@ AUTO_MAP = {
     "AutoModel": "modeling_unet.UNetModel",
     "AutoModelForSemanticSegmentation": "modeling_unet.UNetForSemanticSegmentation",
 }
-PRESENCE_SLOPE = 10.0  # by how much all logits fall for each unit that the surest spot lacks
+PRESENCE_SLOPE = 100.0  # by how much all logits fall for each unit that the surest spot lacks
 
 
 # Far beyond any network for slices; 31 million are those of Ronneberger et al.
@@ -344,7 +344,8 @@ def lower_where_unsure(logits: Tensor, presence_logit: float) -> Tensor:
     """Lower the foreground logits, [B, K, h, w], of each slice without a spot as sure as `presence_logit`.
 
     The network is sure of the heart of a tumour; of a false alarm it is often unsure all over. A spot is 3×3 cells: one
-    cell alone is noise. What a slice lacks is taken off all its logits `PRESENCE_SLOPE` times, so that nothing jumps.
+    cell alone is noise. What a slice lacks is taken off all its logits `PRESENCE_SLOPE` times: nothing jumps, and masks of
+    slices between the two are rare.
     """
     spots = F.avg_pool2d(logits, kernel_size=3, stride=1, padding=1, count_include_pad=False)
     surest = spots.amax(dim=(1, 2, 3), keepdim=True)
