@@ -19,9 +19,9 @@ FRAMINGS = ("auto", "none")
 # What the longer side of a head takes of its frame. In the training data it is 0.80 (axial) to 0.93 (sagittal) in the
 # median; of 0.72, 0.80, 0.85 and 0.92 the last keeps most: all of the Dice of the 54 example slices.
 HEAD_SHARE = 0.92
-# Of 2,663 slices of the training data eight have a head that takes less of the longer side than the first. With an even
+# Of 2,663 slices of the training data five have a head that takes less of the longer side than the first. With an even
 # border on all four sides, which none of them has, the second counts.
-SMALLEST_SHARE, SMALLEST_SHARE_IN_BORDER = 0.57, 0.72
+SMALLEST_SHARE, SMALLEST_SHARE_IN_BORDER = 0.56, 0.72
 BORDER = 0.025  # of a side, on all four sides; the data have up to 0.016
 MAX_FRAMES = 20  # as many as a film of 4 × 5 slices
 
@@ -34,9 +34,11 @@ LEVELS = (0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.62)
 # Grey values of a user interface, and their colours, differ by less and by more of the range.
 EVEN, COLOURED = 0.005, 0.2
 LARGE = 0.004  # of the picture, what is even
-FOREIGN = 0.01  # of the picture, what is bright beside the head
+FOREIGN = 0.04  # of the picture, what is bright beside the head
 # A head is hardly dented, no rectangle, and not all of one grey; the deviation is in terms of its contrast.
-MIN_SOLIDITY, MAX_EXTENT, MIN_UNEVENNESS = 0.84, 0.93, 0.15
+MIN_SOLIDITY, MAX_EXTENT, MIN_UNEVENNESS = 0.84, 0.88, 0.15
+MAX_FILLED_EXTENT = 0.93  # the frame of the slice may cut it off on three sides
+MIN_RIM = 0.25  # of that contrast, how much brighter than its ground its outermost layer is
 MIN_CONTRAST = 0.06  # of the range: how much brighter than its ground it is
 SMALLEST_OF_SEVERAL = 0.4  # of the area of the largest head: pictures for choosing one are smaller
 AROUND = 0.04  # of the head's longer side, what is kept around it
@@ -145,7 +147,7 @@ def _is_filled(grey: np.ndarray) -> bool:
     x, y, w, h, _ = stats[label]
     piece = (labels[y : y + h, x : x + w] == label).astype(np.uint8)
     contours, _ = cv2.findContours(piece, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if max(map(cv2.contourArea, contours)) > MAX_EXTENT * w * h:
+    if max(map(cv2.contourArea, contours)) > MAX_FILLED_EXTENT * w * h:
         return False
     has_border = _border(grey) > BORDER
     share = max(w, h) / max(height, width)
@@ -223,17 +225,24 @@ def _judge(contour: np.ndarray, grey: np.ndarray) -> _Head | None:
         return None
     if area < MIN_SOLIDITY * hull or area > MAX_EXTENT * np.prod(sides):
         return None
-    margin = max(round(0.06 * max(w, h)), 3)
+    # Wider than the scalp, which of a negative is a dark ring around the bright skull.
+    margin = max(round(0.1 * max(w, h)), 3)
     top, left = max(y - margin, 0), max(x - margin, 0)
     window = grey[top : y + h + margin, left : x + w + margin]
     inside = cv2.drawContours(np.zeros(window.shape, np.uint8), [contour - (left, top)], -1, 1, cv2.FILLED)
-    around = cv2.dilate(inside, np.ones((2 * margin + 1,) * 2, np.uint8)) - cv2.dilate(inside, np.ones((5, 5), np.uint8))
+    around = cv2.dilate(inside, np.ones((2 * margin + 1,) * 2, np.uint8))
+    around -= cv2.dilate(inside, np.ones((5, 5), np.uint8))
     values, ground = window[inside > 0], window[around > 0]
-    if ground.size < 0.3 * margin * (w + h):
+    if ground.size < 0.5 * margin * (w + h):
         return None
     # Where a panel ends, or a neck is cut off, other things follow.
     (darkest, dark), usual = np.percentile(ground, (10, 70)), np.median(values)
     if usual - dark < max(MIN_CONTRAST, dark - darkest):
+        return None
+    # It ends at an edge, unlike the bright side of an uneven black.
+    layer = np.ones((margin // 2 | 1,) * 2, np.uint8)
+    rim, beside = inside - cv2.erode(inside, layer, borderValue=1), around & cv2.dilate(inside, layer)
+    if not beside.any() or np.median(window[rim > 0]) - np.median(window[beside > 0]) < MIN_RIM * (usual - dark):
         return None
     if values.std() < MIN_UNEVENNESS * (usual - dark):
         return None
@@ -244,8 +253,8 @@ def _is_negative(positive: list[_Head], negative: list[_Head]) -> bool:
     """Whether the heads of the negative are the true ones."""
     if not positive or not negative:
         return bool(negative)
-    # The brain of a negative, within the skull, is bright as well; of a positive, the whole black panel may be dark.
-    return negative[0].area * negative[0].solidity**6 > 1.15 * positive[0].area * positive[0].solidity**6
+    # In a negative small things are bright; around a head that is bright, a whole black panel may be dark.
+    return negative[0].area > 12 * positive[0].area
 
 
 def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
