@@ -10,7 +10,19 @@ import cv2
 import numpy as np
 
 
-WORDS = ("AX T1 +C", "SE 4 IM 12", "TR 550 TE 12", "FOV 25.0 cm", "512 x 512", "W 420 L 210", "R", "L", "A", "P", "Zoom 1.6")
+WORDS = (
+    "AX T1 +C",
+    "SE 4 IM 12",
+    "TR 550 TE 12",
+    "FOV 25.0 cm",
+    "512 x 512",
+    "W 420 L 210",
+    "R",
+    "L",
+    "A",
+    "P",
+    "Zoom 1.6",
+)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -53,7 +65,9 @@ def _place(canvas: np.ndarray, image: np.ndarray, mask: np.ndarray, x: int, y: i
 
 def _head(image: np.ndarray) -> np.ndarray:
     """Bool [H, W]: the largest bright piece of a slice."""
-    bright = cv2.morphologyEx((image > 0.1 * np.percentile(image, 99)).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3)))
+    bright = cv2.morphologyEx(
+        (image > 0.1 * np.percentile(image, 99)).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))
+    )
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=8)
     return labels == 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])
 
@@ -142,7 +156,9 @@ def _screenshot(rng, image, mask, others) -> Perturbed:
     canvas[top : top + panel_height, left : left + panel_width] = int(rng.choice([0, 0, 0, 12]))
     if right > 120:
         for number in range(3):
-            thumb = cv2.resize(others[number % len(others)] if others else image, (90, 90), interpolation=cv2.INTER_AREA)
+            thumb = cv2.resize(
+                others[number % len(others)] if others else image, (90, 90), interpolation=cv2.INTER_AREA
+            )
             y = top + 20 + number * 110
             canvas[y : y + 90, left + panel_width + 10 : left + panel_width + 100] = thumb[..., None]
     side = round(min(panel_width, panel_height) * rng.uniform(0.6, 1.0))

@@ -97,7 +97,9 @@ def _add_predict(commands):
     add("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     _add_model(command)
     add("--quality", choices=QUALITIES, default="fast", help="best: mirrored and in three sizes too, ten times slower")
-    add("--framing", choices=FRAMINGS, default="auto", help="none: don't cut heads out of larger pictures (%(default)s)")
+    add(
+        "--framing", choices=FRAMINGS, default="auto", help="none: don't cut heads out of larger pictures (%(default)s)"
+    )
     add("--threshold", type=float, default=DEFAULT_THRESHOLD, help="tumour is above this probability (%(default)s)")
     add("--style", choices=STYLES, default="fill", help="style of the overlay (%(default)s)")
     add("--color", default=DEFAULT_COLOR.strip("#"), metavar="RRGGBB", help="colour of fill and contour (%(default)s)")
@@ -155,7 +157,12 @@ def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
         raise ValueError(f"--out {args.out} is a file; allowed is a folder, which may be missing")
     slices = shard.take(find_slices(args.paths, args.out), args.batch_size)
     segment = _segment_on_ray(args) if args.ray else _segment_here(args)
-    maker = {"model": identify_model(args.model, args.revision), "quality": args.quality, "framing": args.framing, **asdict(options)}
+    maker = {
+        "model": identify_model(args.model, args.revision),
+        "quality": args.quality,
+        "framing": args.framing,
+        **asdict(options),
+    }
     args.out.mkdir(parents=True, exist_ok=True)
     segment = partial(segment, out=args.out, options=options, batch_size=args.batch_size)
     return segment, Journal(args.out, slices, maker, shard.suffix)

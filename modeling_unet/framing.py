@@ -22,7 +22,7 @@ HEAD_SHARE = 0.92
 # Of 2,663 slices of the training data five have a head that takes less of the longer side than the first. With an even
 # border on all four sides, which none of them has, the second counts.
 SMALLEST_SHARE, SMALLEST_SHARE_IN_BORDER = 0.56, 0.72
-BORDER = 0.025  # of a side, on all four sides; the data have up to 0.016
+BORDER = 0.05  # of a side, on all four sides; the data have up to 0.02, and a little noise
 MAX_FRAMES = 20  # as many as a film of 4 × 5 slices
 
 # Heads are looked for in a copy whose longer side is so many px, and are at least so many px wide and high in it.
@@ -36,7 +36,7 @@ EVEN, COLOURED = 0.005, 0.2
 LARGE = 0.004  # of the picture, what is even
 FOREIGN = 0.04  # of the picture, what is bright beside the head
 # A head is hardly dented, no rectangle, and not all of one grey; the deviation is in terms of its contrast.
-MIN_SOLIDITY, MAX_EXTENT, MIN_UNEVENNESS = 0.84, 0.88, 0.15
+MIN_SOLIDITY, MAX_EXTENT, MIN_UNEVENNESS = 0.74, 0.88, 0.15
 MAX_FILLED_EXTENT = 0.93  # the frame of the slice may cut it off on three sides
 MIN_RIM = 0.25  # of that contrast, how much brighter than its ground its outermost layer is
 MIN_CONTRAST = 0.06  # of the range: how much brighter than its ground it is
@@ -123,7 +123,7 @@ def find_frames(image: np.ndarray) -> list[Frame]:
 
 @dataclass(frozen=True, eq=False)
 class _Head:
-    """A place that looks like a head: its contour [N, 1, 2] in the working copy, its area in px, and how solid it is."""
+    """A place that looks like a head: contour [N, 1, 2] and area in px of the working copy, and solidity."""
 
     contour: np.ndarray
     area: float
@@ -210,12 +210,12 @@ def _heads_above(grey: np.ndarray, interface: np.ndarray, level: float) -> list[
             contours, _ = cv2.findContours(filled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             if contours:
                 contour = max(contours, key=cv2.contourArea)
-                head = _judge(contour + (x - 1, y - 1), grey)
+                head = _judge(contour + np.array((x - 1, y - 1)), grey, interface)
                 heads += [head] if head else []
     return heads
 
 
-def _judge(contour: np.ndarray, grey: np.ndarray) -> _Head | None:
+def _judge(contour: np.ndarray, grey: np.ndarray, interface: np.ndarray) -> _Head | None:
     """A head, if it has its shape, and is bright and uneven on a ground that is neither."""
     x, y, w, h = cv2.boundingRect(contour)
     area = cv2.contourArea(contour)
@@ -232,12 +232,15 @@ def _judge(contour: np.ndarray, grey: np.ndarray) -> _Head | None:
     inside = cv2.drawContours(np.zeros(window.shape, np.uint8), [contour - (left, top)], -1, 1, cv2.FILLED)
     around = cv2.dilate(inside, np.ones((2 * margin + 1,) * 2, np.uint8))
     around -= cv2.dilate(inside, np.ones((5, 5), np.uint8))
-    values, ground = window[inside > 0], window[around > 0]
+    values = window[inside > 0]
+    # The bright page that a narrow panel lies on is not its ground.
+    around[interface[top : y + h + margin, left : x + w + margin] & (window > np.median(values))] = 0
+    ground = window[around > 0]
     if ground.size < 0.5 * margin * (w + h):
         return None
     # Where a panel ends, or a neck is cut off, other things follow.
     (darkest, dark), usual = np.percentile(ground, (10, 70)), np.median(values)
-    if usual - dark < max(MIN_CONTRAST, dark - darkest):
+    if usual - dark < max(MIN_CONTRAST, 1.5 * (dark - darkest)):
         return None
     # It ends at an edge, unlike the bright side of an uneven black.
     layer = np.ones((margin // 2 | 1,) * 2, np.uint8)
