@@ -24,7 +24,7 @@ SHEET_SIDE = 240
 
 
 def read_slices(folder: Path, split: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Name → image uint8 [H, W] and mask bool [H, W], of `images/` and `masks/`; of one split of the public data set."""
+    """Name → image uint8 [H, W] and mask bool [H, W], in `images/` and `masks/`, of one split."""
     with (ROOT / "train" / "data" / "manifest.csv").open(newline="") as file:
         chosen = {row["slice"] for row in csv.DictReader(file) if row["split"] == split}
     paths = sorted(path for path in (folder / "images").iterdir() if split == "all" or path.stem in chosen)
@@ -42,7 +42,7 @@ def score(segmenter: TumorSegmenter, pictures: list[Perturbed], framing: str) ->
 
 
 def draw_sheet(segmenter: TumorSegmenter, pictures: list[Perturbed], columns: int = 8) -> np.ndarray:
-    """Pictures with the parts that the network was shown, uint8 [H, W, 3], BGR: green, or red where they were turned."""
+    """Pictures with the parts that the network was shown, uint8 [H, W, 3], BGR; red where it was turned."""
     tiles = []
     for segmentation in segmenter.batch([perturbed.picture for perturbed in pictures]):
         tile, width = segmentation.overlay()[..., ::-1].copy(), max(max(segmentation.mask.shape) // 120, 1)

@@ -28,7 +28,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 @dataclass(frozen=True, eq=False)
 class Perturbed:
-    """A picture uint8 [H, W] or [H, W, 3] with the mask bool [H, W]; `heads` bool [H, W] is what is bright in slices."""
+    """A picture uint8 [H, W] or [H, W, 3] with the mask bool [H, W]; `heads` is its head alone."""
 
     picture: np.ndarray
     mask: np.ndarray
