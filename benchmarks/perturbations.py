@@ -213,6 +213,7 @@ def _film(rng, image, mask, others) -> Perturbed:
     gamma = rng.uniform(0.75, 1.2)
     toned = (255 * (image / 255) ** gamma).astype(np.uint8)
     x, y = _anywhere(rng, sheet.shape[1] - size), _anywhere(rng, sheet.shape[0] - size)
+    bare = _place(sheet.copy(), image, mask, x, y, size).heads  # before the black of the film makes all of it bright
     placed = _place(sheet, np.maximum(toned, sheet[0, 0]), mask, x, y, size)
     _write(rng, sheet, 0, 0, sheet.shape[1], side, 3, 200)
 
@@ -229,7 +230,7 @@ def _film(rng, image, mask, others) -> Perturbed:
     picture = cv2.warpPerspective(sheet, matrix, (width, height), flags=cv2.INTER_AREA, borderValue=surround)
     picture = picture.astype(np.float32)
     truth = cv2.warpPerspective(placed.mask.astype(np.float32), matrix, (width, height)) >= 0.5
-    heads = cv2.warpPerspective(placed.heads.astype(np.uint8), matrix, (width, height)) > 0
+    heads = cv2.warpPerspective(bare.astype(np.uint8), matrix, (width, height)) > 0
 
     picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.8, 2.2) * longest / 512)
     picture = 0.82 * picture + _slope(rng, height, width, 8, 40)
