@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from .export import DEFAULT_DTYPE, DTYPES, describe, to_onnx
 from .files import write_atomically
+from .framing import FRAMINGS
 from .journal import Journal
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, STYLES, parse_color
 from .prediction import (
@@ -99,6 +100,9 @@ def _add_predict(commands):
     add("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     _add_model(command)
     add("--quality", choices=QUALITIES, default="fast", help="best: mirrored and in three sizes too, ten times slower")
+    add(
+        "--framing", choices=FRAMINGS, default="auto", help="none: don't cut heads out of larger pictures (%(default)s)"
+    )
     add("--threshold", type=float, default=DEFAULT_THRESHOLD, help="tumour is above this probability (%(default)s)")
     add("--style", choices=STYLES, default="fill", help="style of the overlay (%(default)s)")
     add("--color", default=DEFAULT_COLOR.strip("#"), metavar="RRGGBB", help="colour of fill and contour (%(default)s)")
@@ -149,14 +153,21 @@ def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
         raise ValueError(f"--out {args.out} is a file; allowed is a folder, which may be missing.")
     slices = shard.take(find_slices(args.paths, args.out), args.batch_size)
     segment = _segment_on_ray(args) if args.ray else _segment_here(args)
-    maker = {"model": identify_model(args.model, args.revision), "quality": args.quality, **asdict(options)}
+    maker = {
+        "model": identify_model(args.model, args.revision),
+        "quality": args.quality,
+        "framing": args.framing,
+        **asdict(options),
+    }
     args.out.mkdir(parents=True, exist_ok=True)
     segment = partial(segment, out=args.out, options=options, batch_size=args.batch_size)
     return segment, Journal(args.out, slices, maker, shard.suffix)
 
 
 def _segment_here(args: argparse.Namespace) -> Callable:
-    segmenter = TumorSegmenter.from_pretrained(args.model, own_device(), args.revision, quality=args.quality)
+    segmenter = TumorSegmenter.from_pretrained(
+        args.model, own_device(), args.revision, quality=args.quality, framing=args.framing
+    )
     return partial(segment_files, segmenter=segmenter)
 
 
@@ -165,7 +176,8 @@ def _segment_on_ray(args: argparse.Namespace) -> Callable:
 
     check_ray()
     TumorSegmenter.from_pretrained(args.model, "cpu", args.revision)  # a bad model is refused before anything starts
-    return partial(segment_files_on_ray, model=args.model, revision=args.revision, quality=args.quality)
+    how = {"quality": args.quality, "framing": args.framing}
+    return partial(segment_files_on_ray, model=args.model, revision=args.revision, **how)
 
 
 def own_device() -> str:

@@ -83,8 +83,8 @@ class UNetConfig(PreTrainedConfig):
 
     Head:
         presence_logit (`float`, *optional*): How sure the network must be, at its surest spot, before a slice is given
-            any tumour: the largest mean foreground logit of 3×3 cells of the finest decoder map. Below it all
-            foreground logits of the slice fall, a hundred times as far; while training they never do. None: no such rule.
+            any tumour: the largest mean foreground logit of 3×3 cells of the finest decoder map. If it is below this,
+            all foreground logits of the slice fall, a hundred times as far; in training never. None: no such rule.
 
     Loss (each term is computed per sample, then averaged over the batch; a weight of 0 leaves the term out):
         dice_loss_weight, cross_entropy_loss_weight, focal_loss_weight (`float`): Weights of the terms.

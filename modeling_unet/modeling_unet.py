@@ -15,6 +15,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
+from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
 from .configuration_unet import UNetConfig
@@ -344,8 +345,7 @@ def lower_where_unsure(logits: Tensor, presence_logit: float) -> Tensor:
     """Lower the foreground logits, [B, K, h, w], of each slice without a spot as sure as `presence_logit`.
 
     The network is sure of the heart of a tumour; of a false alarm it is often unsure all over. A spot is 3×3 cells: one
-    cell alone is noise. What a slice lacks is taken off all its logits `PRESENCE_SLOPE` times: nothing jumps, and masks of
-    slices between the two are rare.
+    cell alone is noise. What a slice lacks is taken off all its logits `PRESENCE_SLOPE` times: few slices lie between.
     """
     spots = F.avg_pool2d(logits, kernel_size=3, stride=1, padding=1, count_include_pad=False)
     surest = spots.amax(dim=(1, 2, 3), keepdim=True)
@@ -456,11 +456,11 @@ class UNetModel(UNetPreTrainedModel):
         return next(module for module in self.encoder.modules() if isinstance(module, nn.Conv2d))
 
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[misc] # the common arguments have `output_hidden_states` too
         self,
         pixel_values: Tensor,
         output_hidden_states: bool | int | list[int] | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         r"""
         Args:
@@ -523,12 +523,12 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(
+    def forward(  # type: ignore[misc] # the common arguments have `output_hidden_states` too
         self,
         pixel_values: Tensor,
         labels: Tensor | None = None,
         output_hidden_states: bool | int | list[int] | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> SemanticSegmenterOutput:
         r"""
         Args:

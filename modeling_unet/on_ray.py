@@ -43,6 +43,7 @@ def segment_files_on_ray(
     model: str | Path,
     revision: str | None,
     quality: str,
+    framing: str,
     out: Path,
     options: Options,
     batch_size: int,
@@ -52,7 +53,7 @@ def segment_files_on_ray(
     There is one worker for each GPU of the cluster, or for each CPU where it has no GPU.
 
     Args:
-        model, revision, quality: as for `TumorSegmenter.from_pretrained`, which every worker calls.
+        model, revision, quality, framing: as for `TumorSegmenter.from_pretrained`, which every worker calls.
 
     Returns:
         An iterator over one outcome per slice, in the order in which they are done.
@@ -71,7 +72,7 @@ def segment_files_on_ray(
 
     class Worker:
         def __init__(self):
-            segmenter = TumorSegmenter.from_pretrained(model, revision=revision, quality=quality)
+            segmenter = TumorSegmenter.from_pretrained(model, revision=revision, quality=quality, framing=framing)
             self.segment = partial(segment_files, segmenter=segmenter, out=out, options=options, batch_size=batch_size)
 
         def __call__(self, task: dict[str, str]) -> dict[str, list[str]]:

@@ -20,6 +20,10 @@ MIN_LESION_AREA_PX = 10
 # Pixels of brain slices have 0.2 to 5 mm; a number outside this wider range is in another unit, or a mistake.
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 
+CUT_OUT = "The head was cut out of a larger picture; nothing was looked for outside it."
+SEVERAL_CUT_OUT = "{count} heads were cut out of the picture, each by itself; nothing was looked for outside them."
+INVERTED = "White and black were exchanged, as the picture is a negative."
+
 
 @dataclass(frozen=True)
 class Lesion:
@@ -55,6 +59,9 @@ class Segmentation:
         threshold: pixels above it belong to the mask.
         spacing: size of a pixel in mm as (row, column), the order of DICOM's PixelSpacing; None if unknown.
         min_area_px: pieces of the mask with fewer pixels are no lesions.
+        frames: (x, y, width, height) in px of each part that the network was shown alone, with one head in it; empty
+            where it was shown the slice as a whole.
+        inverted: whether white and black were exchanged for the network.
 
     Raises:
         ValueError: the sizes differ, the threshold is outside 0 … 1, the spacing is not two numbers from 0.01 to 100,
@@ -66,6 +73,8 @@ class Segmentation:
     threshold: float = DEFAULT_THRESHOLD
     spacing: tuple[float, float] | None = None
     min_area_px: int = MIN_LESION_AREA_PX
+    frames: tuple[tuple[int, int, int, int], ...] = ()
+    inverted: bool = False
 
     def __post_init__(self):
         if self.image.shape[:2] != self.probability.shape:
@@ -93,7 +102,18 @@ class Segmentation:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What a reader should know before trusting the mask, one sentence each."""
-        return (COLOURED,) if is_coloured(self.image) else ()
+        height, width = self.probability.shape
+        parts = self.frames or ((0, 0, width, height),)
+        sentences = []
+        if len(parts) > 1:
+            sentences.append(SEVERAL_CUT_OUT.format(count=len(parts)))
+        elif parts[0] != (0, 0, width, height):
+            sentences.append(CUT_OUT)
+        if self.inverted:
+            sentences.append(INVERTED)
+        if any(is_coloured(self.image[y : y + h, x : x + w]) for x, y, w, h in parts):
+            sentences.append(COLOURED)
+        return tuple(sentences)
 
     @property
     def tumor_found(self) -> bool:

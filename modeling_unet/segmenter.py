@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from .configuration_unet import UNetConfig
+from .framing import FRAMINGS, Frame, find_frames, paste
 from .image_processing_unet import UNetImageProcessor, read_image
 from .inference import optimize_for_inference
 from .modeling_unet import UNetForSemanticSegmentation
@@ -46,6 +47,7 @@ class TumorSegmenter:
             do not change the copy.
         image_processor: what prepares the slices.
         quality: "fast" or "best", as in `from_pretrained`.
+        framing: "auto" or "none", as in `from_pretrained`.
     """
 
     def __init__(
@@ -55,25 +57,28 @@ class TumorSegmenter:
         device: str | torch.device = "auto",
         optimize: str = "none",
         quality: str = "fast",
+        framing: str = "auto",
     ):
         """Take the model over: it is moved to `device` and put into evaluation mode.
 
         Args:
-            optimize, quality: as in `from_pretrained`.
+            optimize, quality, framing: as in `from_pretrained`.
 
         Raises:
             ValueError: a model of colours or of several kinds of tumour, a device that is not there, or another
-                `optimize` or `quality`.
+                `optimize`, `quality` or `framing`.
         """
         if quality not in QUALITIES:
             raise ValueError(f"quality is {quality!r}; allowed are {', '.join(QUALITIES)}.")
         if optimize not in OPTIMIZE:
             raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}.")
+        check_framing(framing)
         check_segmentable(model.config)
         self.model = model.eval().to(resolve_device(device), memory_format=torch.channels_last)
         self.network = optimize_for_inference(self.model) if optimize == "auto" else self.model
         self.image_processor = image_processor
         self.quality = quality
+        self.framing = framing
 
     @classmethod
     def from_pretrained(
@@ -83,6 +88,7 @@ class TumorSegmenter:
         revision: str | None = None,
         optimize: str = "auto",
         quality: str = "fast",
+        framing: str = "auto",
     ) -> "TumorSegmenter":
         """Load model and processor from a folder, or by the id of a model repository on the Hub.
 
@@ -96,6 +102,8 @@ class TumorSegmenter:
                 it, which moves the edge of a mask by a few pixels; "none" with the model as it is.
             quality: "fast" looks at a slice once; "best" looks at it and at its mirror image in three sizes and
                 averages the probabilities, which takes about ten times as long and misses fewer edges.
+            framing: "auto" cuts heads out of larger pictures, such as screenshots, and exchanges white and black of
+                negatives; a slice that one head fills stays as it is. "none" takes every picture as a whole.
 
         Raises:
             ValueError: another kind of model, incomplete weights, and as when a segmenter is built.
@@ -115,7 +123,7 @@ class TumorSegmenter:
         model, found = loaded
         if missing := sorted(found["missing_keys"]):
             raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}.")
-        return cls(model, image_processor, device, optimize, quality)
+        return cls(model, image_processor, device, optimize, quality, framing)
 
     @property
     def device(self) -> torch.device:
@@ -139,7 +147,11 @@ class TumorSegmenter:
         return next(self.batch([image], spacing=spacing))
 
     def batch(
-        self, images: Iterable, batch_size: int = 8, spacing: tuple[float, float] | None = None
+        self,
+        images: Iterable,
+        batch_size: int = 8,
+        spacing: tuple[float, float] | None = None,
+        framing: str | None = None,
     ) -> Iterator[Segmentation]:
         """Segment many slices, of any mixture of sizes, `batch_size` at a time.
 
@@ -147,6 +159,8 @@ class TumorSegmenter:
             images: slices as in a call, read only when their turn comes.
             batch_size: how many go through the network together, at least 1.
             spacing: as in a call, the same for all.
+            framing: "auto" or "none"; None takes the segmenter's own. The slices of a volume need "none": heads that
+                grow from slice to slice would each be brought to one size.
 
         Returns:
             An iterator over one segmentation per slice, in their order.
@@ -157,17 +171,34 @@ class TumorSegmenter:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; allowed are whole numbers from 1.")
         check_spacing(spacing)
+        framing = check_framing(framing or self.framing)
         images = iter(images)
         batches = iter(lambda: list(islice(images, batch_size)), [])
-        return (segmentation for batch in batches for segmentation in self._segment(batch, spacing))
+        return (segmentation for batch in batches for segmentation in self._segment(batch, spacing, framing))
 
     @torch.inference_mode()
-    def _segment(self, sources: list, spacing: tuple[float, float] | None) -> list[Segmentation]:
+    def _segment(self, sources: list, spacing: tuple[float, float] | None, framing: str) -> list[Segmentation]:
         images = [read_image(source) for source in sources]
-        return [
-            Segmentation(to_display(image), probability.cpu().numpy(), spacing=spacing)
-            for image, probability in zip(images, self._probabilities(images), strict=True)
-        ]
+        frames = [find_frames(image) if framing == "auto" else [] for image in images]
+        whole = [image for image, of_image in zip(images, frames, strict=True) if not of_image]
+        probabilities = (probability.cpu().numpy() for probability in (self._probabilities(whole) if whole else []))
+        segmentations = []
+        for image, of_image in zip(images, frames, strict=True):
+            probability = self._framed(image, of_image, len(sources)) if of_image else next(probabilities)
+            boxes = tuple(frame.box(*image.shape[:2]) for frame in of_image)
+            inverted = any(frame.inverted for frame in of_image)
+            segmentations.append(
+                Segmentation(to_display(image), probability, spacing=spacing, frames=boxes, inverted=inverted)
+            )
+        return segmentations
+
+    def _framed(self, image: np.ndarray, frames: list[Frame], batch_size: int) -> np.ndarray:
+        """Tumour probability of every pixel, float32 [H, W], as it is within the frames, so many at a time."""
+        found = []
+        for start in range(0, len(frames), batch_size):
+            cuts = [frame.cut(image) for frame in frames[start : start + batch_size]]
+            found += [probability.cpu().numpy() for probability in self._probabilities(cuts)]
+        return paste(frames, found, image.shape[:2])
 
     def _probabilities(self, images: list[np.ndarray]) -> list[torch.Tensor]:
         """Tumour probability of every pixel of every slice, float32 [H, W]: the mean over all looks at it."""
@@ -183,6 +214,13 @@ class TumorSegmenter:
                 outputs.logits = outputs.logits.flip(-1)
                 views.append(self.image_processor.post_process_probability(outputs, target_sizes=sizes))
         return [sum(of_slice) / len(views) for of_slice in zip(*views, strict=True)]
+
+
+def check_framing(framing: str) -> str:
+    """Return the framing, or raise ValueError when it is neither "auto" nor "none"."""
+    if framing not in FRAMINGS:
+        raise ValueError(f"framing is {framing!r}; allowed are {', '.join(FRAMINGS)}.")
+    return framing
 
 
 def check_segmentable(config: UNetConfig):

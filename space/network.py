@@ -47,21 +47,23 @@ class Network:
         self._segmenter = segmenter
         # On ZeroGPU it runs in a process of its own, so nothing but NumPy arrays goes in and out.
         self._run = on_gpu(self._segment) if on_gpu else self._segment
-        self._waiting: deque[tuple[list[np.ndarray], Future]] = deque()
+        self._waiting: deque[tuple[list[np.ndarray], str, Future]] = deque()
         self._turn = Lock()
 
     def warm_up(self):
         """Run once, so that the first visitor does not wait for kernels to be chosen and compiled."""
         self([np.eye(WARM_UP_SIDE, dtype=np.uint8)])
 
-    def __call__(self, images: list[np.ndarray], spacing: tuple[float, float] | None = None) -> list[Segmentation]:
-        """Segment slices as `read_image` gives them.
+    def __call__(
+        self, images: list[np.ndarray], spacing: tuple[float, float] | None = None, framing: str = "auto"
+    ) -> list[Segmentation]:
+        """Segment slices as `read_image` gives them; those of a volume with the framing "none".
 
         Raises:
             RuntimeError: it cannot run on the CPU either.
         """
         answer: Future[list[Segmentation]] = Future()
-        self._waiting.append((images, answer))
+        self._waiting.append((images, framing, answer))
         with self._turn:
             # Another thread may have answered it in one batch with its own request.
             while not answer.done():
@@ -71,22 +73,22 @@ class Network:
     def _answer_those_who_wait(self):
         """Run the oldest requests, as many as fit into a batch; a larger one runs alone."""
         requests = [self._waiting.popleft()]
-        room = BATCH_SIZE - len(requests[0][0])
-        while self._waiting and len(self._waiting[0][0]) <= room:
+        framing, room = requests[0][1], BATCH_SIZE - len(requests[0][0])
+        while self._waiting and self._waiting[0][1] == framing and len(self._waiting[0][0]) <= room:
             requests.append(self._waiting.popleft())
             room -= len(requests[-1][0])
         try:
-            segmentations = iter(self._run_anywhere([image for images, _ in requests for image in images]))
+            segmentations = iter(self._run_anywhere([image for images, *_ in requests for image in images], framing))
         except Exception as error:
-            for _, answer in requests:
+            for *_, answer in requests:
                 answer.set_exception(error)
         else:
-            for images, answer in requests:
+            for images, _, answer in requests:
                 answer.set_result([next(segmentations) for _ in images])
 
-    def _run_anywhere(self, images: list[np.ndarray]) -> list[Segmentation]:
+    def _run_anywhere(self, images: list[np.ndarray], framing: str) -> list[Segmentation]:
         try:
-            return self._run(images)
+            return self._run(images, framing)
         except RuntimeError:  # torch's own, such as OutOfMemoryError, are kinds of it
             if self._segmenter.device.type == "cpu":
                 raise
@@ -94,7 +96,7 @@ class Network:
         self._segmenter = TumorSegmenter(broken.model.float(), broken.image_processor, "cpu", "auto", broken.quality)
         self._run = self._segment
         self.place = f"CPU, as the {self.place} device failed"
-        return self._run(images)
+        return self._run(images, framing)
 
-    def _segment(self, images: list[np.ndarray]) -> list[Segmentation]:
-        return list(self._segmenter.batch(images, batch_size=BATCH_SIZE))
+    def _segment(self, images: list[np.ndarray], framing: str) -> list[Segmentation]:
+        return list(self._segmenter.batch(images, batch_size=BATCH_SIZE, framing=framing))

@@ -191,7 +191,8 @@ def segment_files(paths: list[Path], network: Network, report: Callable[[int, in
             report(done, len(sources))
         readable = _read_all(batch, done, refused)
         if readable:
-            segmentations: Iterable[Segmentation] = network([image for _, image in readable], spacing)
+            framing = "none" if volume else "auto"
+            segmentations: Iterable[Segmentation] = network([image for _, image in readable], spacing, framing)
             if volume:
                 segmentations = map(in_half_precision, segmentations)
             slices += [_slice(source, part) for (source, _), part in zip(readable, segmentations, strict=True)]

@@ -77,7 +77,8 @@ class Settings:
         spacing = segmentation.spacing or ((self.spacing, self.spacing) if self.spacing else None)
         if not self.min_area_px:
             return segmentation.cut(threshold=self.threshold, spacing=spacing)
-        return WithoutSpecks(segmentation.image, segmentation.probability, self.threshold, spacing, self.min_area_px)
+        fields = vars(segmentation.cut(threshold=self.threshold, spacing=spacing, min_area_px=self.min_area_px))
+        return WithoutSpecks(**fields)
 
 
 @dataclass(frozen=True, eq=False)

@@ -649,7 +649,7 @@ class TestLoading:
         weights = load_file(tmp_path / "model.safetensors")
         weights[name].view(-1)[0] = value
         save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(ValueError, match=f"the weights in {tmp_path} are damaged: NaN or infinite are {name}$"):
+        with pytest.raises(ValueError, match=f"the weights in {tmp_path} are damaged: NaN or infinite are {name}\\.$"):
             auto.from_pretrained(tmp_path)
 
     @pytest.mark.parametrize("auto", [UNetForSemanticSegmentation, UNetModel, AutoModelForSemanticSegmentation])

@@ -364,7 +364,8 @@ class TestUsage:
             main(["predict", "--help"])
         assert stopped.value.code == 0
         text = capsys.readouterr().out
-        options = "--out --model --quality --threshold --alpha --color --style --spacing --batch_size --shard --ray"
+        options = "--out --model --quality --framing --threshold --alpha --color --style --spacing"
+        options += " --batch_size --shard --ray"
         assert all(word in text for word in ("PATH", *options.split()))
         assert "examples:" in text and "not for diagnosis" in text
 

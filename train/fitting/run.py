@@ -359,7 +359,7 @@ def _commit() -> str | None:
 
 def _write_sheet(trainer: SegmentationTrainer, validation: Dataset, path: Path) -> None:
     """Segment the best, median and worst validation slices at their own size, and draw them."""
-    segmenter = TumorSegmenter.from_pretrained(path.parent, device=trainer.args.device)
+    segmenter = TumorSegmenter.from_pretrained(path.parent, device=trainer.args.device, framing="none")
     samples = {}
     for title, indices in pick_examples(trainer.validation_dice, validation["person_id"]).items():
         rows = [validation[index] for index in indices]

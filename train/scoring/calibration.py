@@ -145,7 +145,8 @@ def _open(arguments: CalibrateArguments) -> list[HeldOut]:
         if CALIBRATION in record:
             raise ValueError(f"--model {model} is calibrated already.")
     segmenters = [
-        TumorSegmenter.from_pretrained(model, device=arguments.device, optimize="none") for model in arguments.model
+        TumorSegmenter.from_pretrained(model, device=arguments.device, optimize="none", framing="none")
+        for model in arguments.model
     ]
     everything = load_slices(with_folds_of(arguments, dict(zip(arguments.model, records, strict=True))))
     held_out = []
@@ -185,7 +186,7 @@ def _score(
     fold_into_head(platt, part.model, part.folder)
     write_json(part.folder / RECORD_FILE, {**part.record, CALIBRATION: asdict(platt)})
     per_negative = score_negatives(
-        TumorSegmenter.from_pretrained(part.folder, device=arguments.device, optimize="none"),
+        TumorSegmenter.from_pretrained(part.folder, device=arguments.device, optimize="none", framing="none"),
         negatives,
         re.compile(arguments.negatives_person_pattern),
         arguments.batch_size,

@@ -123,7 +123,8 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     if arguments.output:
         check_writable(Path(arguments.output), "--output")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
-    how = {"device": arguments.device, "optimize": "none", "quality": arguments.quality}
+    # The figures are of the network alone: every slice is taken whole.
+    how = {"device": arguments.device, "optimize": "none", "quality": arguments.quality, "framing": "none"}
     segmenter = TumorSegmenter.from_pretrained(arguments.model, **how)
     fold, scored = _choose(arguments)
     seen_in_training = is_seen_in_training(arguments.model, scored)

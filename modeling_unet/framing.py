@@ -1,0 +1,310 @@
+"""Where the heads are in whatever picture somebody has: a screenshot, a photograph of a film, a slide with a border.
+
+    picture → find_frames → Frame.cut → (network) → paste → probability at the picture's own size, 0 outside the frames
+
+A slice whose head fills the frame, as in the training data, has no frames: nothing is done to it. Elsewhere a head is
+what is bright and uneven on an even, dark ground, with a shape near an ellipse; of a negative, what is dark on white.
+User interfaces fail by being even or coloured, text by being small, panels by being rectangles.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from .image_processing_unet import to_grayscale
+
+
+FRAMINGS = ("auto", "none")
+# What the longer side of a head takes of its frame. In the training data it is 0.80 (axial) to 0.93 (sagittal) in the
+# median; of 0.72, 0.80, 0.85 and 0.92 the last keeps most: all of the Dice of the 54 example slices.
+HEAD_SHARE = 0.92
+# Of 2,663 slices of the training data five have a head that takes less of the longer side than the first. With an even
+# border on all four sides, which none of them has, the second counts.
+SMALLEST_SHARE, SMALLEST_SHARE_IN_BORDER = 0.56, 0.72
+BORDER = 0.05  # of a side, on all four sides; the data have up to 0.02, and a little noise
+MAX_FRAMES = 20  # as many as a film of 4 × 5 slices
+
+# Heads are looked for in a copy whose longer side is so many px, and are at least so many px wide and high in it.
+WORKING_SIDE = 512
+MIN_HEAD_SIDE = 36
+# A head is brighter than its ground by one of these shares of the range of grey values: the lowest in a slice, the
+# highest in a photograph whose black is bright on one side.
+LEVELS = (0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.62)
+# Grey values of a user interface, and their colours, differ by less and by more of the range.
+EVEN, COLOURED = 0.005, 0.2
+LARGE = 0.004  # of the picture, what is even
+FOREIGN = 0.04  # of the picture, what is bright beside the head
+# A head is hardly dented, no rectangle, and not all of one grey; the deviation is in terms of its contrast.
+MIN_SOLIDITY, MAX_EXTENT, MIN_UNEVENNESS = 0.74, 0.88, 0.15
+MAX_FILLED_EXTENT = 0.93  # the frame of the slice may cut it off on three sides
+MIN_RIM = 0.25  # of that contrast, how much brighter than its ground its outermost layer is
+MIN_CONTRAST = 0.06  # of the range: how much brighter than its ground it is
+SMALLEST_OF_SEVERAL = 0.4  # of the area of the largest head: pictures for choosing one are smaller
+AROUND = 0.04  # of the head's longer side, what is kept around it
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A square around one head.
+
+    Attributes:
+        x, y: its top left corner in the picture, in px; it may lie outside.
+        side: in px.
+        inverted: whether white and black are exchanged in it.
+        head: bool [h, w], the head and a little around it, in a copy of the picture of any size; the rest is blackened.
+    """
+
+    x: int
+    y: int
+    side: int
+    inverted: bool
+    head: np.ndarray
+
+    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """(x, y, width, height) of what it shows of a picture of that size, in px."""
+        left, top = max(self.x, 0), max(self.y, 0)
+        return left, top, min(self.x + self.side, width) - left, min(self.y + self.side, height) - top
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """The head alone on black, float32 [side, side]; image as `read_image` gives it."""
+        height, width = image.shape[:2]
+        x, y, w, h = self.box(height, width)
+        grey = to_grayscale(image[y : y + h, x : x + w])
+        scale = np.array(self.head.shape) / (height, width)
+        (top, left), (bottom, right) = (np.array([(y, x), (y + h, x + w)]) * scale).round().astype(int)
+        head = self.head[top : max(bottom, top + 1), left : max(right, left + 1)].astype(np.uint8)
+        head = cv2.resize(head, (w, h), interpolation=cv2.INTER_NEAREST)
+        grey = _level(-grey if self.inverted else grey, head > 0)
+        place = np.zeros((self.side, self.side), np.float32)
+        place[y - self.y : y - self.y + h, x - self.x : x - self.x + w] = grey
+        return place
+
+
+def paste(frames: list[Frame], probabilities: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Put probabilities [side, side] of frames back: float32 [H, W] of `size`, 0 outside, the higher where two meet."""
+    whole = np.zeros(size, np.float32)
+    for frame, probability in zip(frames, probabilities, strict=True):
+        x, y, w, h = frame.box(*size)
+        part = whole[y : y + h, x : x + w]
+        np.maximum(part, probability[y - frame.y : y - frame.y + h, x - frame.x : x - frame.x + w], out=part)
+    return whole
+
+
+# -------------------------------------------------------------------------------------------------------------- finding
+
+
+def find_frames(image: np.ndarray) -> list[Frame]:
+    """The frames of the heads in a picture; none where its one head fills it as in the training data, or none is found.
+
+    Args:
+        image: [H, W] or [H, W, 3] of any numeric type, as `read_image` gives it.
+    """
+    height, width = image.shape[:2]
+    scale = min(WORKING_SIDE / max(height, width), 1.0)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    small = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    grey = to_grayscale(small)
+    low, high = float(grey.min()), float(np.percentile(grey[::2, ::2], 99.8))
+    if min(size) < MIN_HEAD_SIDE or high <= low:
+        return []
+    grey = np.clip((grey - low) / (high - low), 0, 1)
+    if _is_filled(grey):
+        return []
+    interface = _is_interface(grey, small / (high - low))
+    positive = _find_heads(grey, interface)
+    if not positive and _is_filled(1 - grey):
+        return [_whole(height, width)]
+    negative = _find_heads(1 - grey, interface)
+    inverted = _is_negative(positive, negative)
+    heads = negative if inverted else positive
+    return [_frame(head, inverted, (height, width), grey.shape) for head in heads]
+
+
+@dataclass(frozen=True, eq=False)
+class _Head:
+    """A place that looks like a head: contour [N, 1, 2] and area in px of the working copy, and solidity."""
+
+    contour: np.ndarray
+    area: float
+    solidity: float
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        x, y, width, height = cv2.boundingRect(self.contour)
+        return x, y, width, height
+
+
+def _is_filled(grey: np.ndarray) -> bool:
+    """Whether one head on black fills a picture, 0 … 1, as in the training data."""
+    height, width = grey.shape
+    bright = 0.1 * np.percentile(grey[::2, ::2], 99)
+    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    if np.median(edge) >= bright:
+        return False
+    foreground = (grey > bright).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(foreground, connectivity=8)
+    label = 1 + np.argmax(stats[1:, cv2.CC_STAT_AREA])
+    x, y, w, h, _ = stats[label]
+    piece = (labels[y : y + h, x : x + w] == label).astype(np.uint8)
+    contours, _ = cv2.findContours(piece, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if max(map(cv2.contourArea, contours)) > MAX_FILLED_EXTENT * w * h:
+        return False
+    has_border = _border(grey) > BORDER
+    share = max(w, h) / max(height, width)
+    if share < (SMALLEST_SHARE_IN_BORDER if has_border else SMALLEST_SHARE):
+        return False
+    outside = np.count_nonzero(foreground) - np.count_nonzero(foreground[y : y + h, x : x + w])
+    return bool(outside < FOREIGN * grey.size)
+
+
+def _border(grey: np.ndarray) -> float:
+    """How wide the even border is that a picture has on all four sides, as a share of the side."""
+    uneven = abs(grey - grey[0, 0]) > 2 * EVEN
+    shares = []
+    for lines in (uneven.any(axis=1), uneven.any(axis=0)):
+        places = np.flatnonzero(lines)
+        shares += [places[0] / len(lines), 1 - (places[-1] + 1) / len(lines)] if len(places) else [1.0]
+    return min(shares)
+
+
+def _is_interface(grey: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """Bool [h, w]: what is even and bright over a large area, or coloured, as nothing in a slice is."""
+    square = np.ones((3, 3), np.uint8)
+    even = (cv2.dilate(grey, square) - cv2.erode(grey, square) < EVEN) & (grey > LEVELS[0])
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(even.astype(np.uint8), connectivity=4)
+    large = stats[:, cv2.CC_STAT_AREA] > LARGE * grey.size
+    large[0] = False
+    interface = cv2.dilate(large[labels].astype(np.uint8), square) > 0
+    if colours.ndim == 3:
+        # A photograph has a tint of its own, which is no colour here.
+        balanced = colours * (colours.mean() / np.maximum(colours.mean(axis=(0, 1)), 1e-6))
+        coloured = np.minimum(np.ptp(colours, axis=2), np.ptp(balanced, axis=2)) > COLOURED
+        # Thin lines that somebody drew over a head must not cut it in pieces.
+        opened = cv2.morphologyEx(coloured.astype(np.uint8), cv2.MORPH_OPEN, np.ones((7, 7)))
+        interface |= cv2.dilate(opened, square) > 0
+    return interface
+
+
+def _find_heads(grey: np.ndarray, interface: np.ndarray) -> list[_Head]:
+    """What looks like a head in a picture, 0 … 1, the largest first, without those that are far smaller or overlap."""
+    candidates = [head for level in LEVELS for head in _heads_above(grey, interface, level)]
+    heads: list[_Head] = []
+    for head in sorted(candidates, key=lambda head: head.area * head.solidity**6, reverse=True):
+        if all(_overlap(head.box, other.box) < 0.2 for other in heads):
+            heads.append(head)
+    return [head for head in heads if head.area > SMALLEST_OF_SEVERAL * heads[0].area][:MAX_FRAMES]
+
+
+def _heads_above(grey: np.ndarray, interface: np.ndarray, level: float) -> list[_Head]:
+    bright = ((grey > level) & ~interface).astype(np.uint8)
+    bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
+    heads = []
+    for label, (x, y, w, h, _) in enumerate(stats.tolist()):
+        if label and min(w, h) >= MIN_HEAD_SIDE and max(w, h) < 2 * min(w, h):
+            piece = np.pad((labels[y : y + h, x : x + w] == label).astype(np.uint8), 1)
+            # Letters, scale bars and cross-hairs may hang on to it.
+            width = max(round(0.05 * min(w, h)), 3)
+            contours, _ = cv2.findContours(piece, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            filled = cv2.drawContours(np.zeros_like(piece), contours, -1, 1, cv2.FILLED)
+            filled = cv2.morphologyEx(filled, cv2.MORPH_OPEN, np.ones((width, width), np.uint8))
+            contours, _ = cv2.findContours(filled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            if contours:
+                contour = max(contours, key=cv2.contourArea)
+                head = _judge(contour + np.array((x - 1, y - 1)), grey, interface)
+                heads += [head] if head else []
+    return heads
+
+
+def _judge(contour: np.ndarray, grey: np.ndarray, interface: np.ndarray) -> _Head | None:
+    """A head, if it has its shape, and is bright and uneven on a ground that is neither."""
+    x, y, w, h = cv2.boundingRect(contour)
+    area = cv2.contourArea(contour)
+    hull = cv2.contourArea(cv2.convexHull(contour))
+    (_, sides, _) = cv2.minAreaRect(contour)
+    if min(w, h) < MIN_HEAD_SIDE or max(w, h) > 1.8 * min(w, h):
+        return None
+    if area < MIN_SOLIDITY * hull or area > MAX_EXTENT * np.prod(sides):
+        return None
+    # Wider than the scalp, which of a negative is a dark ring around the bright skull.
+    margin = max(round(0.1 * max(w, h)), 3)
+    top, left = max(y - margin, 0), max(x - margin, 0)
+    window = grey[top : y + h + margin, left : x + w + margin]
+    inside = cv2.drawContours(np.zeros(window.shape, np.uint8), [contour - (left, top)], -1, 1, cv2.FILLED)
+    near = cv2.dilate(inside, np.ones((5, 5), np.uint8)) > 0
+    around = (cv2.dilate(inside, np.ones((2 * margin + 1,) * 2, np.uint8)) > 0) & ~near
+    values = window[inside > 0]
+    # The bright page that a narrow panel lies on is not its ground.
+    around[interface[top : y + h + margin, left : x + w + margin] & (window > np.median(values))] = False
+    ground = window[around]
+    if ground.size < 0.5 * margin * (w + h):
+        return None
+    # Where a panel ends, or a neck is cut off, other things follow.
+    (darkest, dark), usual = np.percentile(ground, (10, 70)), np.median(values)
+    if usual - dark < max(MIN_CONTRAST, 1.5 * (dark - darkest)):
+        return None
+    # It ends at an edge, unlike the bright side of an uneven black.
+    layer = np.ones((margin // 2 | 1,) * 2, np.uint8)
+    rim = (inside > 0) & ~(cv2.erode(inside, layer, borderValue=1) > 0)
+    beside = around & (cv2.dilate(inside, layer) > 0)
+    if not beside.any() or np.median(window[rim]) - np.median(window[beside]) < MIN_RIM * (usual - dark):
+        return None
+    if values.std() < MIN_UNEVENNESS * (usual - dark):
+        return None
+    return _Head(contour, area, area / hull)
+
+
+def _is_negative(positive: list[_Head], negative: list[_Head]) -> bool:
+    """Whether the heads of the negative are the true ones."""
+    if not positive or not negative:
+        return bool(negative)
+    # In a negative small things are bright; around a head that is bright, a whole black panel may be dark.
+    return negative[0].area > 12 * positive[0].area
+
+
+def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -> float:
+    """Area that two boxes share, as a share of the smaller."""
+    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    return max(width, 0) * max(height, 0) / min(one[2] * one[3], other[2] * other[3])
+
+
+def _whole(height: int, width: int) -> Frame:
+    """The frame of a negative that one head fills."""
+    side = max(height, width)
+    return Frame((width - side) // 2, (height - side) // 2, side, True, np.ones((1, 1), bool))
+
+
+def _frame(head: _Head, inverted: bool, size: tuple[int, int], working: tuple[int, int]) -> Frame:
+    x, y, w, h = head.box
+    scale = size[1] / working[1]
+    side = round(max(w, h) * scale / HEAD_SHARE)
+    hull = cv2.drawContours(np.zeros(working, np.uint8), [cv2.convexHull(head.contour)], -1, 1, cv2.FILLED)
+    width = 2 * max(round(AROUND * max(w, h)), 1) + 1
+    around = cv2.dilate(hull, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+    return Frame(
+        round((x + w / 2) * scale - side / 2), round((y + h / 2) * scale - side / 2), side, inverted, around > 0
+    )
+
+
+def _level(grey: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """Make the ground of a head 0, which may rise evenly from side to side, and blacken all but the head."""
+    ground = grey[~head] if (~head).mean() > 0.02 else grey
+    dark, bright = float(np.median(ground) if ground is not grey else np.percentile(grey, 2)), np.percentile(grey, 99)
+    if ground is grey:
+        return np.maximum(grey - dark, 0)
+    if dark < 0 or dark > 0.04 * bright:
+        # Letters and the edges of a film are no ground.
+        step = max(round(max(grey.shape) / 128), 1)
+        rows, columns = np.nonzero(~head[::step, ::step])
+        values = grey[::step, ::step][rows, columns]
+        usual = np.ones(len(values), bool)
+        terms = np.stack([np.ones(len(values)), rows, columns], axis=1)
+        for _ in range(3):
+            weights = np.linalg.lstsq(terms[usual], values[usual], rcond=None)[0]
+            error = abs(values - terms @ weights)
+            usual = error <= 2.5 * np.median(error) + 1e-6
+        y, x = np.mgrid[: grey.shape[0], : grey.shape[1]] / step
+        grey = grey - (weights[0] + weights[1] * y + weights[2] * x).astype(np.float32)
+    return np.where(head, np.maximum(grey, 0), 0)
