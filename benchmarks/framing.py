@@ -15,8 +15,10 @@ from transformers.utils import logging
 
 from modeling_unet import TumorSegmenter, read_image, read_mask
 from modeling_unet.image_processing_unet import to_grayscale
+from modeling_unet.provenance import SHIPPED_MODEL
+from train.files import write_json
 
-from .measuring import ROOT, SHIPPED_MODEL, print_table, write_json
+from .measuring import ROOT, print_table
 from .perturbations import KINDS, Perturbed, perturb
 
 

@@ -73,9 +73,9 @@ class Frame:
         grey = to_grayscale(image[y : y + h, x : x + w])
         scale = np.array(self.head.shape) / (height, width)
         (top, left), (bottom, right) = (np.array([(y, x), (y + h, x + w)]) * scale).round().astype(int)
-        head = self.head[top : max(bottom, top + 1), left : max(right, left + 1)].astype(np.uint8)
-        head = cv2.resize(head, (w, h), interpolation=cv2.INTER_NEAREST)
-        grey = _level(-grey if self.inverted else grey, head > 0)
+        part = self.head[top : max(bottom, top + 1), left : max(right, left + 1)].astype(np.uint8)
+        head = cv2.resize(part, (w, h), interpolation=cv2.INTER_NEAREST) > 0
+        grey = _level(-grey if self.inverted else grey, head)
         place = np.zeros((self.side, self.side), np.float32)
         place[y - self.y : y - self.y + h, x - self.x : x - self.x + w] = grey
         return place

@@ -18,7 +18,7 @@ from .image_processing_unet import UNetImageProcessor, read_image
 from .inference import optimize_for_inference
 from .modeling_unet import UNetForSemanticSegmentation
 from .overlay import to_display
-from .segmentation import Segmentation, check_spacing
+from .segmentation import DEFAULT_THRESHOLD, Segmentation, check_spacing
 
 
 OPTIMIZE = ("auto", "none")
@@ -201,7 +201,7 @@ class TumorSegmenter:
         return paste(frames, found, image.shape[:2])
 
     def _probabilities(self, images: list[np.ndarray]) -> list[torch.Tensor]:
-        """Tumour probability of every pixel of every slice, float32 [H, W]: the mean over all looks at it."""
+        """Tumour probability of every pixel of every slice, float32 [H, W], together from all looks at it."""
         sizes, views = [image.shape[:2] for image in images], []
         for scale in SCALES[self.quality]:
             size = {name: round(scale * side) for name, side in dict(self.image_processor.size).items() if side}
@@ -213,7 +213,18 @@ class TumorSegmenter:
                 outputs = self.network(pixel_values.flip(-1))
                 outputs.logits = outputs.logits.flip(-1)
                 views.append(self.image_processor.post_process_probability(outputs, target_sizes=sizes))
-        return [sum(of_slice) / len(views) for of_slice in zip(*views, strict=True)]
+        return [put_together(list(of_slice)) for of_slice in zip(*views, strict=True)]
+
+
+def put_together(looks: list[torch.Tensor]) -> torch.Tensor:
+    """The mean of the probabilities, [H, W] each, of several looks at a slice.
+
+    Where half of them find a tumour, only those count: how sure a network must be of a tumour (`presence_logit`) makes
+    the others 0 everywhere, which says nothing about its outline.
+    """
+    finding = [look for look in looks if look.max() > DEFAULT_THRESHOLD]
+    counted = finding if 2 * len(finding) >= len(looks) else looks
+    return torch.stack(counted).mean(dim=0)
 
 
 def check_framing(framing: str) -> str:

@@ -16,7 +16,7 @@ from tiny import tiny_config
 from modeling_unet import InvalidImageError, UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.overlay import STYLES, draw_overlay
 from modeling_unet.segmentation import MIN_LESION_AREA_PX, Segmentation, find_lesions, longest_diameter
-from modeling_unet.segmenter import TumorSegmenter, resolve_device
+from modeling_unet.segmenter import TumorSegmenter, put_together, resolve_device
 
 
 @pytest.fixture
@@ -556,6 +556,14 @@ class TestQuality:
             looks += [segmenter(image).probability, segmenter(image[:, ::-1]).probability[:, ::-1]]
         # A slice that is padded at the right is padded at the left of its mirror image; this one fills the width.
         np.testing.assert_allclose(best(image).probability, np.mean(looks, axis=0), atol=1e-5)
+
+    def test_looks_that_find_nothing_count_where_they_are_most(self):
+        tumor, nothing = torch.tensor([[0.9, 0.6]]), torch.tensor([[0.1, 0.0]])
+        torch.testing.assert_close(put_together([tumor, nothing, nothing]), torch.tensor([[1.1, 0.6]]) / 3)
+
+    def test_where_half_of_the_looks_find_a_tumor_its_outline_is_theirs(self):
+        tumor, nothing = torch.tensor([[0.9, 0.6]]), torch.tensor([[0.1, 0.0]])
+        torch.testing.assert_close(put_together([tumor, nothing]), tumor)
 
     def test_a_slice_and_its_mirror_image_have_mirrored_answers(self, best):
         image = noise(48, 48)
