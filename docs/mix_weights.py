@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 from train.files import save_model, write_json
 from train.fitting.calibrated import read_calibration
-from train.record import CALIBRATION, RECORD_FILE, read_record
+from train.record import CALIBRATION, RECORD_FILE, SHARE_OF_START, read_record
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def main(before: str, out: str, after: str | None = None, share: str = "1", pres
                 tensor.lerp_(tuned[name], 1 - float(share))
         model.head.weight.mul_(platt.scale)
         model.head.bias.mul_(platt.scale).add_(platt.shift)
-        record = {**read_record(after), CALIBRATION: calibration}
+        record = {**read_record(after), CALIBRATION: calibration, SHARE_OF_START: float(share)}
     save_model(model, UNetImageProcessor.from_pretrained(before), Path(out))
     write_json(Path(out) / RECORD_FILE, record)
 

@@ -1,6 +1,8 @@
 """Write the figures of the model card from the files beside the weights: python docs/write_card.py
 
-weights/brain-tumor-unet/{training,evaluation}.json ─ sections_of ─→ what stands between the marks of model_card.md
+weights/brain-tumor-unet/{training,evaluation,folds}.json ─ sections_of ─→ what is between the marks of the card
+
+`evaluation.json` is of the weights themselves, `folds.json` of the weights of each fold after the first two trainings.
 
 A part of the card that begins with `<!-- NAME: … -->` and ends with `<!-- end -->` is replaced; the rest is prose.
 """
@@ -16,12 +18,11 @@ from modeling_unet.files import write_atomically
 from modeling_unet.provenance import SHIPPED_MODEL
 from train.files import read_json
 from train.hub.cards import describe_scored
-from train.record import CALIBRATION, EVALUATION_FILE, RECORD_FILE, read_evaluation
+from train.record import CALIBRATION, EVALUATION_FILE, RECORD_FILE, SHARE_OF_START, read_evaluation
 from train.scoring.tables import (
-    describe_detection,
     detail_table,
-    false_alarm_table,
     fold_table,
+    format_table,
     markdown_table,
     overlap_table,
 )
@@ -29,33 +30,25 @@ from train.scoring.tables import (
 
 ROOT = Path(__file__).resolve().parents[1]
 CARD = ROOT / "model_card.md"
+FOLDS_FILE = "folds.json"
+INTERVALS = "Intervals are 95 %, by bootstrap over persons."
 PART = re.compile(r"(<!-- (\w+): .*? -->)\n.*?(<!-- end -->)", re.DOTALL)
 
 
-def render(card: str, record: dict, evaluation: dict) -> str:
+def render(card: str, record: dict, evaluation: dict, folds: dict) -> str:
     """The card with every part written anew; raises KeyError if it marks a part that nobody writes."""
-    sections = sections_of(record, evaluation)
+    sections = sections_of(record, evaluation, folds)
     return PART.sub(lambda match: f"{match[1]}\n{sections[match[2]]}\n{match[3]}", card)
 
 
-def sections_of(record: dict, evaluation: dict) -> dict[str, str]:
+def sections_of(record: dict, evaluation: dict, folds: dict) -> dict[str, str]:
     """Name of a part → its Markdown."""
-    types = {"all": evaluation["all"], **evaluation["by_tumor_type"]}
-    folds = [fold_table(evaluation)] if "by_fold" in evaluation else []
+    types = {"all": folds["all"], **folds["by_tumor_type"]}
+    of_folds = [overlap_table(types), detail_table(types), overlap_table(folds["by_plane"]), fold_table(folds)]
     return {
-        "figures": "\n\n".join(
-            [
-                describe_scored(evaluation),
-                overlap_table(types),
-                detail_table(types),
-                overlap_table(evaluation["by_plane"]),
-                *folds,
-                describe_detection(evaluation["detection"]),
-                "Intervals are 95 %, by bootstrap over persons.",
-            ]
-        ),
-        "calibration": _calibration(record, evaluation),
-        "alarms": false_alarm_table(evaluation["false_alarms"]),
+        "figures": "\n\n".join([describe_scored(evaluation), format_table(evaluation), INTERVALS]),
+        "folds": "\n\n".join([*of_folds, INTERVALS]),
+        "calibration": _calibration(record, folds),
         "training": _training(record),
     }
 
@@ -78,13 +71,17 @@ def _calibration(record: dict, evaluation: dict) -> str:
 
 
 def _training(record: dict) -> str:
-    trainings = [training for training in (record.get("started_from"), record) if training]
-    schedules = (
-        f"{training['recipe']['num_train_epochs']:g} epochs, {training['steps']:,} steps of "
-        f"{training['recipe']['per_device_train_batch_size']} slices"
+    trainings, earlier = [record], record.get("started_from")
+    while earlier:
+        trainings.insert(0, earlier)
+        earlier = earlier.get("started_from")
+    schedules = [
+        f"{training['steps']:,} steps of {training['recipe']['per_device_train_batch_size']} slices"
         for training in trainings
-    )
-    commits = (training.get("commit") for training in trainings)
+    ]
+    if share := record.get(SHARE_OF_START):
+        schedules[-1] += f", averaged with the weights before (their share is {share:g})"
+    commits = [training.get("commit") for training in trainings]
     seconds = sum(training["seconds_since_last_start"] for training in trainings)
     rows = {
         "slices, persons": [f"{record['training_slices']:,} of {record['training_persons']}"],
@@ -101,8 +98,8 @@ def _training(record: dict) -> str:
 
 def main() -> None:
     card = CARD.read_text(encoding="utf-8")
-    record, evaluation = read_json(SHIPPED_MODEL / RECORD_FILE), read_evaluation(SHIPPED_MODEL / EVALUATION_FILE)
-    write_atomically(CARD, render(card, record, evaluation).encode())
+    evaluation, folds = (read_evaluation(SHIPPED_MODEL / name) for name in (EVALUATION_FILE, FOLDS_FILE))
+    write_atomically(CARD, render(card, read_json(SHIPPED_MODEL / RECORD_FILE), evaluation, folds).encode())
 
 
 if __name__ == "__main__":

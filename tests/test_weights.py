@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSemanticSegmentation
 from docs import write_card
 from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.comparison import Overlap
+from modeling_unet.provenance import weights_hash
 from train.files import read_json
 from train.record import read_evaluation
 
@@ -38,6 +39,7 @@ def test_the_folder_holds_a_model_and_no_code(shipped_weights):
         "preprocessor_config.json",
         "training.json",
         "evaluation.json",
+        "folds.json",
         "curves.png",
         "failures.png",
     }
@@ -68,9 +70,15 @@ def test_the_card_says_what_the_files_beside_the_weights_say(shipped_weights):
     """`python docs/write_card.py` would change nothing."""
     card = (ROOT / "model_card.md").read_text(encoding="utf-8")
     record = read_json(shipped_weights / "training.json")
-    evaluation = read_evaluation(shipped_weights / "evaluation.json")
+    evaluation, folds = (read_evaluation(shipped_weights / name) for name in ("evaluation.json", "folds.json"))
     assert len(write_card.PART.findall(card)) == 4
-    assert write_card.render(card, record, evaluation) == card
+    assert write_card.render(card, record, evaluation, folds) == card
+
+
+def test_the_evaluation_is_of_these_weights(shipped_weights):
+    evaluation = read_json(shipped_weights / "evaluation.json")
+    assert evaluation["weights_sha256"] == weights_hash(shipped_weights)
+    assert evaluation["seen_in_training"] is False
 
 
 def test_it_finds_the_tumours_of_the_examples(segmenter):
