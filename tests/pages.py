@@ -35,10 +35,10 @@ class CountedNetwork(Network):
         super().__init__(segmenter, Origin("tiny-unet", "v1"), on_gpu=self._counted)
 
     def _counted(self, run: Callable) -> Callable:
-        def count(images: list):
+        def count(images: list, framing: str):
             self.runs.append(len(images))
             assert self.gate.wait(timeout=120)
-            return run(images)
+            return run(images, framing)
 
         return count
 

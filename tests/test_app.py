@@ -163,7 +163,7 @@ def test_on_zero_gpu_only_arrays_pass(model_dir, monkeypatch):
     monkeypatch.setattr(app, "spaces", Spaces)
     app.load_network(str(model_dir))
     (run,) = decorated
-    (segmentation,) = run([slice_of(24, 20)])
+    (segmentation,) = run([slice_of(24, 20)], "auto")
     assert isinstance(segmentation, Segmentation)
     assert {type(segmentation.image), type(segmentation.probability)} == {np.ndarray}
 

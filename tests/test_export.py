@@ -113,7 +113,6 @@ class TestOthers:
     def test_another_architecture_as_float16(self):
         torch.manual_seed(0)
         options = {"attention_gates": True, "upsampling": "transpose", "norm": "group", "norm_groups": 2}
-        options["presence_logit"] = 1.0
         model = UNetForSemanticSegmentation(tiny_config(**TWO_STAGES, **options, num_channels=3)).train()
         session = onnxruntime.InferenceSession(to_onnx(model, {}, "float16"))
         assert model.training and model.dtype == torch.float32

@@ -68,12 +68,12 @@ def test_spacing_is_that_of_the_own_request(network, visitors):
 
 
 def test_a_failure_reaches_those_concerned_and_nobody_after_them(network, visitors, monkeypatch):
-    def run(images):
+    def run(images, framing):
         network.runs.append(len(images))
         assert network.gate.wait(PATIENCE_S)
         if len(images) == 2:
             raise RuntimeError("out of memory")
-        return network.segmenter.batch(images)
+        return network.segmenter.batch(images, framing=framing)
 
     monkeypatch.setattr(network, "_run", run)
     answers = ask_while_busy(network, visitors, [[slice_of(16, 16)], [slice_of(16, 16)]])
