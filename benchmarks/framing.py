@@ -75,13 +75,13 @@ def main(arguments: list[str] | None = None) -> dict:
     logging.disable_progress_bar()
     segmenter = TumorSegmenter.from_pretrained(options.model, device="cpu", optimize="none")
     slices = read_slices(options.data_dir, options.split)
-    images = [image for image, _ in slices.values()]
-    plain = score(segmenter, [perturb("plain", *pair, seed=0) for pair in slices.values()], "none")
+    pairs = list(slices.values())
+    plain = score(segmenter, [perturb("plain", *pair, seed=0) for pair in pairs], "none")
     rows, sheets = {}, []
     for kind in options.kinds:
         pictures = [
-            perturb(kind, *pair, seed=number, others=images[number + 1 :] + images[:number])
-            for number, pair in enumerate(slices.values())
+            perturb(kind, *pair, seed=number, others=pairs[number + 1 :] + pairs[:number])
+            for number, pair in enumerate(pairs)
         ]
         none, auto = score(segmenter, pictures, "none"), score(segmenter, pictures, "auto")
         rows[kind] = {"none": round(none, 4), "auto": round(auto, 4), "kept": round(auto / plain, 4)}

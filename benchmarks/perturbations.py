@@ -35,14 +35,16 @@ class Perturbed:
     heads: np.ndarray
 
 
-def perturb(kind: str, image: np.ndarray, mask: np.ndarray, seed: int, others: list[np.ndarray] = ()) -> Perturbed:
+def perturb(
+    kind: str, image: np.ndarray, mask: np.ndarray, seed: int, others: Sequence[tuple[np.ndarray, np.ndarray]] = ()
+) -> Perturbed:
     """Make a picture of one kind.
 
     Args:
         kind: a key of `KINDS`.
         image, mask: uint8 [H, W] and bool [H, W], as in the data set.
         seed: what else is chosen by chance follows from it and the kind.
-        others: slices that may stand beside it in a montage.
+        others: image and mask of slices that may stand beside it in a montage.
     """
     rng = np.random.default_rng([seed, *kind.encode()])
     return KINDS[kind](rng, image, mask, others)
@@ -157,7 +159,7 @@ def _screenshot(rng, image, mask, others) -> Perturbed:
     if right > 120:
         for number in range(3):
             thumb = cv2.resize(
-                others[number % len(others)] if others else image, (90, 90), interpolation=cv2.INTER_AREA
+                others[number % len(others)][0] if others else image, (90, 90), interpolation=cv2.INTER_AREA
             )
             y = top + 20 + number * 110
             canvas[y : y + 90, left + panel_width + 10 : left + panel_width + 100] = thumb[..., None]
@@ -245,21 +247,20 @@ def _film(rng, image, mask, others) -> Perturbed:
 
 
 def _montage(rng, image, mask, others) -> Perturbed:
-    """Several slices side by side, of which one has the mask: its part of the picture counts."""
+    """Several slices side by side."""
     rows, columns = [(1, 2), (2, 2), (2, 3), (3, 4), (1, 3)][rng.integers(5)]
     side, gap = int(rng.integers(180, 340)), int(rng.integers(0, 14))
     canvas = np.zeros((rows * (side + gap), columns * (side + gap)), np.uint8)
     canvas[:] = int(rng.choice([0, 0, 60]))
-    own, heads, truth = int(rng.integers(rows * columns)), None, None
+    own = int(rng.integers(rows * columns))
+    parts = []
     for number in range(rows * columns):
         y, x = (place * (side + gap) for place in divmod(number, columns))
-        if number == own:
-            truth = _place(canvas, image, mask, x, y, side)
-        else:
-            other = others[number % len(others)] if others else image
-            part = _place(canvas, other, np.zeros(other.shape, bool), x, y, side)
-            heads = part.heads if heads is None else heads | part.heads
-    return Perturbed(canvas, truth.mask, truth.heads)
+        pair = others[number % len(others)] if others and number != own else (image, mask)
+        parts.append(_place(canvas, *pair, x, y, side))
+    return Perturbed(
+        canvas, np.any([part.mask for part in parts], axis=0), np.any([part.heads for part in parts], axis=0)
+    )
 
 
 KINDS: dict[str, Callable[..., Perturbed]] = {

@@ -217,14 +217,13 @@ class TumorSegmenter:
 
 
 def put_together(looks: list[torch.Tensor]) -> torch.Tensor:
-    """The mean of the probabilities, [H, W] each, of several looks at a slice.
+    """One probability, [H, W], of several looks at a slice.
 
-    Where half of them find a tumour, only those count: how sure a network must be of a tumour (`presence_logit`) makes
-    the others 0 everywhere, which says nothing about its outline.
+    The first look, at the network's own size, says whether there is a tumour: `presence_logit` is meant for that size.
+    Then the mean of all looks that find it is its outline; one that finds nothing says nothing about that.
     """
     finding = [look for look in looks if look.max() > DEFAULT_THRESHOLD]
-    counted = finding if 2 * len(finding) >= len(looks) else looks
-    return torch.stack(counted).mean(dim=0)
+    return torch.stack(finding).mean(dim=0) if looks[0].max() > DEFAULT_THRESHOLD else looks[0]
 
 
 def check_framing(framing: str) -> str:

@@ -20,7 +20,7 @@ TRIED = ("glioma-sagittal-842", "meningioma-axial-7", "pituitary-coronal-1156")
 
 
 def as_people_have_it(kind: str, name: str) -> Perturbed:
-    others = [image for other, image in IMAGES.items() if other != name]
+    others = [(image, MASKS[other]) for other, image in IMAGES.items() if other != name]
     return perturb(kind, IMAGES[name], MASKS[name], seed=sorted(IMAGES).index(name), others=others)
 
 
