@@ -3,7 +3,7 @@
 Place, size, colours, words and light differ from slice to slice, and are the same each time for the same one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -258,9 +258,8 @@ def _montage(rng, image, mask, others) -> Perturbed:
         y, x = (place * (side + gap) for place in divmod(number, columns))
         pair = others[number % len(others)] if others and number != own else (image, mask)
         parts.append(_place(canvas, *pair, x, y, side))
-    return Perturbed(
-        canvas, np.any([part.mask for part in parts], axis=0), np.any([part.heads for part in parts], axis=0)
-    )
+    masks, heads = ([getattr(part, name) for part in parts] for name in ("mask", "heads"))
+    return Perturbed(canvas, np.any(masks, axis=0), np.any(heads, axis=0))
 
 
 KINDS: dict[str, Callable[..., Perturbed]] = {
