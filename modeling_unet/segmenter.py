@@ -100,8 +100,9 @@ class TumorSegmenter:
             revision: branch, tag or commit of a model on the Hub; None takes the newest. A folder has none.
             optimize: "auto" segments with a faster copy of the model, in half precision where the device is made for
                 it, which moves the edge of a mask by a few pixels; "none" with the model as it is.
-            quality: "fast" looks at a slice once; "best" looks at it and at its mirror image in three sizes and
-                averages the probabilities, which takes about ten times as long and misses fewer edges.
+            quality: "fast" looks at a slice once; "best" looks at it and at its mirror image in three sizes. Where the
+                first look finds a tumour, all looks that find it are averaged, which takes about ten times as long and
+                misses fewer edges.
             framing: "auto" cuts heads out of larger pictures, such as screenshots, and exchanges white and black of
                 negatives; a slice that one head fills stays as it is. "none" takes every picture as a whole.
 
