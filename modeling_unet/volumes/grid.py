@@ -68,10 +68,10 @@ def heights_of(frames: list[Frame]) -> Heights | None:
 
 
 def places_of(frames: list[Frame]) -> np.ndarray:
-    """The number of every frame's place, int [N], counted along the stack; frames at the same place share it."""
+    """The number of every frame's place, int [N], counted along the stack; all the same if nothing is known of them."""
     found = heights_of(frames)
     if found is None:
-        return np.arange(len(frames))
+        return np.zeros(len(frames), int)
     order = np.argsort(found.along, kind="stable")
     places = np.empty(len(frames), int)
     places[order] = np.cumsum(np.diff(found.along[order], prepend=found.along[order[0]]) > SAME_PLACE_MM)
@@ -84,7 +84,8 @@ def gap_of(frames: list[Frame]) -> float | None:
     if found is None or len(frames) == 1:
         return frames[0].gap
     gaps = np.diff(np.sort(found.along))
-    return float(np.median(gaps[gaps > SAME_PLACE_MM]))
+    gaps = gaps[gaps > SAME_PLACE_MM]
+    return float(np.median(gaps)) if len(gaps) else frames[0].gap
 
 
 def lay_out(frames: list[Frame]) -> Grid:

@@ -60,6 +60,7 @@ class _Tell:
 
     value: Callable[[Frame], Any]
     words: Callable[[Any], str]
+    is_sure: bool = False  # whatever the places, images that differ in it make no stack
     is_time: bool = False  # contrast is given before the last
 
 
@@ -68,13 +69,13 @@ def _numbered(name: str) -> Callable[[Any], str]:
 
 
 TELLS = (
-    _Tell(lambda frame: frame.component, lambda value: str(value or "of no named component")),
+    _Tell(lambda frame: frame.component, lambda value: str(value or "of no named component"), is_sure=True),
     _Tell(lambda frame: frame.is_original, lambda value: "as it was taken" if value else "computed from others"),
     _Tell(
         lambda frame: frame.protocol.has_contrast,
         lambda value: {True: "with contrast", False: "without contrast"}.get(value, "with nothing said of contrast"),
     ),
-    _Tell(lambda frame: frame.echo, lambda value: f"an echo of {value:g} ms" if value is not None else "of no echo"),
+    _Tell(lambda frame: frame.echo, _numbered("echo time"), is_sure=True),
     _Tell(lambda frame: frame.time, _numbered("time"), is_time=True),
     _Tell(lambda frame: frame.acquisition, _numbered("acquisition"), is_time=True),
 )
@@ -132,13 +133,14 @@ def _best(stacks: list[Stack]) -> int:
 
 
 def _kind_rank(frame: Frame) -> tuple:
-    return (*frame.protocol.rank, frame.component == "magnitude", frame.component is None, frame.is_original)
+    return (*frame.protocol.rank, frame.component in (None, "magnitude"), frame.is_original)
 
 
 def _fineness_rank(stack: Stack) -> tuple[float, ...]:
     first, gap = stack.frames[0], gap_of(stack.frames)
     voxel = np.inf if first.spacing is None or gap is None else float(f"{np.prod(first.spacing) * gap:.2g}")
-    return -voxel, -(first.echo or 0), first.time or 0, first.acquisition or 0, stack.turn, len(stack.frames)
+    turn = -(first.echo or 0), first.time or 0, first.acquisition or 0, stack.turn
+    return -voxel, first.component == "magnitude", *turn, len(stack.frames)
 
 
 def _listed(indices: "list[int] | range", stacks: list[Stack]) -> str:
@@ -169,26 +171,29 @@ def _within_tolerance(frames: list[Frame]) -> list[list[Frame]]:
 def _told_apart(stack: Stack, tells: tuple[_Tell, ...] = TELLS) -> list[Stack]:
     """One stack for every kind of image that shows most of its places, each frame at a place of its own."""
     frames = sorted(stack.frames, key=lambda frame: frame.number)
-    places = places_of(frames)
-    count = len(set(places))
-    if count == len(frames):
+    places, are_known = places_of(frames), heights_of(frames) is not None
+    count = len(set(places.tolist()))
+    if are_known and count == len(frames):
         return [stack]
     for number, tell in enumerate(tells, start=1):
+        if not (are_known or tell.is_sure):
+            continue
         parts: dict[object, list[int]] = {}
         for index, frame in enumerate(frames):
             parts.setdefault(tell.value(frame), []).append(index)
         wide: list[Any] = [value for value, indices in parts.items() if 2 * len({*places[indices]}) > count]
         if len(wide) > 1:
             last = max(filter(None, wide), default=None) if tell.is_time else None
+            is_last = {value: last is not None and value == last for value in parts}
             return [
                 part
                 for value, indices in parts.items()
                 for part in _told_apart(
-                    _part(stack, [frames[i] for i in indices], tell.words(value), len(wide), value == last),
+                    _part(stack, [frames[i] for i in indices], tell.words(value), len(wide), is_last[value]),
                     tells[number:],
                 )
             ]
-    return _by_turns(stack, frames, places)
+    return _by_turns(stack, frames, places) if are_known else [stack]
 
 
 def _by_turns(stack: Stack, frames: list[Frame], places: np.ndarray) -> list[Stack]:

@@ -22,7 +22,7 @@ PREAMBLE_BYTES = 128
 MAGIC = b"DICM"
 
 PIXEL_TAGS = (
-    *("SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
+    *("SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
 )
 PROTOCOL_TAGS = (
@@ -180,6 +180,8 @@ def read_header(file: File, head: bytes, label: str) -> list[Image]:
         raise VolumeError(f"{label} is empty (0 bytes).")
     tags, start = _read_tags(head, label)
     if "Rows" not in tags:
+        if _should_be_image(tags):
+            raise VolumeError(f"{label} is truncated; it ends before its pixels.")
         return []
     with _readable_tags(label):
         shape, count = _check_pixels(tags, label)
@@ -246,6 +248,12 @@ def _transfer_syntax(head: bytes) -> str | None:
     )
     values = [element.value for element in elements if element.tag == TRANSFER_SYNTAX and element.value]
     return values[0].decode("ascii").strip("\0 ") if values else None
+
+
+def _should_be_image(tags: "pydicom.Dataset") -> bool:
+    """Whether a file says that it holds an image, and not a report, for instance."""
+    kind = tags.get("SOPClassUID") or tags.file_meta.get("MediaStorageSOPClassUID")
+    return kind is not None and pydicom.uid.UID(str(kind)).name.endswith("Image Storage")
 
 
 def _plain_syntax(is_implicit: bool, is_little: bool) -> "pydicom.uid.UID":
