@@ -197,6 +197,13 @@ def test_mask_of_a_stack_that_leans_has_an_sform_alone(tmp_path):
     assert said.startswith("The slices follow each other aslant") and "ITK" in said
 
 
+def test_positions_that_are_too_far_to_be_true_are_damaged_tags(tmp_path):
+    slices = stack(lambda place: {"ImagePositionPatient": [0, 0, "1e300" if place == 7 else 6.0 * place]})
+    volume = read_volume(written(tmp_path, slices))
+    is_read_whole(volume, VOXELS[:7])
+    assert "ImagePositionPatient needs numbers up to 1,000,000 mm." in volume.warnings[0]
+
+
 # What is damaged, or not there
 
 
@@ -400,9 +407,9 @@ def test_the_series_after_contrast_is_read_and_the_others_are_named(tmp_path):
     (said,) = volume.warnings
     assert said == (
         "The files hold 5 stacks of slices; number 1 was read (T1-weighted with contrast, axial, 8 slices 6.0 mm "
-        "apart), and not 2 (T1-weighted without contrast, axial, 12 slices 6.0 mm apart), 3 (T1-weighted with contrast, "
-        "axial, 12 slices 6.0 mm apart), 4 (T1-weighted with contrast, axial, 12 slices 6.0 mm apart), 5 (not T1-weighted, "
-        "axial, 12 slices 6.0 mm apart)."
+        "apart), and not 2 (T1-weighted without contrast, axial, 12 slices 6.0 mm apart), 3 (T1-weighted with "
+        "contrast, axial, 12 slices 6.0 mm apart, computed from others), 4 (T1-weighted with contrast, axial, 12 slices "
+        "6.0 mm apart, phase), 5 (not T1-weighted, axial, 12 slices 6.0 mm apart)."
     )
 
 

@@ -22,6 +22,8 @@ ALIKE = 0.005
 LONG_ENOUGH = 0.5
 MAX_NAMED = 9  # of the stacks that were not read
 
+USUAL_COMPONENTS = (None, "magnitude")
+COMPUTED = "computed from others"
 PLANES = ("sagittal", "coronal", "axial")  # by the axis along which slices follow each other
 
 
@@ -32,26 +34,30 @@ class Stack:
     Attributes:
         frames: in no order.
         turn: the number of its images among those of every place, if no tag tells these apart.
-        part: what tells it from others of its series, in words.
+        parts: what tells it from others of its series, in words.
         warnings: what to know about its choice of frames, one sentence each.
     """
 
     frames: list[Frame]
     turn: int = 0
-    part: str = ""
+    parts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
         """What it is, such as "T1-weighted with contrast, axial, 20 slices 5.0 mm apart"."""
         first, gap, count = self.frames[0], gap_of(self.frames), len(self.frames)
-        parts = [first.protocol.words]
+        words = [first.protocol.words]
         if first.orientation is not None:
             normal = np.cross(first.orientation[:3], first.orientation[3:])
-            parts.append(PLANES[int(np.abs(normal).argmax())])
+            words.append(PLANES[int(np.abs(normal).argmax())])
         slices = "1 slice" if count == 1 else f"{count} slices"
-        parts.append(slices if gap is None or count == 1 else f"{slices} {gap:.1f} mm apart")
-        return ", ".join([*parts, self.part] if self.part else parts)
+        words.append(slices if gap is None or count == 1 else f"{slices} {gap:.1f} mm apart")
+        if first.component not in USUAL_COMPONENTS:
+            words.append(str(first.component))
+        if not first.is_original:
+            words.append(COMPUTED)
+        return ", ".join(dict.fromkeys([*words, *self.parts]))
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ def _numbered(name: str) -> Callable[[Any], str]:
 
 TELLS = (
     _Tell(lambda frame: frame.component, lambda value: str(value or "of no named component"), is_sure=True),
-    _Tell(lambda frame: frame.is_original, lambda value: "as it was taken" if value else "computed from others"),
+    _Tell(lambda frame: frame.is_original, lambda value: "as it was taken" if value else COMPUTED),
     _Tell(
         lambda frame: frame.protocol.has_contrast,
         lambda value: {True: "with contrast", False: "without contrast"}.get(value, "with nothing said of contrast"),
@@ -133,7 +139,7 @@ def _best(stacks: list[Stack]) -> int:
 
 
 def _kind_rank(frame: Frame) -> tuple:
-    return (*frame.protocol.rank, frame.component in (None, "magnitude"), frame.is_original)
+    return (*frame.protocol.rank, frame.component in USUAL_COMPONENTS, frame.is_original)
 
 
 def _fineness_rank(stack: Stack) -> tuple[float, ...]:
@@ -207,7 +213,7 @@ def _by_turns(stack: Stack, frames: list[Frame], places: np.ndarray) -> list[Sta
     if len(wide) == 1:
         left_out = len(frames) - len(turns[1])
         said = f"{left_out} slices lie where another one does and were left out."
-        return [Stack(turns[1], stack.turn, stack.part, (*stack.warnings, said))]
+        return [Stack(turns[1], stack.turn, stack.parts, (*stack.warnings, said))]
     return [
         _part(stack, turns[turn], f"number {turn} of every place", len(wide), turn == max(wide), turn) for turn in wide
     ]
@@ -216,4 +222,4 @@ def _by_turns(stack: Stack, frames: list[Frame], places: np.ndarray) -> list[Sta
 def _part(stack: Stack, frames: list[Frame], words: str, count: int, is_last: bool, turn: int = 0) -> Stack:
     because = ", the last, as contrast is given before it" if is_last else ""
     said = f"A series holds {count} images of every place, and one of them was read: {words}{because}."
-    return Stack(frames, turn, f"{stack.part}, {words}".removeprefix(", "), (*stack.warnings, said))
+    return Stack(frames, turn, (*stack.parts, words), (*stack.warnings, said))

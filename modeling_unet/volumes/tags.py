@@ -69,6 +69,8 @@ ITEM_BYTES = 8  # of its tag and length, with which every compressed frame begin
 # Of all files together, of any series: every frame becomes an object before the largest series is known.
 MAX_FRAMES = 8000
 
+FARTHEST_MM = 1_000_000  # from which a slice may lie; farther away a tag is damaged
+
 COLORS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 RLE = "1.2.840.10008.1.2.5"
@@ -337,6 +339,14 @@ def _read_frame(image: Image, index: int, protocol: Protocol) -> Frame:
         directions = np.reshape(orientation, (2, 3))
         if not np.allclose(directions @ directions.T, np.eye(2), atol=0.01):
             raise VolumeError(f"{image.label} has a damaged tag: ImageOrientationPatient needs two unit vectors.")
+    position = find("ImagePositionPatient", 3)
+    if position is not None and max(map(abs, position)) > FARTHEST_MM:
+        raise VolumeError(
+            f"{image.label} has a damaged tag: ImagePositionPatient needs numbers up to {FARTHEST_MM:,} mm."
+        )
+    location = find_hint("SliceLocation")
+    if location is not None and abs(location) > FARTHEST_MM:
+        location = None
     slope = find_number("RescaleSlope")
     image_type = [str(value).upper() for value in np.ravel(find_value("FrameType") or find_value("ImageType") or [])]
     return Frame(
@@ -346,10 +356,10 @@ def _read_frame(image: Image, index: int, protocol: Protocol) -> Frame:
         shape=shape,
         inverted=tags.PhotometricInterpretation == "MONOCHROME1",
         orientation=orientation,
-        position=find("ImagePositionPatient", 3),
+        position=position,
         spacing=spacing,
         gap=abs(find_number("SpacingBetweenSlices") or find_number("SliceThickness") or 0) or None,
-        location=find_hint("SliceLocation"),
+        location=location,
         number=find_number("InstanceNumber") or 0.0,
         component=_component([str(find_value("ComplexImageComponent") or "").upper(), *image_type]),
         is_original="DERIVED" not in image_type,
