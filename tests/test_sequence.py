@@ -408,8 +408,8 @@ def test_the_series_after_contrast_is_read_and_the_others_are_named(tmp_path):
     assert said == (
         "The files hold 5 stacks of slices; number 1 was read (T1-weighted with contrast, axial, 8 slices 6.0 mm "
         "apart), and not 2 (T1-weighted without contrast, axial, 12 slices 6.0 mm apart), 3 (T1-weighted with "
-        "contrast, axial, 12 slices 6.0 mm apart, computed from others), 4 (T1-weighted with contrast, axial, 12 slices "
-        "6.0 mm apart, phase), 5 (not T1-weighted, axial, 12 slices 6.0 mm apart)."
+        "contrast, axial, 12 slices 6.0 mm apart, computed from others), 4 (T1-weighted with contrast, axial, 12 "
+        "slices 6.0 mm apart, phase), 5 (not T1-weighted, axial, 12 slices 6.0 mm apart)."
     )
 
 
