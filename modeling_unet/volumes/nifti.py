@@ -5,6 +5,7 @@ name a person.
 """
 
 import gzip
+import itertools
 import zlib
 
 import numpy as np
@@ -27,6 +28,8 @@ GEOMETRY_FIELDS = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 )
+
+MAX_QFORM_OFF_MM = 0.05  # of rounding, in the corner of a scan
 
 UNKNOWN_SEQUENCE = (
     "A NIfTI file does not say which sequence it is: the network knows T1-weighted MR with contrast alone."
@@ -56,7 +59,10 @@ def read_nifti(content: bytes, name: str) -> Scan:
     """
     header = _read_header(content, name)
     shape = _checked_shape(header, name)
+    warnings = [UNKNOWN_SEQUENCE]
     try:
+        if said := _without_empty_sform(header):
+            warnings.append(said)
         dtype, affine = header.get_data_dtype(), header.get_best_affine()
         slope, intercept = header.get_slope_inter()
         unit = header.get_xyzt_units()[0]
@@ -78,19 +84,31 @@ def read_nifti(content: bytes, name: str) -> Scan:
         slope=1.0 if slope is None else slope,
         intercept=0.0 if intercept is None else intercept,
         oriented=bool(header["qform_code"] > 0 or header["sform_code"] > 0),
-        warnings=(UNKNOWN_SEQUENCE,),
+        warnings=tuple(warnings),
     )
 
 
-def geometry_of(affine: np.ndarray, shape: tuple[int, int, int], oriented: bool) -> "nib.Nifti1Header":
-    """A header for voxels that were read from another format; arguments as in `Scan`."""
+def geometry_of(
+    affine: np.ndarray, shape: tuple[int, int, int], oriented: bool
+) -> tuple["nib.Nifti1Header", float | None]:
+    """A header for voxels that were read from another format; arguments as in `Scan`.
+
+    A qform cannot say that slices follow each other aslant: it would put them elsewhere than the sform does, and
+    programs built on ITK read it first. Then the header has none; beside it is returned how far it would be off in mm.
+    """
     header = nib.Nifti1Header()
     header.set_data_shape(shape)
     header.set_data_dtype(np.uint8)
     header.set_xyzt_units("mm")
     header.set_sform(affine, code=int(oriented))
     header.set_qform(affine, code=int(oriented))
-    return header
+    corners = np.array([*itertools.product(*((0, size - 1) for size in shape))])
+    off = (header.get_qform() - affine)[:3] @ np.column_stack([corners, np.ones(8)]).T
+    off_mm = float(np.linalg.norm(off, axis=0).max())
+    if not oriented or off_mm <= MAX_QFORM_OFF_MM:
+        return header, None
+    header["qform_code"] = 0
+    return header, off_mm
 
 
 def write_nifti(mask: np.ndarray, header: "nib.Nifti1Header") -> bytes:
@@ -110,6 +128,18 @@ def _read_header(content: bytes, name: str) -> "nib.Nifti1Header":
         return header_type(bytes(head[: HEADER_BYTES[version]]), check=False)
     except Exception as error:
         raise VolumeError(f"{name}: the header is damaged.") from error
+
+
+def _without_empty_sform(header: "nib.Nifti1Header") -> str | None:
+    """Strike an sform that spans no space where a qform does or where it is all 0; returns what to warn of."""
+    if not header["sform_code"] > 0:
+        return None
+    sform, has_qform = header.get_sform(), header["qform_code"] > 0
+    spans = np.isfinite(sform).all() and abs(np.linalg.det(sform[:3, :3])) > 0
+    if spans or not (has_qform or not sform[:3].any()):
+        return None
+    header["sform_code"] = 0
+    return "The file's sform is empty; the scan lies where its qform says." if has_qform else None
 
 
 def _checked_shape(header: "nib.Nifti1Header", name: str) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""A scan as its file lays it out: nifti.py and dicom.py make it, volumes.py turns it to be looked at.
+"""A scan as its file lays it out: nifti.py and dicom.py make it, volume.py turns it to be looked at.
 
 The limits are checked against the header, before any voxel is read.
 """
@@ -44,6 +44,7 @@ class Scan:
         oriented: whether the file says how the patient lies.
         spacing_known: whether it says how large pixels are.
         slice_spacing_known: whether it says how far slices are apart.
+        missing: the slices that nobody took or that cannot be read, counted along `slice_axis`; their voxels are 0.
         warnings: what whoever looks at the scan has to know, one sentence each.
     """
 
@@ -56,6 +57,7 @@ class Scan:
     oriented: bool = True
     spacing_known: bool = True
     slice_spacing_known: bool = True
+    missing: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

@@ -81,19 +81,21 @@ class Volume:
             raise VolumeError(f"The masks have shape {masks.shape}, but the slices have {self.slices.shape}.")
 
 
-def read_volume(source: str | Path | list[File]) -> Volume:
+def read_volume(source: str | Path | list[File], stack: int | None = None) -> Volume:
     """Read the slices of one scan.
 
     Args:
         source: a NIfTI (`.nii`, `.nii.gz`) or DICOM file, a folder or a ZIP of the files of a DICOM series (or of one
             NIfTI), or a list of such files, as paths or as `archives.members` gives them. What is neither NIfTI nor
-            DICOM in a folder, a ZIP or a list is passed over; a damaged file that may be a slice is warned of.
+            DICOM in a folder, a ZIP or a list is passed over; a damaged or empty file that may be a slice is warned of.
+        stack: which stack of the slices of DICOM files to read, by the number that a warning names; None for the one
+            that is T1-weighted with contrast by its tags, then the finest.
 
     Raises:
         ArchiveError: a ZIP that cannot be used.
         VolumeError: nibabel or pydicom is missing; or the scan cannot be used: neither NIfTI nor DICOM, damaged, over
-            a limit (known from the header, before voxels are read), coloured, or compressed in a way not decoded here.
-            The message is one sentence, without anything that the tags say of the person.
+            a limit (known from the header, before voxels are read), coloured, or compressed in a way not decoded here;
+            or there is no such stack. The message is one sentence, without anything that the tags say of the person.
     """
     require_packages()
     files, name = _find_files(source)
@@ -107,12 +109,14 @@ def read_volume(source: str | Path | list[File]) -> Volume:
     if nifti:
         file = files[kinds.index("nifti")]
         name = display_name(Path(file.name))
+        if stack not in (None, 1):
+            raise VolumeError(f"{name}: there is no stack {stack} in it; a NIfTI file holds one.")
         return _turn(read_nifti(read_file(file), name), name)
     if not dicom:
-        but = f", and {damaged} of its files cannot be unpacked" if damaged else ""
+        but = f", and {damaged} of its files are empty or cannot be unpacked" if damaged else ""
         raise VolumeError(f"{name}: there is no scan in it{but}; allowed are NIfTI (.nii, .nii.gz) and DICOM.")
     # What is too damaged to tell its kind may be a slice.
-    scan = read_dicom([file for file, kind in zip(files, kinds, strict=True) if kind in ("dicom", "damaged")])
+    scan = read_dicom([file for file, kind in zip(files, kinds, strict=True) if kind in ("dicom", "damaged")], stack)
     return _turn(scan, "The DICOM series")
 
 
@@ -143,12 +147,12 @@ def _find_files(source: str | Path | list[File]) -> tuple[list[File], str]:
 
 
 def _kind(file: File) -> str | None:
-    """ "nifti", "dicom", None for anything else, or "damaged" for a file of an archive that cannot be unpacked."""
+    """ "nifti", "dicom", None for anything else, or "damaged" for a file that is empty or cannot be unpacked."""
     try:
         head = read_file(file, SNIFF_BYTES)
     except ArchiveError:
         return "damaged"
-    return kind_of(head)
+    return kind_of(head) if head else "damaged"
 
 
 def kind_of(head: bytes) -> str | None:
@@ -161,7 +165,8 @@ def kind_of(head: bytes) -> str | None:
 def _turn(scan: Scan, name: str) -> Volume:
     """Turn and mirror a scan so that its slices lie as in the table above."""
     orientation = nib.io_orientation(scan.affine)
-    plane = PLANES[int(orientation[_slice_axis(scan, orientation), 0])]
+    slice_axis = _slice_axis(scan, orientation)
+    plane = PLANES[int(orientation[slice_axis, 0])]
     display = nib.orientations.axcodes2ornt(DISPLAY[plane])
     to_display = nib.orientations.ornt_transform(orientation, display)
     slices, had_holes = _values(nib.apply_orientation(scan.voxels, to_display), scan.slope, scan.intercept)
@@ -175,6 +180,14 @@ def _turn(scan: Scan, name: str) -> Volume:
     spacing = float(np.linalg.norm(row)), float(np.linalg.norm(column))
     area, volume = np.linalg.norm(np.cross(row, column)), abs(np.linalg.det([across, row, column]))
     warnings = list(scan.warnings)
+    if scan.missing:
+        last = len(slices) - 1
+        mirrored = to_display[slice_axis, 1] < 0
+        numbers = sorted(last - number if mirrored else number for number in scan.missing)
+        warnings.append(
+            f"{len(numbers)} of {len(slices)} slices are missing ({_ranges(numbers)}): they are empty here, and what a "
+            "tumour has in them is not measured."
+        )
     if abs(cosine := np.dot(row, column) / np.prod(spacing)) > MAX_SKEW:
         warnings.append(
             f"Rows and columns of the slices meet at {np.rad2deg(np.arccos(abs(cosine))):.0f}° instead of 90°: areas "
@@ -203,6 +216,14 @@ def _slice_axis(scan: Scan, orientation: np.ndarray) -> int:
     sizes = np.linalg.norm(scan.affine[:3, :3], axis=0).round(2)
     # Of equal sides the one that makes slices axial, then coronal.
     return max(range(3), key=lambda axis: (scan.voxels.shape[axis] == 1, sizes[axis], orientation[axis, 0]))
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Sorted slices, counted from 0, as they are shown: [3, 4, 5, 8] → "4 to 6, 9"."""
+    starts = [number for number in numbers if number - 1 not in numbers]
+    ends = [number for number in numbers if number + 1 not in numbers]
+    pairs = zip(starts, ends, strict=True)
+    return ", ".join(f"{start + 1}" if start == end else f"{start + 1} to {end + 1}" for start, end in pairs)
 
 
 def _values(voxels: np.ndarray, slope: float, intercept: float) -> tuple[np.ndarray, bool]:
