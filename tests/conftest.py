@@ -26,10 +26,10 @@ os.environ.update(
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "weights" / "brain-tumor-unet"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# What is trained for long, read by a browser, or made by fresh processes.
+# What is trained for long, read by a browser, served, or made by fresh processes.
 SLOW_FIXTURES = {
     *("chromium", "ended", "executed", "exported", "fine_tuned", "loaded", "published"),
-    *("received", "straight", "stranger", "trained", "tuned"),
+    *("received", "straight", "stranger", "trained", "tuned", "url"),
 }
 
 

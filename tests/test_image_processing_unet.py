@@ -923,6 +923,7 @@ class TestBadInput:
         ids=["PNG", "JPEG", "WebP", "TIFF", "TIFF LZW", "BMP", "GIF", "animated GIF", "multi-page TIFF"],
     )
     @pytest.mark.filterwarnings("ignore")
+    @pytest.mark.slow
     def test_a_file_damaged_anywhere_is_read_or_refused_but_never_crashes(self, file_format, options, tmp_path):
         exif = Image.Exif()
         exif[0x0112], exif[0x010E] = 6, "a description"

@@ -195,6 +195,7 @@ class TestShipped:
         assert np.count_nonzero(fast.mask != expected.mask) <= 2
 
     @pytest.mark.parametrize("path", EXAMPLES[::4], ids=lambda path: path.stem)
+    @pytest.mark.slow
     def test_in_bfloat16_it_moves_edges_by_little(self, path, plain, shipped_weights, in_bfloat16):
         fast = TumorSegmenter.from_pretrained(shipped_weights, device="cpu")(path)
         expected = plain(path)

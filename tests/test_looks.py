@@ -38,6 +38,7 @@ def known(slices, tmp_path_factory) -> list[str]:
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("side", [384, 256, 128])
+@pytest.mark.slow
 def test_resized_slices_are_recognised_by_their_own_look_alone(side, method, slices, known, tmp_path):
     for index, (image, mask) in enumerate(slices):
         small = cv2.resize(image, (side, side), interpolation=method)

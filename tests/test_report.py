@@ -64,6 +64,7 @@ def refusal(arguments: list[str], capsys) -> str:
 # The report
 
 
+@pytest.mark.slow
 def test_a_report_has_the_tables_and_pictures_that_can_be_read(files, tmp_path):
     out = tmp_path / "report"
     assert main(["report", files[0], "--out", str(out)]) == 0
