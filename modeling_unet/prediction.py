@@ -84,7 +84,8 @@ def find_slices(paths: list[Path], out: Path) -> dict[str, Path]:
             raise FileNotFoundError(f"{path}: there is no such file or folder.")
     roots = [path if path.is_dir() else path.parent for path in paths]
     shared = os.path.commonpath([root.resolve() for root in roots])
-    slices, unsearched = {}, {}
+    slices: dict[Path, Path] = {}
+    unsearched: dict[str, Path] = {}
     for path, root in zip(paths, roots, strict=True):
         folder = root.resolve().relative_to(shared)
         files, folders = _search(path, out) if path.is_dir() else ([path], [])
