@@ -17,6 +17,7 @@ from transformers.utils import logging
 from .export import DEFAULT_DTYPE, DTYPES, describe, to_onnx
 from .files import write_atomically
 from .framing import FRAMINGS
+from .image_processing_unet import printable
 from .journal import Journal
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, STYLES, parse_color
 from .prediction import (
@@ -52,16 +53,29 @@ Results are done again when the weights, an option above or the slice's file cha
 A shard writes summary-I-of-N.csv. Once all shards are done, the same command without --shard keeps their results and
 writes the one summary.csv.
 
-exit code: 0 all slices done (with torchrun: or tried), 1 some failed (they are listed), 2 nothing was started
+exit code: 0 all slices done (with torchrun: or tried), 1 some failed (they are listed) or the disk is full,
+2 nothing was started, 130 interrupted
 
 Research only; not a medical device and not for diagnosis.
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 1 if a slice failed, 2 if nothing could be started."""
+    """Run the command line and return its exit code.
+
+    It is 0, 1 if a slice failed or the table cannot be written, 2 if nothing could be started, 130 after Ctrl-C.
+    """
     args = build_parser().parse_args(argv)
     logging.disable_progress_bar()
+    try:
+        return run(args)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from where it can", file=sys.stderr)
+        return 130
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a command and return its exit code; see `main`."""
     try:
         args.model = args.model or find_shipped_model("with --model")
         if args.command == "export":
@@ -70,13 +84,24 @@ def main(argv: list[str] | None = None) -> int:
     except (ImportError, OSError, ValueError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
-    code = predict(segment, journal)
+    try:
+        code = predict(segment, journal)
+    except OSError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        code = 1
     # torchrun would stop the other processes; the run that joins the shards tries again, and says what failed.
     return 0 if "TORCHELASTIC_RUN_ID" in os.environ else code
 
 
+class Parser(argparse.ArgumentParser):
+    """Its messages repeat arguments, and a shell puts any names of files among them."""
+
+    def error(self, message: str):
+        super().error(printable(message))
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=SCRIPT if Path(sys.argv[0]).stem == SCRIPT else "python -m modeling_unet",
         description="Brain tumours in MRI slices, found by a U-Net.",
         epilog="More about a command: %(prog)s COMMAND --help",
@@ -139,7 +164,7 @@ def export(args: argparse.Namespace) -> int:
     metadata = describe(segmenter.model, segmenter.image_processor, *origin(args.model, args.revision))
     content = to_onnx(segmenter.model, metadata, args.dtype)
     write_atomically(args.out, content)
-    print(f"{args.out}: {len(content) / 1e6:.1f} MB, {args.dtype}")
+    print(f"{printable(str(args.out))}: {len(content) / 1e6:.1f} MB, {args.dtype}")
     return 0
 
 

@@ -243,8 +243,10 @@ def _read_file(file: Path | io.IOBase, name: str, keep_palette_indices: bool) ->
 def _existing_file(path: Path, name: str) -> Path:
     try:
         path.stat()
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise InvalidImageError(f"{name}: there is no such file.") from error
+    except OSError as error:
+        raise InvalidImageError(f"{name}: the file cannot be read: {error.strerror}.") from error
     return path
 
 
@@ -316,6 +318,8 @@ def _content(file: Path | io.IOBase, name: str) -> bytes:
         content = file.read(min(size, MAX_FILE_BYTES + 1))
     except InvalidImageError:
         raise
+    except OSError as error:
+        raise InvalidImageError(f"{name}: the file cannot be read: {error.strerror or error}.") from error
     except Exception as error:
         raise InvalidImageError(
             f"{name}: the file is not an image that can be read (PNG, JPEG, WebP, TIFF or BMP)."

@@ -11,7 +11,9 @@ Shards have files of their own (journal-2-of-4.jsonl) and read those of all othe
 finds everything done and writes the one table.
 """
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,9 +95,9 @@ class Journal:
         self._header = json.dumps(maker, sort_keys=True)
         self.outcomes = {outcome.place: outcome for path in out.glob("journal*.jsonl") for outcome in self._read(path)}
         lines = [self._header, *(outcome.to_json() for outcome in self.outcomes.values())]
-        path = out / f"journal{suffix}.jsonl"
-        write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
-        self._file = path.open("ab", buffering=0)
+        self._path = out / f"journal{suffix}.jsonl"
+        write_atomically(self._path, "".join(f"{line}\n" for line in lines).encode())
+        self._file = self._path.open("ab", buffering=0)
 
     @property
     def waiting(self) -> dict[str, Path]:
@@ -103,13 +105,30 @@ class Journal:
         return {place: file for place, file in self.slices.items() if place not in self.outcomes}
 
     def add(self, outcome: Outcome):
-        """Add an outcome, from any thread. A slice that failed gets no line, so the next run tries it again."""
+        """Add an outcome, from any thread. A slice that failed gets no line, so the next run tries it again.
+
+        Raises:
+            OSError: it cannot be written down.
+        """
         if not outcome.error:
-            self._file.write(f"{outcome.to_json()}\n".encode())  # unbuffered: each line is written as a whole
+            self._write(f"{outcome.to_json()}\n".encode())
         self.outcomes[outcome.place] = outcome
 
+    def _write(self, line: bytes):
+        """Unbuffered, so that each line is written as a whole; on a disk that is nearly full, a part of it is."""
+        try:
+            whole = self._file.write(line) == len(line)
+        except OSError as error:
+            raise OSError(f"{self._path} cannot be written: {error.strerror}.") from error
+        if not whole:
+            raise OSError(f"{self._path} cannot be written: {os.strerror(errno.ENOSPC)}.")
+
     def close(self):
-        """Write the table of all outcomes so far."""
+        """Write the table of all outcomes so far.
+
+        Raises:
+            OSError: the table cannot be written; one of an earlier run stays as it was.
+        """
         self._file.close()
         done = ((file, self.outcomes.get(place)) for place, file in self.slices.items())
         table = to_csv(SUMMARY_COLUMNS, ({"path": file, **outcome.row} for file, outcome in done if outcome))

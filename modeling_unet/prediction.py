@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .files import write_atomically
+from .files import short_names, write_atomically
 from .image_processing_unet import IMAGE_SUFFIXES, printable, read_image
 from .journal import Journal, Outcome, identify_file, identify_results, result_paths
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, check_alpha, parse_color
@@ -64,7 +64,8 @@ def find_slices(paths: list[Path], out: Path) -> dict[str, Path]:
     """Find the slices and the place of each one's results.
 
     The places repeat the folders below the deepest folder that all paths share, so that equal names from different
-    folders stay apart. They leave the suffix out, unless two slices differ in nothing else.
+    folders stay apart. They leave the suffix out, unless two slices differ in nothing else. A folder that cannot be
+    searched stands among the slices, where it fails with the reason.
 
     Args:
         paths: files, taken whatever their suffix is, and folders, searched for `IMAGE_SUFFIXES`; hidden files, and
@@ -72,7 +73,7 @@ def find_slices(paths: list[Path], out: Path) -> dict[str, Path]:
         out: folder for the results.
 
     Returns:
-        Place relative to `out`, with forward slashes → slice.
+        Place relative to `out`, with forward slashes → slice. The place of a folder ends in a slash.
 
     Raises:
         OSError: a path does not exist.
@@ -83,32 +84,44 @@ def find_slices(paths: list[Path], out: Path) -> dict[str, Path]:
             raise FileNotFoundError(f"{path}: there is no such file or folder.")
     roots = [path if path.is_dir() else path.parent for path in paths]
     shared = os.path.commonpath([root.resolve() for root in roots])
-    slices = {}
+    slices: dict[Path, Path] = {}
+    unsearched: dict[str, Path] = {}
     for path, root in zip(paths, roots, strict=True):
         folder = root.resolve().relative_to(shared)
-        for file in _slices_below(path, out) if path.is_dir() else [path]:
-            slices[folder / file.relative_to(root)] = file
-    if not slices:
+        files, folders = _search(path, out) if path.is_dir() else ([path], [])
+        slices |= {folder / file.relative_to(root): file for file in files}
+        unsearched |= {f"{(folder / below.relative_to(root)).as_posix()}/": below for below in folders}
+    if not (slices or unsearched):
         raise ValueError(f"no slices in {', '.join(map(str, paths))}; looked for {', '.join(IMAGE_SUFFIXES)}.")
 
-    stems = {place.with_suffix("").as_posix(): file for place, file in slices.items()}
+    stems = {short_names(place.with_suffix("").as_posix()): file for place, file in slices.items()}
     # Lower case, because many file systems take "A.png" and "a.png" for the same file.
     if len({stem.lower() for stem in stems}) < len(slices):
-        stems = {place.as_posix(): file for place, file in slices.items()}
+        stems = {short_names(place.as_posix()): file for place, file in slices.items()}
     _refuse_overwriting(stems, out)
-    return stems
+    return {**stems, **unsearched}
 
 
-def _slices_below(folder: Path, out: Path) -> list[Path]:
+def _search(folder: Path, out: Path) -> tuple[list[Path], list[Path]]:
+    """The slices below a folder, and the folders that could not be searched for more."""
     results = out.resolve()
     results_inside = folder.resolve() in results.parents
-    files = []
-    for file in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        earlier_result = results_inside and results in file.resolve().parents
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and not (hidden or earlier_result):
-            files.append(file)
-    return files
+    files: list[Path] = []
+    unsearched: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=lambda error: unsearched.append(Path(error.filename))):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for file in (Path(place, name) for name in names if not name.startswith(".")):
+            earlier_result = results_inside and results in file.resolve().parents
+            if file.suffix.lower() in IMAGE_SUFFIXES and _may_be_file(file) and not earlier_result:
+                files.append(file)
+    return sorted(files), sorted(unsearched)
+
+
+def _may_be_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # which reading it will say
+        return True
 
 
 def _refuse_overwriting(slices: dict[str, Path], out: Path):
@@ -234,7 +247,12 @@ def _read(job: _Job) -> _Job:
     start = time.perf_counter()
     try:
         job.source = identify_file(job.file)
+        if job.file.is_dir():
+            os.scandir(job.file).close()  # says again why the folder could not be searched
         job.image = read_image(job.file)
+    except OSError as error:
+        kind = "folder" if job.place.endswith("/") else "file"
+        job.error = OSError(f"the {kind} cannot be read: {error.strerror}.")
     except Exception as error:
         job.error = error
     job.seconds = time.perf_counter() - start
@@ -300,6 +318,8 @@ def _rounded(value: float | None) -> float | None:
 
 def one_line(error: Exception) -> str:
     """The message of an error in one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return printable(f"{error.filename}: {error.strerror}.")
     # The messages of these errors explain themselves; any other is shown with its type.
     kind = "" if isinstance(error, (ImportError, OSError, ValueError)) else f"{type(error).__name__}: "
     return kind + printable(" ".join(str(error).split()))
@@ -319,6 +339,9 @@ def predict(
 
     Returns:
         0, or 1 if any slice failed.
+
+    Raises:
+        OSError: the journal or the table cannot be written.
     """
     slices, waiting = journal.slices, journal.waiting
     kept = len(slices) - len(waiting)
@@ -335,5 +358,6 @@ def predict(
     failed = sum("error" in row for row in rows)
     found = sum(row.get("tumor_found", False) for row in rows)
     from_before = f" ({kept} kept from before)" if kept else ""
-    print(f"slices: {len(rows)}{from_before}, tumour found: {found}, failed: {failed}; results in {journal.out}")
+    out = printable(str(journal.out))
+    print(f"slices: {len(rows)}{from_before}, tumour found: {found}, failed: {failed}; results in {out}")
     return 1 if failed else 0

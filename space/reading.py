@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from modeling_unet import InvalidImageError, read_image
+from modeling_unet.files import short_names
 from modeling_unet.image_processing_unet import MAX_FILE_BYTES, MIB, open_picture
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.volumes import Volume, read_volume
@@ -33,7 +34,6 @@ MAX_BATCH_PIXELS = BATCH_SIZE * 512 * 512
 # Processor time for all slices of a request: a few times what the largest allowed number of normal files needs.
 MAX_READING_SECONDS = 8
 
-MAX_NAME_BYTES = 200  # of a file or folder to take away; file systems allow 255, and endings such as "_mask.png" follow
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
 
 T = TypeVar("T")
@@ -269,8 +269,8 @@ def _slice(source: Source, segmentation: Segmentation) -> Slice:
 
 
 def _shortened(name: str) -> str:
-    """A name whose folders and file are short enough for every file system, which count bytes and not characters."""
-    return "/".join(part.encode(errors="ignore")[:MAX_NAME_BYTES].decode(errors="ignore") for part in name.split("/"))
+    """A name whose folders and file are short enough for every file system, and valid Unicode."""
+    return short_names(name.encode(errors="ignore").decode())
 
 
 def _with_names_that_differ(slices: list[Slice]) -> tuple[Slice, ...]:

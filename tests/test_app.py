@@ -315,6 +315,7 @@ def test_the_page_keeps_no_giants(client, runs, tmp_path):
         ({"spacing": 1e200}, r"spacing is 1e\+200 mm; a pixel may have 0.01 to 100 mm"),
         ({"spacing": 5e-324}, "spacing is .* mm; a pixel may have 0.01 to 100 mm"),
         ({"min_area_px": -1}, "min_area_px is -1"),
+        ({"min_area_px": 2**63}, "min_area_px is no number that can be used"),
     ],
 )
 def test_bad_numbers_are_refused_in_one_sentence(client, runs, tmp_path, arguments, reason):
@@ -469,6 +470,17 @@ def test_nobody_passes_by_those_who_wait(url, runs, route, endpoint):
     assert answered.status_code == 404
     assert "join the queue" in answered.json()["detail"]
     assert not runs
+
+
+@pytest.mark.parametrize("letter", ["n", "ę"])
+def test_a_slice_whose_name_is_longer_than_a_file_system_takes_is_segmented(url, runs, tmp_path, capfd, letter):
+    content = saved(tmp_path / "slice.png", slice_of(20, 20)).read_bytes()
+    sent = httpx.post(f"{url}gradio_api/upload", files={"files": (f"{letter * 300}.png", content)}, timeout=60)
+    file = {"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}
+    said = answer(url, function(url, "segment"), [file, None, 0.5, 0])
+    assert "data" in said and not said.get("error"), said
+    assert len(runs) == 1
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("api_name", ["/segment", "/segment_batch"])

@@ -271,6 +271,12 @@ def test_package_dependencies_are_what_it_imports():
     assert declared == third_party(sources("modeling_unet")).keys() | USED_BY_APP_UNIMPORTED
 
 
+@pytest.mark.parametrize(("name", "holed"), [("torch", "2.10.0"), ("pydicom", "3.0.1")])
+def test_versions_with_published_holes_are_not_allowed(name, holed):
+    found = [requirement for requirement in ranges() if canonicalize_name(requirement.name) == name]
+    assert found and not any(holed in requirement.specifier for requirement in found)
+
+
 def test_extras_are_what_the_package_can_use():
     """They come with a wheel that holds nothing else."""
     extras = pyproject()["project"]["optional-dependencies"].values()

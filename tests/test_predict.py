@@ -1,6 +1,8 @@
 """`python -m modeling_unet predict`: what it finds, writes, reports and leaves alone."""
 
 import csv
+import errno
+import io
 import os
 import shutil
 import signal
@@ -201,6 +203,18 @@ class TestFinding:
         assert predict("Schädel №1.png") == 0
         assert summary(tmp_path / "out")[0]["path"] == "Schädel №1.png"
 
+    @pytest.mark.parametrize("letter", ["n", "ę", "\N{BRAIN}", "\udcff"])
+    def test_names_as_long_as_a_file_system_takes(self, predict, tmp_path, segmented, letter):
+        """Results have longer names than their slices, and stay apart also where they differ at the end alone."""
+        size = len(os.fsencode(letter))
+        for end in "xy":
+            save_slice(tmp_path / "in" / f"{letter * (246 // size)}{end}.png")
+        assert predict("in") == 0
+        names = results_below(tmp_path / "out")
+        assert len(names) == 5 and max(len(os.fsencode(name)) for name in names) < 225
+        assert predict("in") == 0
+        assert sum(segmented) == 2
+
     def test_results_inside_the_input_are_not_read_again(self, predict, tmp_path):
         save_slice(tmp_path / "in" / "1.png")
         for _ in range(2):
@@ -250,6 +264,78 @@ class TestBadFiles:
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(str(Path("in", "a\ufffd[31m\ufffdb.png: the file"))) and "\x1b" not in line
 
+    @pytest.mark.parametrize("route", ["warning", "folder", "out", "argument", "network", "ray"])
+    def test_no_message_steers_the_terminal(self, predict, tmp_path, monkeypatch, capsys, route):
+        """Names come through warnings, folders, options, the shell and errors of others."""
+        name = "a\x1b[31m\nb\x9b"
+        save_slice(tmp_path / name / "1.png")
+        colours = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(colours).save(tmp_path / name / f"{name}.png")
+
+        def fail(*arguments):
+            raise KeyError(name) if route == "network" else OSError(13, name, name)
+
+        if route == "network":
+            monkeypatch.setattr(TumorSegmenter, "batch", fail)
+        elif route == "folder":
+            monkeypatch.setattr(os, "scandir", fail)
+        elif route == "ray":
+            monkeypatch.setattr(__main__, "_segment_on_ray", fail)
+        try:
+            options = {"argument": [f"--{name}"], "ray": ["--ray"]}.get(route, [])
+            code = predict(name, *options, out=name if route == "out" else "out")
+        except SystemExit as stopped:
+            code = stopped.code
+        assert code == {"warning": 0, "folder": 1, "out": 0, "argument": 2, "network": 1, "ray": 2}[route]
+        captured = capsys.readouterr()
+        said = captured.out + captured.err
+        assert "a\ufffd[31m" in said or "a\\x1b[31m" in said
+        assert all(character.isprintable() or character == "\n" for character in said)
+        assert not any(line.startswith("b") for line in said.splitlines())
+
+    def test_a_folder_that_cannot_be_searched_is_named_and_counted(self, predict, tmp_path, monkeypatch, capsys):
+        for place in ("a.png", "locked/b.png", "locked.png", "open/c.png"):
+            save_slice(tmp_path / "in" / place)
+        scan = os.scandir
+
+        def refuse(path="."):
+            if Path(path).name == "locked":
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        assert predict("in") == 1
+        captured = capsys.readouterr()
+        assert captured.err == f"{Path('in', 'locked')}: the folder cannot be read: Permission denied.\n"
+        assert captured.out == "slices: 4, tumour found: 3, failed: 1; results in out\n"
+        errors = {Path(row["path"]).name: row["error"] for row in summary(tmp_path / "out")}
+        assert {name for name, error in errors.items() if error} == {"locked"}
+        assert (tmp_path / "out" / "locked_mask.png").is_file(), "the folder takes no slice's place"
+        assert predict("in/locked", out="other") == 1
+        monkeypatch.setattr(os, "scandir", scan)
+        assert predict("in") == 0
+
+    def test_a_file_that_may_not_be_read_says_so(self, predict, tmp_path, monkeypatch, capsys):
+        for name in ("a.png", "b.png", "c.png"):
+            save_slice(tmp_path / "in" / name)
+        opened, status = Path.open, Path.stat
+
+        def refuse_to_open(self, *arguments, **options):
+            if self.name == "a.png":
+                raise PermissionError(13, "Permission denied", str(self))
+            return opened(self, *arguments, **options)
+
+        def refuse_to_tell(self, **options):
+            if self.name == "b.png":
+                raise PermissionError(13, "Permission denied", str(self))
+            return status(self, **options)
+
+        monkeypatch.setattr(Path, "open", refuse_to_open)
+        monkeypatch.setattr(Path, "stat", refuse_to_tell)
+        assert predict("in") == 1
+        lines = [f"{Path('in', name)}: the file cannot be read: Permission denied." for name in ("a.png", "b.png")]
+        assert capsys.readouterr().err.splitlines() == lines
+
     @pytest.mark.parametrize(("name", "value", "code"), [("head.weight", np.nan, 2), ("running_var", -1, 1)])
     def test_damaged_weights_never_say_that_there_is_no_tumour(self, model_dir, tmp_path, capsys, name, value, code):
         """NaN is seen at once, before anything is written; what becomes NaN in the network, with every slice."""
@@ -293,7 +379,7 @@ class TestBadFiles:
         assert predict("in") == 0
         assert [row["area_percent"] for row in summary(tmp_path / "out")] == ["100.0"] * 3
 
-    def test_interrupted_run_keeps_its_table(self, predict, tmp_path, monkeypatch):
+    def test_interrupted_run_keeps_its_table(self, predict, tmp_path, monkeypatch, capsys):
         for name, side in (("a", 20), ("b", 30), ("c", 20)):
             save_slice(tmp_path / "in" / f"{name}.png", side, side)
         segment = TumorSegmenter.batch
@@ -304,9 +390,11 @@ class TestBadFiles:
             return segment(self, images, *arguments)
 
         monkeypatch.setattr(TumorSegmenter, "batch", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            predict("in", "--batch_size", 1)
+        assert predict("in", "--batch_size", 1) == 130
+        captured = capsys.readouterr()
+        assert captured.err.startswith("interrupted; ") and captured.err.count("\n") == 1 and not captured.out
         assert [Path(row["path"]).name for row in summary(tmp_path / "out")] == ["a.png"]
+        assert not [name for name in files_below(tmp_path / "out") if name.endswith(".tmp")]
 
 
 class TestUsage:
@@ -597,6 +685,34 @@ class TestGoingOn:
         assert predict("in", "--batch_size", 2, out="fresh") == 0
         assert contents(out) == contents(tmp_path / "fresh")
 
+    @pytest.mark.slow
+    def test_ctrl_c_is_one_sentence(self, predict, model_dir, tmp_path, segmented):
+        """The signal itself, to the command itself, when the third of six slices is noted."""
+        for number in range(6):
+            save_slice(tmp_path / "in" / f"{number}.png", 20 + number, 20)
+        program = (
+            "import os, signal, sys\n"
+            "from modeling_unet.__main__ import main\n"
+            "from modeling_unet.journal import Journal\n"
+            "add = Journal.add\n"
+            "def add_and_interrupt(self, outcome):\n"
+            "    add(self, outcome)\n"
+            "    if len(self.outcomes) == 3:\n"
+            "        os.kill(os.getpid(), signal.SIGINT)\n"
+            "Journal.add = add_and_interrupt\n"
+            "sys.exit(main(sys.argv[1:]))\n"
+        )
+        arguments = ["predict", "in", "--out", "out", "--batch_size", "1", "--model", str(model_dir)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        run = [sys.executable, "-c", program, *arguments]
+        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 130 and not done.stdout
+        assert done.stderr == "interrupted; the same command goes on from where it can\n"
+        kept = len(summary(tmp_path / "out"))
+        assert 3 <= kept <= 6 and not [name for name in files_below(tmp_path / "out") if name.endswith(".tmp")]
+        assert predict("in", "--batch_size", 1) == 0
+        assert sum(segmented) == 6 - kept
+
 
 class TestShards:
     @pytest.mark.parametrize(("slices", "shards", "batch_size"), [(0, 2, 8), (1, 2, 8), (50, 3, 4), (64, 4, 8)])
@@ -695,6 +811,58 @@ class TestWriting:
         with pytest.raises(OSError, match="No space left"):
             write_atomically(path, b"new content")
         assert path.read_text() == "old" and files_below(tmp_path) == {"summary.csv"}
+
+    @pytest.mark.parametrize(
+        ("full", "written"),
+        [("summary.csv", "both"), ("a_mask.png", "b"), ("a_overlay.png", "b"), ("journal.jsonl", "none")],
+    )
+    def test_full_disk_is_one_sentence_and_the_next_run_goes_on(
+        self, predict, tmp_path, monkeypatch, capsys, full, written
+    ):
+        for name in "ab":
+            save_slice(tmp_path / "in" / f"{name}.png")
+        write = Path.write_bytes
+
+        def write_on_full_disk(self, content):
+            if full in self.name:
+                write(self, content[:2])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(self, content)
+
+        monkeypatch.setattr(Path, "write_bytes", write_on_full_disk)
+        code = 2 if full == "journal.jsonl" else 1  # which is the first that is written
+        assert predict("in") == code
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith(f"{Path('out', full)} cannot be written: No space left on device.")
+        assert not [name for name in files_below(tmp_path / "out") if name.endswith(".tmp") or name == full]
+        monkeypatch.setattr(Path, "write_bytes", write)
+        assert predict("in") == 0
+        kept = {"both": " (2 kept from before)", "b": " (1 kept from before)", "none": ""}[written]
+        assert capsys.readouterr().out.startswith(f"slices: 2{kept}, ")
+
+    @pytest.mark.parametrize("cut", [False, True], ids=["nothing is written", "a part is written"])
+    def test_a_journal_that_cannot_go_on_ends_the_run(self, predict, tmp_path, monkeypatch, capsys, cut):
+        for name in "abc":
+            save_slice(tmp_path / "in" / f"{name}.png")
+        open_file = Path.open
+
+        class FullDisk(io.FileIO):
+            def write(self, line):
+                if not cut:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                return super().write(line[:5])
+
+        def open_on_full_disk(self, mode="r", *arguments, **options):
+            return FullDisk(self, "a") if mode == "ab" else open_file(self, mode, *arguments, **options)
+
+        monkeypatch.setattr(Path, "open", open_on_full_disk)
+        assert predict("in", "--batch_size", 1) == 1
+        captured = capsys.readouterr()
+        assert captured.err == f"error: {Path('out', 'journal.jsonl')} cannot be written: No space left on device.\n"
+        assert not captured.out and not summary(tmp_path / "out")
+        monkeypatch.setattr(Path, "open", open_file)
+        assert predict("in", "--batch_size", 1) == 0
+        assert len(summary(tmp_path / "out")) == 3
 
     def test_written_whole_in_a_new_folder(self, tmp_path):
         write_atomically(tmp_path / "a" / "b" / "file", b"new content")
