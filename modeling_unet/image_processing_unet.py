@@ -45,6 +45,9 @@ EXIF = b"Exif\0\0"
 # Encoders write two dozen scans of one picture at most; the decoder passes over all pixels for each.
 MAX_SCANS = 100
 JPEG_MAGIC, START_OF_SCAN = b"\xff\xd8\xff", b"\xff\xda"
+# Phones put more pictures behind the first one, such as a depth map. Pillow would read the table of them, whose entries
+# may all claim the same bytes. Pixels do not look like this: in them another byte follows the first.
+TABLE_OF_PICTURES = re.compile(rb"(\xff\xe2..)MPF\0", re.DOTALL)
 # Pillow keeps only the high byte of every 16-bit colour. To get the low bytes, the file is decoded a second time with
 # the byte order swapped; grey with alpha is decoded as RGBA, which keeps all of its four bytes.
 ORDERS = (("L", "B"), ("B", "L"), ("N", "B" if sys.byteorder == "little" else "L"))
@@ -108,7 +111,7 @@ def read_image(source) -> np.ndarray:
 
     Returns:
         [H, W] or [H, W, 3] in the source's own type (uint8, uint16, int32, float32, …), turned upright by the EXIF
-        orientation, palettes expanded, transparency laid over black.
+        orientation, palettes expanded, transparency laid over black; of a JPEG with several pictures, the first.
 
     Raises:
         InvalidImageError: not an image, truncated, several frames, a side under 16 or over 8192 pixels (known from the
@@ -290,6 +293,8 @@ def open_picture(file: Path | io.IOBase, name: str, formats: tuple[str, ...] = F
     content = _content(file, name)
     if content.startswith(JPEG_MAGIC) and (scans := content.count(START_OF_SCAN)) > MAX_SCANS:
         raise InvalidImageError(f"{name}: the JPEG holds {scans:,} scans; at most {MAX_SCANS} are accepted.")
+    if content.startswith(JPEG_MAGIC):
+        content = TABLE_OF_PICTURES.sub(rb"\1\0\0\0\0", content)
     metered = _MeteredFile(content, name)
     image = _open(metered, name, formats)
     try:
@@ -349,7 +354,7 @@ def _open(file: _MeteredFile, name: str, formats: tuple[str, ...]) -> Image.Imag
 def _check_header(image: Image.Image, name: str):
     _check_size(image.size, name)
     try:
-        frames = getattr(image, "n_frames", 1)
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a JPEG with others behind it
     except InvalidImageError:
         raise
     except Exception as error:

@@ -540,6 +540,11 @@ def exif(entries: int, size: int) -> bytes:
     return (b"II*\0\x08\0\0\0" + directory).ljust(size + 8, b"\0")
 
 
+def table_of_pictures(entries: int, size: int) -> bytes:
+    """Of the pictures behind the first one of a JPEG; its entries all claim the same numbers of two bytes."""
+    return segment(0xE2, b"MPF\0" + exif(entries, size)[:65_000])
+
+
 def tiff(*tags: tuple[int, int, int, int | None], data: bytes = b"", side: int = 16) -> bytes:
     """A TIFF with more tags (number, type, count, value), where None stands for the place of its data."""
     start = 8 + 2 + 12 * (8 + len(tags)) + 4
@@ -643,6 +648,7 @@ AMPLIFIERS: dict[str, Callable[[], bytes]] = {
     "markers.jpg": lambda: jpeg(segment(0xE5, b"") * 8 * MIB),
     "junk.jpg": lambda: jpeg(segment(0xE5, b"") + bytes(100 * MIB)),
     "exif-entries.jpg": lambda: jpeg(segment(0xE1, EXIF_MARK + exif(5000, 65_000))),
+    "pictures.jpg": lambda: jpeg(table_of_pictures(5000, 60_000)),
     "comments.gif": lambda: gif_comments(32_000),
     "comments-after.gif": lambda: gif_comments(32_000, after=True),
     "pages.tif": lambda: tiff_pages(60_000),

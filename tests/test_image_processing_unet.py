@@ -107,6 +107,12 @@ def transparent_palette() -> Image.Image:
     return image
 
 
+def two_pictures() -> bytes:
+    """The head as a JPEG, with a second, smaller picture behind it."""
+    second = Image.fromarray(255 - HEAD[::2, ::2])
+    return encode(Image.fromarray(HEAD), "MPO", save_all=True, append_images=[second], quality=100)
+
+
 # --------------------------------------------------------------------------------------------------------- what goes in
 
 LOOKS_LIKE_HEAD = {
@@ -158,6 +164,7 @@ FILES_OF_HEAD = {
     "WebP lossless": ("webp", lambda: encode(Image.fromarray(HEAD), "WEBP", lossless=True)),
     "GIF": ("gif", lambda: encode(Image.fromarray(HEAD), "GIF")),
     "JPEG named PNG": ("png", lambda: encode(Image.fromarray(HEAD), "JPEG", quality=100)),
+    "JPEG of a phone": ("jpg", two_pictures),
 }
 
 
@@ -892,6 +899,11 @@ class TestBadInput:
     def test_several_frames_already_opened_are_refused_too(self, file_format):
         with pytest.raises(InvalidImageError, match="3 frames"):
             read_image(Image.open(io.BytesIO(animation(file_format))))
+
+    def test_of_a_jpeg_already_opened_the_first_picture_is_read(self):
+        image = Image.open(io.BytesIO(two_pictures()))
+        assert image.n_frames == 2
+        assert read_image(image).shape == HEAD.shape
 
     @pytest.mark.parametrize("shape", [(16, 16), (16, 8192), (8192, 16)], ids=str)
     def test_the_limits_themselves_are_allowed(self, shape, processor):
