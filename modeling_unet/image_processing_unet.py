@@ -6,6 +6,7 @@ limits what a hostile file can cost: seconds of time, and a few times the memory
 """
 
 import io
+import math
 import os
 import re
 import sys
@@ -25,7 +26,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".npy")
 # Pillow reads many more, and some of those start other programs (EPS). GIF is here so that its error says "frames".
 FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
@@ -54,6 +55,10 @@ ORDERS = (("L", "B"), ("B", "L"), ("N", "B" if sys.byteorder == "little" else "L
 LOW_BYTES = {f"{mode};16{this}": f"{mode};16{other}" for mode in ("RGB", "RGBX", "RGBA") for this, other in ORDERS}
 LOW_BYTES["LA;16B"] = "RGBA"
 TIFF_BITS, TIFF_PLANES = 258, 284
+NUMBERS = "buif"  # kinds of NumPy's types
+SLICE_SHAPES = "expected [H, W], [H, W, 1|3|4] or [1|3|4, H, W]"
+NPY_MAGIC = b"\x93NUMPY"
+NOT_AN_IMAGE = "the file is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP or NumPy's .npy)"
 # EXIF orientation → the turn that makes the picture upright; 1 is upright already.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -106,8 +111,9 @@ def read_image(source) -> np.ndarray:
     """Read one slice without changing its values.
 
     Args:
-        source: path (`str` or `os.PathLike`), binary file object, PIL image, NumPy array or torch tensor. Arrays are
-            [H, W], channels last [H, W, 1|3|4] or channels first [1|3|4, H, W], of booleans, integers or floats.
+        source: path (`str` or `os.PathLike`), binary file object, PIL image, NumPy array or torch tensor. Arrays, also
+            those of `.npy` files, are [H, W], channels last [H, W, 1|3|4] or channels first [1|3|4, H, W], of booleans,
+            integers or floats. Four channels are red, green, blue and opacity, which are integers.
 
     Returns:
         [H, W] or [H, W, 3] in the source's own type (uint8, uint16, int32, float32, …), turned upright by the EXIF
@@ -239,8 +245,50 @@ def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
 
 
 def _read_file(file: Path | io.IOBase, name: str, keep_palette_indices: bool) -> np.ndarray:
-    with open_picture(file, name) as image:
+    content = _content(file, name)
+    if content.startswith(NPY_MAGIC):
+        return _open_array(content, name)
+    with _open_content(content, name, FILE_FORMATS) as image:
         return _decode(image, name, keep_palette_indices)
+
+
+def read_size(file: Path | io.IOBase, name: str) -> tuple[int, int]:
+    """(width, height) of a picture's file, by its header.
+
+    Args:
+        file: its path or the open file.
+        name: what to call it in a message.
+
+    Raises:
+        InvalidImageError: as `read_image`.
+    """
+    content = _content(file, name)
+    if content.startswith(NPY_MAGIC):
+        height, width, *_ = _channels_last(_open_array(content, name), name).shape
+        return width, height
+    with _open_content(content, name, FILE_FORMATS) as image:
+        return image.size
+
+
+def _open_array(content: bytes, name: str) -> np.ndarray:
+    """The array of a `.npy` file, which shares the memory of its content: nothing in it is run, nothing reserved."""
+    file = io.BytesIO(content)
+    try:
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(file)]
+        shape, in_columns, dtype = read_header(file)
+    except Exception as error:
+        raise InvalidImageError(f"{name}: the header of the .npy file is damaged or of another version.") from error
+    if dtype.kind not in NUMBERS:
+        raise InvalidImageError(f"{name}: values of type {dtype.name} are not an image; use integers or floats.")
+    if len(shape) not in (2, 3):
+        raise InvalidImageError(f"{name}: an array of {len(shape)} dimensions is not a slice; {SLICE_SHAPES}.")
+    size = len(content) - file.tell()
+    if min(shape) < 1 or math.prod(shape) * dtype.itemsize != size:  # NumPy's own product would overflow
+        raise InvalidImageError(f"{name}: the .npy file is damaged: {size:,} bytes are not what its header promises.")
+    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if in_columns else "C")
 
 
 def _existing_file(path: Path, name: str) -> Path:
@@ -290,7 +338,10 @@ def open_picture(file: Path | io.IOBase, name: str, formats: tuple[str, ...] = F
     Raises:
         InvalidImageError: as `read_image`.
     """
-    content = _content(file, name)
+    return _open_content(_content(file, name), name, formats)
+
+
+def _open_content(content: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
     if content.startswith(JPEG_MAGIC) and (scans := content.count(START_OF_SCAN)) > MAX_SCANS:
         raise InvalidImageError(f"{name}: the JPEG holds {scans:,} scans; at most {MAX_SCANS} are accepted.")
     if content.startswith(JPEG_MAGIC):
@@ -322,9 +373,7 @@ def _content(file: Path | io.IOBase, name: str) -> bytes:
     except InvalidImageError:
         raise
     except Exception as error:
-        raise InvalidImageError(
-            f"{name}: the file is not an image that can be read (PNG, JPEG, WebP, TIFF or BMP)."
-        ) from error
+        raise InvalidImageError(f"{name}: {NOT_AN_IMAGE}.") from error
     if not content:
         raise InvalidImageError(f"{name}: the file is empty (0 bytes).")
     if len(content) > MAX_FILE_BYTES:
@@ -346,9 +395,7 @@ def _open(file: _MeteredFile, name: str, formats: tuple[str, ...]) -> Image.Imag
         ) from error
     # Pillow's decoders raise whatever they stumble over in a damaged file.
     except Exception as error:
-        raise InvalidImageError(
-            f"{name}: the file is not an image that can be read (PNG, JPEG, WebP, TIFF or BMP)."
-        ) from error
+        raise InvalidImageError(f"{name}: {NOT_AN_IMAGE}.") from error
 
 
 def _check_header(image: Image.Image, name: str):
@@ -459,15 +506,19 @@ def _check_size(size: tuple[int, int], name: str):
         )
 
 
-def _check_array(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype.kind not in "buif":
+def _channels_last(array: np.ndarray, name: str) -> np.ndarray:
+    """[H, W], [H, W, 1|3|4] or [1|3|4, H, W] of numbers → the first two."""
+    if array.dtype.kind not in NUMBERS:
         raise InvalidImageError(f"{name}: values of type {array.dtype} are not an image; use integers or floats.")
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, 2)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise InvalidImageError(
-            f"{name}: an array of shape {array.shape} is not a slice; expected [H, W], [H, W, 1|3|4] or [1|3|4, H, W]."
-        )
+        raise InvalidImageError(f"{name}: an array of shape {array.shape} is not a slice; {SLICE_SHAPES}.")
+    return array
+
+
+def _check_array(array: np.ndarray, name: str) -> np.ndarray:
+    array = _channels_last(array, name)
     _check_size(array.shape[1::-1], name)
     with np.errstate(over="ignore"):
         finite = array.dtype.kind != "f" or np.isfinite(array.astype(np.float32)).all()
@@ -478,20 +529,30 @@ def _check_array(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind == "b":
         array = array.astype(np.uint8) * 255
     if array.ndim == 3 and array.shape[2] == 4:
+        if array.dtype.kind == "f" or array.min() < 0 or array.max() > _opaque(array):
+            raise InvalidImageError(
+                f"{name}: four channels of type {array.dtype} with values from {array.min():g} to {array.max():g} are "
+                "no colours with opacity, which are integers from 0 to 255; of several sequences give the one with "
+                "contrast alone."
+            )
         array = _over_black(array)
     return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:
     """[H, W, 4] → [H, W, 3]: what is transparent becomes black, as the background of a slice is."""
-    # Integers wider than 16 bits come from code that computed with 8-bit values.
-    opaque = {"float": 1, "uint16": 65535}.get("float" if rgba.dtype.kind == "f" else rgba.dtype.name, 255)
+    opaque = _opaque(rgba)
     rgb = np.empty((*rgba.shape[:2], 3), rgba.dtype)
     # Row by row, because the floats of a large image at once take gigabytes.
     for source, target in zip(rgba, rgb, strict=True):
         blended = source[:, :3] * (source[:, 3:].astype(np.float32) / opaque)
-        target[:] = blended.round() if rgba.dtype.kind in "ui" else blended
+        target[:] = blended.round()
     return rgb
+
+
+def _opaque(rgba: np.ndarray) -> int:
+    """The highest value; other integers than these come from code that computed with 8-bit values."""
+    return 65535 if rgba.dtype.name == "uint16" else 255
 
 
 # ------------------------------------------------------------------------------------------------------------ processor

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from modeling_unet import InvalidImageError, read_image
-from modeling_unet.image_processing_unet import MAX_FILE_BYTES, MIB, open_picture
+from modeling_unet.image_processing_unet import MAX_FILE_BYTES, MIB, read_size
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.volumes import Volume, read_volume
 from modeling_unet.volumes.archives import ZIP_MAGICS, ArchiveError, Member, members
@@ -230,8 +230,7 @@ def _read_picture(found: Found, size: tuple[int, int]) -> np.ndarray:
 def _size(found: Found) -> tuple[int, int]:
     """(width, height) by the header of a slice; (0, 0) if it cannot be read, which `_read_picture` says in words."""
     try:
-        with open_picture(found.picture(), found.file.name) as image:
-            return image.size
+        return read_size(found.picture(), found.file.name)
     except ValueError:
         return 0, 0
 

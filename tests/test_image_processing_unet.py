@@ -107,6 +107,19 @@ def transparent_palette() -> Image.Image:
     return image
 
 
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def npy_header(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
+    """Of a file that promises this array, and holds a hundred zeros."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"shape": shape, "fortran_order": False, "descr": dtype})
+    return buffer.getvalue() + bytes(100)
+
+
 def two_pictures() -> bytes:
     """The head as a JPEG, with a second, smaller picture behind it."""
     second = Image.fromarray(255 - HEAD[::2, ::2])
@@ -135,7 +148,6 @@ LOOKS_LIKE_HEAD = {
     "array H,W,4": lambda: rgba(HEAD, 255),
     "array H,W,4 uint16": lambda: rgba(HEAD.astype(np.uint16) * 257, 65535),
     "array H,W,4 int64": lambda: rgba(HEAD.astype(np.int64), 255),
-    "array H,W,4 float": lambda: rgba(HEAD / 255, 1),
     "array 1,H,W": lambda: HEAD[None],
     "array 3,H,W": lambda: rgb(HEAD).transpose(2, 0, 1),
     "array 4,H,W": lambda: rgba(HEAD, 255).transpose(2, 0, 1),
@@ -165,6 +177,9 @@ FILES_OF_HEAD = {
     "GIF": ("gif", lambda: encode(Image.fromarray(HEAD), "GIF")),
     "JPEG named PNG": ("png", lambda: encode(Image.fromarray(HEAD), "JPEG", quality=100)),
     "JPEG of a phone": ("jpg", two_pictures),
+    "NumPy": ("npy", lambda: npy(HEAD)),
+    "NumPy H,W,3 float": ("npy", lambda: npy(rgb(HEAD / 255))),
+    "NumPy in columns": ("npy", lambda: npy(np.asfortranarray(HEAD.astype(">i2")))),
 }
 
 
@@ -789,6 +804,15 @@ BAD_FILES = {
     "animated GIF": ("moving.gif", animation("GIF"), "3 frames; give one slice per file"),
     "animated WebP": ("moving.webp", animation("WEBP"), "3 frames; give one slice per file"),
     "multi-page TIFF": ("pages.tif", animation("TIFF"), "3 frames; give one slice per file"),
+    "objects in a NumPy file": ("objects.npy", npy(np.array([[None] * 20] * 20)), "type object are not an image"),
+    "truncated NumPy": ("cut.npy", npy(HEAD)[:-1], "10,799 bytes are not what its header promises"),
+    "huge NumPy": ("huge.npy", npy_header((2**40, 2**40)), "100 bytes are not what its header promises"),
+    "negative NumPy": ("negative.npy", npy_header((-10, -10)), "is damaged"),
+    "empty NumPy": ("none.npy", npy_header((0, 2**62), "V0"), "type void are not an image"),
+    "NumPy of another version": ("new.npy", b"\x93NUMPY\x09\x00" + bytes(100), "damaged or of another version"),
+    "NumPy of many digits": ("digits.npy", npy_header((10**4000, 10**3000)), "is damaged"),
+    "NumPy of many dimensions": ("flat.npy", npy_header((1,) * 98 + (10, 10)), "100 dimensions is not a slice"),
+    "NumPy volume": ("volume.npy", npy(np.zeros((20, 20, 20))), "shape (20, 20, 20) is not a slice"),
     "NaN in a TIFF": (
         "nan.tif",
         encode(Image.fromarray(np.full((20, 20), np.nan, np.float32)), "TIFF"),
@@ -873,6 +897,14 @@ class TestBadInput:
         with pytest.raises(InvalidImageError) as refusal:
             read_image(np.zeros(shape, np.uint8))
         assert str(shape) in str(refusal.value) or f"{shape[1]} × {shape[0]} pixels" in str(refusal.value)
+        assert_one_sentence(str(refusal.value))
+
+    @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int16", "int32"])
+    @pytest.mark.parametrize("make", [np.asarray, torch.as_tensor, lambda array: io.BytesIO(npy(array))])
+    def test_four_sequences_are_no_colours_with_opacity(self, make, dtype):
+        sequences = np.stack([np.roll(HEAD.astype(dtype) * 3, shift, axis=0) for shift in range(4)])
+        with pytest.raises(InvalidImageError, match=r"four channels of type \w+ with values from 0 to") as refusal:
+            read_image(make(sequences))
         assert_one_sentence(str(refusal.value))
 
     @pytest.mark.parametrize("dtype", [complex, object, "U1", "datetime64[s]"])
