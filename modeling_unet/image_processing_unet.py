@@ -5,6 +5,7 @@ anything is decoded, and their errors name the file, the value and what is allow
 limits what a hostile file can cost: seconds of time, and a few times the memory of its pixels.
 """
 
+import importlib.util
 import io
 import math
 import os
@@ -26,7 +27,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".npy")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".npy")
 # Pillow reads many more, and some of those start other programs (EPS). GIF is here so that its error says "frames".
 FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
@@ -59,6 +60,9 @@ NUMBERS = "buif"  # kinds of NumPy's types
 SLICE_SHAPES = "expected [H, W], [H, W, 1|3|4] or [1|3|4, H, W]"
 NPY_MAGIC = b"\x93NUMPY"
 NOT_AN_IMAGE = "the file is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP or NumPy's .npy)"
+# HEIC needs a package of its own, and says how it is turned without EXIF data, whose other tags nobody needs.
+BRAND, HEIC_BRANDS = b"ftyp", (b"heic", b"heix", b"heim", b"heis")
+EXIF_ITEM = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)
 # EXIF orientation → the turn that makes the picture upright; 1 is upright already.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -346,6 +350,9 @@ def _open_content(content: bytes, name: str, formats: tuple[str, ...]) -> Image.
         raise InvalidImageError(f"{name}: the JPEG holds {scans:,} scans; at most {MAX_SCANS} are accepted.")
     if content.startswith(JPEG_MAGIC):
         content = TABLE_OF_PICTURES.sub(rb"\1\0\0\0\0", content)
+    if content[4:8] == BRAND:
+        content = EXIF_ITEM.sub(rb"\1none", content)
+        formats = _with_heic(content, name, formats)
     metered = _MeteredFile(content, name)
     image = _open(metered, name, formats)
     try:
@@ -357,6 +364,19 @@ def _open_content(content: bytes, name: str, formats: tuple[str, ...]) -> Image.
         raise
     metered.expect_pixels(image.width * image.height)
     return image
+
+
+def _with_heic(content: bytes, name: str, formats: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats, and HEIC if this is one."""
+    if formats != FILE_FORMATS or not any(brand in content[8:64] for brand in HEIC_BRANDS):
+        return formats
+    if importlib.util.find_spec("pillow_heif") is None:
+        raise InvalidImageError(
+            f"{name}: HEIC pictures need the package pillow-heif, which is not installed (pip install pillow-heif); or "
+            "save the slice as PNG."
+        )
+    importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+    return ("HEIF",)
 
 
 def _content(file: Path | io.IOBase, name: str) -> bytes:
@@ -455,7 +475,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     """The decoded image, turned as its EXIF orientation says."""
     image.load()
     # EXIF data come as bytes, or as text with two characters per byte.
-    exif = max(len(image.info.get(key, b"")) for key in ("exif", "Raw profile type exif"))
+    exif = max(len(image.info.get(key) or b"") for key in ("exif", "Raw profile type exif"))
     if exif > MAX_EXIF_BYTES + len(EXIF):
         raise InvalidImageError(f"{name}: its EXIF data take {exif:,} bytes; at most {MAX_EXIF_BYTES:,} are accepted.")
     # Pillow's own `exif_transpose` would write all other tags anew, at any cost.

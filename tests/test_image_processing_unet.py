@@ -1,11 +1,14 @@
 """Any picture in, `pixel_values` out, and back to masks of the picture's own size; bad pictures in one sentence."""
 
+import importlib.util
 import io
 import math
 import re
 import struct
+import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -847,6 +850,30 @@ class TestBadInput:
             read(tmp_path / name)
         assert str(refusal.value).startswith(f"{name}: ")
         assert_one_sentence(str(refusal.value))
+
+    def test_a_heic_picture_names_the_package_that_it_needs(self, monkeypatch):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        heic = io.BytesIO(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(99))
+        with pytest.raises(InvalidImageError, match=r"^file: HEIC .* package pillow-heif, .* not installed") as refusal:
+            read_image(heic)
+        assert_one_sentence(str(refusal.value))
+
+    def test_a_heic_picture_is_read_by_that_package_without_its_exif_data(self, monkeypatch):
+        """A stand-in for the package: what it is handed, and that no other decoder is asked."""
+        handed = []
+
+        def opened(file, formats):
+            handed.append((file.read(), formats))
+            return Image.fromarray(HEAD)
+
+        package = SimpleNamespace(register_heif_opener=lambda thumbnails: None)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
+        monkeypatch.setitem(sys.modules, "pillow_heif", package)
+        monkeypatch.setattr(Image, "open", opened)
+        item = b"infe\2\0\0\0\0\1\0\0"
+        content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + item
+        np.testing.assert_array_equal(read_image(io.BytesIO(content + b"Exif\0")), HEAD)
+        assert handed == [(content + b"none\0", ("HEIF",))]
 
     @pytest.mark.parametrize("read", [read_image, read_mask])
     def test_a_missing_file_is_refused_by_name(self, read, tmp_path):
