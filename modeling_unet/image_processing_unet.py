@@ -5,7 +5,9 @@ anything is decoded, and their errors name the file, the value and what is allow
 limits what a hostile file can cost: seconds of time, and a few times the memory of its pixels.
 """
 
+import importlib.util
 import io
+import math
 import os
 import re
 import sys
@@ -25,7 +27,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".npy")
 # Pillow reads many more, and some of those start other programs (EPS). GIF is here so that its error says "frames".
 FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
@@ -45,12 +47,22 @@ EXIF = b"Exif\0\0"
 # Encoders write two dozen scans of one picture at most; the decoder passes over all pixels for each.
 MAX_SCANS = 100
 JPEG_MAGIC, START_OF_SCAN = b"\xff\xd8\xff", b"\xff\xda"
+# Phones put more pictures behind the first one, such as a depth map. Pillow would read the table of them, whose entries
+# may all claim the same bytes. Pixels do not look like this: in them another byte follows the first.
+TABLE_OF_PICTURES = re.compile(rb"(\xff\xe2..)MPF\0", re.DOTALL)
 # Pillow keeps only the high byte of every 16-bit colour. To get the low bytes, the file is decoded a second time with
 # the byte order swapped; grey with alpha is decoded as RGBA, which keeps all of its four bytes.
 ORDERS = (("L", "B"), ("B", "L"), ("N", "B" if sys.byteorder == "little" else "L"))
 LOW_BYTES = {f"{mode};16{this}": f"{mode};16{other}" for mode in ("RGB", "RGBX", "RGBA") for this, other in ORDERS}
 LOW_BYTES["LA;16B"] = "RGBA"
 TIFF_BITS, TIFF_PLANES = 258, 284
+NUMBERS = "buif"  # kinds of NumPy's types
+SLICE_SHAPES = "expected [H, W], [H, W, 1|3|4] or [1|3|4, H, W]"
+NPY_MAGIC = b"\x93NUMPY"
+NOT_AN_IMAGE = "the file is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP or NumPy's .npy)"
+# HEIC needs a package of its own, and says how it is turned without EXIF data, whose other tags nobody needs.
+BRAND, HEIC_BRANDS = b"ftyp", (b"heic", b"heix", b"heim", b"heis")
+EXIF_ITEM = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)
 # EXIF orientation → the turn that makes the picture upright; 1 is upright already.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -103,12 +115,13 @@ def read_image(source) -> np.ndarray:
     """Read one slice without changing its values.
 
     Args:
-        source: path (`str` or `os.PathLike`), binary file object, PIL image, NumPy array or torch tensor. Arrays are
-            [H, W], channels last [H, W, 1|3|4] or channels first [1|3|4, H, W], of booleans, integers or floats.
+        source: path (`str` or `os.PathLike`), binary file object, PIL image, NumPy array or torch tensor. Arrays, also
+            those of `.npy` files, are [H, W], channels last [H, W, 1|3|4] or channels first [1|3|4, H, W], of booleans,
+            integers or floats. Four channels are red, green, blue and opacity, which are integers.
 
     Returns:
         [H, W] or [H, W, 3] in the source's own type (uint8, uint16, int32, float32, …), turned upright by the EXIF
-        orientation, palettes expanded, transparency laid over black.
+        orientation, palettes expanded, transparency laid over black; of a JPEG with several pictures, the first.
 
     Raises:
         InvalidImageError: not an image, truncated, several frames, a side under 16 or over 8192 pixels (known from the
@@ -236,8 +249,50 @@ def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
 
 
 def _read_file(file: Path | io.IOBase, name: str, keep_palette_indices: bool) -> np.ndarray:
-    with open_picture(file, name) as image:
+    content = _content(file, name)
+    if content.startswith(NPY_MAGIC):
+        return _open_array(content, name)
+    with _open_content(content, name, FILE_FORMATS) as image:
         return _decode(image, name, keep_palette_indices)
+
+
+def read_size(file: Path | io.IOBase, name: str) -> tuple[int, int]:
+    """(width, height) of a picture's file, by its header.
+
+    Args:
+        file: its path or the open file.
+        name: what to call it in a message.
+
+    Raises:
+        InvalidImageError: as `read_image`.
+    """
+    content = _content(file, name)
+    if content.startswith(NPY_MAGIC):
+        height, width, *_ = _channels_last(_open_array(content, name), name).shape
+        return width, height
+    with _open_content(content, name, FILE_FORMATS) as image:
+        return image.size
+
+
+def _open_array(content: bytes, name: str) -> np.ndarray:
+    """The array of a `.npy` file, which shares the memory of its content: nothing in it is run, nothing reserved."""
+    file = io.BytesIO(content)
+    try:
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(file)]
+        shape, in_columns, dtype = read_header(file)
+    except Exception as error:
+        raise InvalidImageError(f"{name}: the header of the .npy file is damaged or of another version.") from error
+    if dtype.kind not in NUMBERS:
+        raise InvalidImageError(f"{name}: values of type {dtype.name} are not an image; use integers or floats.")
+    if len(shape) not in (2, 3):
+        raise InvalidImageError(f"{name}: an array of {len(shape)} dimensions is not a slice; {SLICE_SHAPES}.")
+    size = len(content) - file.tell()
+    if min(shape) < 1 or math.prod(shape) * dtype.itemsize != size:  # NumPy's own product would overflow
+        raise InvalidImageError(f"{name}: the .npy file is damaged: {size:,} bytes are not what its header promises.")
+    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if in_columns else "C")
 
 
 def _existing_file(path: Path, name: str) -> Path:
@@ -289,9 +344,17 @@ def open_picture(file: Path | io.IOBase, name: str, formats: tuple[str, ...] = F
     Raises:
         InvalidImageError: as `read_image`.
     """
-    content = _content(file, name)
+    return _open_content(_content(file, name), name, formats)
+
+
+def _open_content(content: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
     if content.startswith(JPEG_MAGIC) and (scans := content.count(START_OF_SCAN)) > MAX_SCANS:
         raise InvalidImageError(f"{name}: the JPEG holds {scans:,} scans; at most {MAX_SCANS} are accepted.")
+    if content.startswith(JPEG_MAGIC):
+        content = TABLE_OF_PICTURES.sub(rb"\1\0\0\0\0", content)
+    if content[4:8] == BRAND:
+        content = EXIF_ITEM.sub(rb"\1none", content)
+        formats = _with_heic(content, name, formats)
     metered = _MeteredFile(content, name)
     image = _open(metered, name, formats)
     try:
@@ -303,6 +366,19 @@ def open_picture(file: Path | io.IOBase, name: str, formats: tuple[str, ...] = F
         raise
     metered.expect_pixels(image.width * image.height)
     return image
+
+
+def _with_heic(content: bytes, name: str, formats: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats, and HEIC if this is one."""
+    if formats != FILE_FORMATS or not any(brand in content[8:64] for brand in HEIC_BRANDS):
+        return formats
+    if importlib.util.find_spec("pillow_heif") is None:
+        raise InvalidImageError(
+            f"{name}: HEIC pictures need the package pillow-heif, which is not installed (pip install pillow-heif); or "
+            "save the slice as PNG."
+        )
+    importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
+    return ("HEIF",)
 
 
 def _content(file: Path | io.IOBase, name: str) -> bytes:
@@ -321,9 +397,7 @@ def _content(file: Path | io.IOBase, name: str) -> bytes:
     except OSError as error:
         raise InvalidImageError(f"{name}: the file cannot be read: {error.strerror or error}.") from error
     except Exception as error:
-        raise InvalidImageError(
-            f"{name}: the file is not an image that can be read (PNG, JPEG, WebP, TIFF or BMP)."
-        ) from error
+        raise InvalidImageError(f"{name}: {NOT_AN_IMAGE}.") from error
     if not content:
         raise InvalidImageError(f"{name}: the file is empty (0 bytes).")
     if len(content) > MAX_FILE_BYTES:
@@ -345,15 +419,13 @@ def _open(file: _MeteredFile, name: str, formats: tuple[str, ...]) -> Image.Imag
         ) from error
     # Pillow's decoders raise whatever they stumble over in a damaged file.
     except Exception as error:
-        raise InvalidImageError(
-            f"{name}: the file is not an image that can be read (PNG, JPEG, WebP, TIFF or BMP)."
-        ) from error
+        raise InvalidImageError(f"{name}: {NOT_AN_IMAGE}.") from error
 
 
 def _check_header(image: Image.Image, name: str):
     _check_size(image.size, name)
     try:
-        frames = getattr(image, "n_frames", 1)
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a JPEG with others behind it
     except InvalidImageError:
         raise
     except Exception as error:
@@ -407,7 +479,7 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
     """The decoded image, turned as its EXIF orientation says."""
     image.load()
     # EXIF data come as bytes, or as text with two characters per byte.
-    exif = max(len(image.info.get(key, b"")) for key in ("exif", "Raw profile type exif"))
+    exif = max(len(image.info.get(key) or b"") for key in ("exif", "Raw profile type exif"))
     if exif > MAX_EXIF_BYTES + len(EXIF):
         raise InvalidImageError(f"{name}: its EXIF data take {exif:,} bytes; at most {MAX_EXIF_BYTES:,} are accepted.")
     # Pillow's own `exif_transpose` would write all other tags anew, at any cost.
@@ -458,15 +530,19 @@ def _check_size(size: tuple[int, int], name: str):
         )
 
 
-def _check_array(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype.kind not in "buif":
+def _channels_last(array: np.ndarray, name: str) -> np.ndarray:
+    """[H, W], [H, W, 1|3|4] or [1|3|4, H, W] of numbers → the first two."""
+    if array.dtype.kind not in NUMBERS:
         raise InvalidImageError(f"{name}: values of type {array.dtype} are not an image; use integers or floats.")
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
         array = np.moveaxis(array, 0, 2)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise InvalidImageError(
-            f"{name}: an array of shape {array.shape} is not a slice; expected [H, W], [H, W, 1|3|4] or [1|3|4, H, W]."
-        )
+        raise InvalidImageError(f"{name}: an array of shape {array.shape} is not a slice; {SLICE_SHAPES}.")
+    return array
+
+
+def _check_array(array: np.ndarray, name: str) -> np.ndarray:
+    array = _channels_last(array, name)
     _check_size(array.shape[1::-1], name)
     with np.errstate(over="ignore"):
         finite = array.dtype.kind != "f" or np.isfinite(array.astype(np.float32)).all()
@@ -477,20 +553,30 @@ def _check_array(array: np.ndarray, name: str) -> np.ndarray:
     if array.dtype.kind == "b":
         array = array.astype(np.uint8) * 255
     if array.ndim == 3 and array.shape[2] == 4:
+        if array.dtype.kind == "f" or array.min() < 0 or array.max() > _opaque(array):
+            raise InvalidImageError(
+                f"{name}: four channels of type {array.dtype} with values from {array.min():g} to {array.max():g} are "
+                "no colours with opacity, which are integers from 0 to 255; of several sequences give the one with "
+                "contrast alone."
+            )
         array = _over_black(array)
     return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
 
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:
     """[H, W, 4] → [H, W, 3]: what is transparent becomes black, as the background of a slice is."""
-    # Integers wider than 16 bits come from code that computed with 8-bit values.
-    opaque = {"float": 1, "uint16": 65535}.get("float" if rgba.dtype.kind == "f" else rgba.dtype.name, 255)
+    opaque = _opaque(rgba)
     rgb = np.empty((*rgba.shape[:2], 3), rgba.dtype)
     # Row by row, because the floats of a large image at once take gigabytes.
     for source, target in zip(rgba, rgb, strict=True):
         blended = source[:, :3] * (source[:, 3:].astype(np.float32) / opaque)
-        target[:] = blended.round() if rgba.dtype.kind in "ui" else blended
+        target[:] = blended.round()
     return rgb
+
+
+def _opaque(rgba: np.ndarray) -> int:
+    """The highest value; other integers than these come from code that computed with 8-bit values."""
+    return 65535 if rgba.dtype.name == "uint16" else 255
 
 
 # ------------------------------------------------------------------------------------------------------------ processor

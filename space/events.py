@@ -16,10 +16,10 @@ from modeling_unet.segmentation import DEFAULT_THRESHOLD
 from . import downloads, views
 from .downloads import Look
 from .network import Network
-from .reading import read_slice, segment_files
+from .reading import read_slice, segment, segment_files
 from .requests import BUSY, USED_UP, all_uploaded, chosen, moment_of, refusal, said, uploaded, whole
 from .sessions import Session, Sessions
-from .studies import Settings, Study
+from .studies import Settings, Study, measurements
 
 
 # Limits of what is kept for all visitors together: bytes, seconds, and visitors.
@@ -284,22 +284,25 @@ class Server:
         """Find brain tumours in one MRI slice and measure them. Not a medical device: for research and education.
 
         Args:
-            image: the slice, T1-weighted with contrast; a PNG, JPEG, WebP, TIFF or BMP file of 16 to 4096 px a side.
-            spacing: size of a pixel in mm, 0.01 to 100, for measurements in mm; 0 if it is not known.
+            image: the slice, T1-weighted with contrast; a PNG, JPEG, WebP, TIFF, BMP or .npy file of 16 to 4096 px a
+                side, or a NIfTI or DICOM file of one slice.
+            spacing: size of a pixel in mm, 0.01 to 100, for measurements in mm; 0 if it is not known. What a NIfTI or
+                DICOM file says itself counts first.
             threshold: pixels above this tumour probability, 0 to 1, make up the mask.
             min_area_px: pieces of the mask with fewer pixels are hidden; with 0 all of them stay, and those that are
                 large enough for a lesion are listed.
 
         Returns:
-            The slice with the tumour in colour; the measurements; the mask as 0 and 255. Both pictures are PNG files of
-            the slice's own size.
+            The slice with the tumour in colour; the measurements, with the "warnings" that the page shows; the mask as
+            0 and 255. Both pictures are PNG files of the slice's own size.
         """
         settings = Settings.given(threshold, min_area_px, spacing)
-        (segmentation,) = self.network([read_slice(uploaded(image))])
+        pixels, volume = read_slice(uploaded(image))
+        (segmentation,) = segment([pixels], volume, self.network)
         cut = settings.cut(segmentation)
         # As files of their own: Gradio gives equal pictures one file, and writes it again while somebody else reads it.
         overlay = downloads.write("overlay.png", encode_png(cut.overlay()))
-        return overlay, cut.to_dict(), downloads.write("mask.png", encode_png(cut.mask))
+        return overlay, measurements(cut, volume), downloads.write("mask.png", encode_png(cut.mask))
 
     @one_sentence()
     def segment_batch(
@@ -324,5 +327,5 @@ class Server:
         """
         settings = Settings.given(threshold, min_area_px, spacing)
         study = segment_files(all_uploaded(files), self.network)
-        measurements = study.table(cut.to_dict() for cut in study.cuts(settings))
-        return downloads.save_everything(study, settings, Look(), self.network.origin), measurements
+        rows = study.table(measurements(cut, study.volume) for cut in study.cuts(settings))
+        return downloads.save_everything(study, settings, Look(), self.network.origin), rows

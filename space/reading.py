@@ -12,7 +12,7 @@ import numpy as np
 
 from modeling_unet import InvalidImageError, read_image
 from modeling_unet.files import short_names
-from modeling_unet.image_processing_unet import MAX_FILE_BYTES, MIB, open_picture
+from modeling_unet.image_processing_unet import MAX_FILE_BYTES, MIB, read_size
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.volumes import Volume, read_volume
 from modeling_unet.volumes.archives import ZIP_MAGICS, ArchiveError, Member, members
@@ -182,7 +182,6 @@ def segment_files(paths: list[Path], network: Network, report: Callable[[int, in
     """
     started = time.perf_counter()
     sources, volume = open_files(paths)
-    spacing = volume.spacing if volume else None
     slices: list[Slice] = []
     refused: list[Refusal] = []
     for batch in _batches(sources):
@@ -191,8 +190,7 @@ def segment_files(paths: list[Path], network: Network, report: Callable[[int, in
             report(done, len(sources))
         readable = _read_all(batch, done, refused)
         if readable:
-            framing = "none" if volume else "auto"
-            segmentations: Iterable[Segmentation] = network([image for _, image in readable], spacing, framing)
+            segmentations: Iterable[Segmentation] = segment([image for _, image in readable], volume, network)
             if volume:
                 segmentations = map(in_half_precision, segmentations)
             slices += [_slice(source, part) for (source, _), part in zip(readable, segmentations, strict=True)]
@@ -209,10 +207,29 @@ def segment_files(paths: list[Path], network: Network, report: Callable[[int, in
     return replace(study, volume=volume, index=int(np.argmax(areas)))
 
 
-def read_slice(file: Path) -> np.ndarray:
-    """The pixels of a slice, which may not be larger than the page takes; see `read_image`."""
+def segment(images: list[np.ndarray], volume: Volume | None, network: Network) -> list[Segmentation]:
+    """Segment pictures, or slices of a volume, which are not framed."""
+    if volume is None:
+        return network(images)
+    return network(images, volume.spacing, "none")
+
+
+def read_slice(file: Path) -> tuple[np.ndarray, Volume | None]:
+    """The pixels of one slice, and the volume that it is the only slice of, if it came as NIfTI or DICOM.
+
+    Raises:
+        VolumeError: the volume cannot be used.
+        InvalidImageError: as `read_image`; or larger than the page takes, or several slices.
+    """
     found = Opener()(file)
-    return _read_picture(found, _size(found))
+    if found.kind == "archive":
+        raise InvalidImageError(f"{file.name}: /segment takes one slice; /segment_batch takes archives.")
+    if found.kind is None:
+        return _read_picture(found, _size(found)), None
+    volume = read_volume([file])
+    if (count := len(volume.slices)) > 1:
+        raise InvalidImageError(f"{file.name}: these are {count} slices; /segment takes one, /segment_batch all.")
+    return volume.slices[0], volume
 
 
 def _read_picture(found: Found, size: tuple[int, int]) -> np.ndarray:
@@ -230,8 +247,7 @@ def _read_picture(found: Found, size: tuple[int, int]) -> np.ndarray:
 def _size(found: Found) -> tuple[int, int]:
     """(width, height) by the header of a slice; (0, 0) if it cannot be read, which `_read_picture` says in words."""
     try:
-        with open_picture(found.picture(), found.file.name) as image:
-            return image.size
+        return read_size(found.picture(), found.file.name)
     except ValueError:
         return 0, 0
 

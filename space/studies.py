@@ -98,6 +98,16 @@ class Slice:
     truth: np.ndarray | None = None
 
 
+def warnings(segmentation: Segmentation, volume: Volume | None) -> tuple[str, ...]:
+    """What to know about a volume, or a slice that is not of one, before believing its measurements."""
+    return volume.warnings if volume else segmentation.warnings
+
+
+def measurements(segmentation: Segmentation, volume: Volume | None) -> dict:
+    """Of a slice, for programs: the same warnings as on the page."""
+    return {**segmentation.to_dict(), "warnings": list(warnings(segmentation, volume))}
+
+
 class Refusal(NamedTuple):
     """A file that could not be used.
 
@@ -141,7 +151,7 @@ class Study:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know about a volume, or the slice on the stage, before believing its measurements."""
-        return self.volume.warnings if self.volume else self.shown.segmentation.warnings
+        return warnings(self.shown.segmentation, self.volume)
 
     def cuts(self, settings: Settings) -> Iterator[Segmentation]:
         """All slices by these settings, one after another."""

@@ -139,6 +139,19 @@ def damaged_picture(rng: Rng) -> Made:
     return f"slice.{file_format.lower()}", damaged(rng, picture(rng, file_format))
 
 
+def lying_array(rng: Rng) -> Made:
+    """A `.npy` file whose header promises another array than follows, or is damaged."""
+    content = io.BytesIO()
+    np.save(content, rng.integers(0, 256, (40, 43), np.uint8))
+    content = content.getvalue()
+    said = (b"(-4, -430)", b"(1e3, 1720)", b"(2**40, 43)", b"(9999999999, 43)", b"[40, 43]", b"(" * 3000)[
+        rng.integers(6)
+    ]
+    if rng.random() < 0.5:
+        content = content[:10] + content[10:128].replace(b"(40, 43)", said)[:118] + content[128:]
+    return "array.npy", damaged(rng, content) if rng.random() < 0.5 else content
+
+
 def odd_mode(rng: Rng) -> Made:
     mode = ("1", "P", "LA", "PA", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16")[rng.integers(12)]
     image = Image.fromarray(rng.integers(0, 256, (40, 50), np.uint8))
@@ -507,7 +520,17 @@ def mutated(rng: Rng) -> Made:
 
 
 KINDS: tuple[Callable[[Rng], Made], ...] = (
-    *(damaged_picture, odd_mode, picture_bomb, many_frames, lying_tiff, tiny_or_turned, wrong_type, polyglot),
+    *(
+        damaged_picture,
+        lying_array,
+        odd_mode,
+        picture_bomb,
+        many_frames,
+        lying_tiff,
+        tiny_or_turned,
+        wrong_type,
+        polyglot,
+    ),
     *(zip_bomb, bad_names, damaged_zip, zip_of_hostiles),
     *(damaged_nifti, lying_nifti, nifti_bomb),
     *(damaged_dicom, lying_dicom, dicom_bomb),
@@ -538,6 +561,11 @@ def exif(entries: int, size: int) -> bytes:
     lines += [struct.pack("<HHII", 1000 + number, 3, size // 2, 8) for number in range(entries)]
     directory = struct.pack("<H", len(lines)) + b"".join(lines) + bytes(4)
     return (b"II*\0\x08\0\0\0" + directory).ljust(size + 8, b"\0")
+
+
+def table_of_pictures(entries: int, size: int) -> bytes:
+    """Of the pictures behind the first one of a JPEG; its entries all claim the same numbers of two bytes."""
+    return segment(0xE2, b"MPF\0" + exif(entries, size)[:65_000])
 
 
 def tiff(*tags: tuple[int, int, int, int | None], data: bytes = b"", side: int = 16) -> bytes:
@@ -643,6 +671,7 @@ AMPLIFIERS: dict[str, Callable[[], bytes]] = {
     "markers.jpg": lambda: jpeg(segment(0xE5, b"") * 8 * MIB),
     "junk.jpg": lambda: jpeg(segment(0xE5, b"") + bytes(100 * MIB)),
     "exif-entries.jpg": lambda: jpeg(segment(0xE1, EXIF_MARK + exif(5000, 65_000))),
+    "pictures.jpg": lambda: jpeg(table_of_pictures(5000, 60_000)),
     "comments.gif": lambda: gif_comments(32_000),
     "comments-after.gif": lambda: gif_comments(32_000, after=True),
     "pages.tif": lambda: tiff_pages(60_000),

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import httpx
 import nibabel as nib
 import numpy as np
+import phantoms
 import pytest
 from gradio.route_utils import MultiPartException
 from gradio.server_messages import ProcessCompletedMessage
@@ -28,10 +29,12 @@ from PIL import Image
 
 import app
 from modeling_unet import TumorSegmenter, provenance, read_mask
+from modeling_unet.image_processing_unet import COLOURED
 from modeling_unet.segmentation import Segmentation
 from space import forgetting, memory, requests
 from space.forgetting import NAMELESS, size_of
 from space.network import Network, Origin
+from space.reading import segment_files
 from space.requests import MAX_BODY_BYTES, NO_FUNCTION, ShortBodies
 from space.sweeping import own_folder, start_sweeping
 from space.views import EXAMPLES
@@ -239,7 +242,8 @@ def test_segment_answers_as_the_package_does(client, network, tmp_path, height, 
     path = saved(tmp_path / "slice.png", slice_of(height, width, dtype))
     overlay, measurements, mask = client.predict(handle_file(path), api_name="/segment")
     expected = network.segmenter(path)
-    assert measurements == json.loads(json.dumps(expected.to_dict()))
+    warnings = {"warnings": list(expected.warnings)}
+    assert measurements == json.loads(json.dumps(expected.to_dict() | warnings))
     with Image.open(mask) as picture:
         assert picture.mode == "L"
         np.testing.assert_array_equal(picture, expected.mask * np.uint8(255))
@@ -687,6 +691,38 @@ def test_segment_batch_takes_a_volume(client, tmp_path):
     assert mask.shape == (32, 24, 3)
     assert [row["area_px"] for row in measurements] == np.asarray(mask.dataobj).sum(axis=(0, 1)).tolist()
     assert measurements[0]["spacing"] == [0.5, 0.5]
+
+
+def test_segment_takes_a_volume_of_one_slice_as_segment_batch_does(client, tmp_path):
+    voxels = np.random.default_rng(0).integers(0, 255, (32, 24, 1), dtype=np.int16)
+    (tmp_path / "slice.dcm").write_bytes(phantoms.dicom(voxels[..., 0].astype(np.uint16)))
+    nib.save(nib.Nifti1Image(voxels, np.diag([-0.5, 0.5, 4, 1])), tmp_path / "slice.nii.gz")
+    for name in ("slice.dcm", "slice.nii.gz"):
+        _, measurements, mask = client.predict(handle_file(tmp_path / name), spacing=9, api_name="/segment")
+        _, (row,) = client.predict([handle_file(tmp_path / name)], spacing=9, api_name="/segment_batch")
+        for figure in ("area_px", "spacing", "warnings"):
+            assert row[figure] == measurements[figure]
+        assert measurements["spacing"] != [9, 9]
+        with Image.open(mask) as picture:
+            assert np.count_nonzero(picture) == measurements["area_px"]
+
+
+def test_segment_names_the_function_that_takes_several_slices(client, runs, tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((32, 24, 3), np.int16), np.eye(4)), tmp_path / "head.nii.gz")
+    zipped(tmp_path / "slices.zip", {"a.png": encoded(slice_of(20, 20))})
+    for name in ("head.nii.gz", "slices.zip"):
+        with pytest.raises(AppError, match=rf"{name}: .*/segment takes one.*/segment_batch"):
+            client.predict(handle_file(tmp_path / name), api_name="/segment")
+    assert not runs
+
+
+def test_programs_read_the_warnings_of_the_page(client, network, tmp_path):
+    colours = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
+    path = saved(tmp_path / "colours.png", colours)
+    _, measurements, _ = client.predict(handle_file(path), api_name="/segment")
+    _, (row,) = client.predict([handle_file(path)], api_name="/segment_batch")
+    assert COLOURED in measurements["warnings"]
+    assert measurements["warnings"] == row["warnings"] == list(segment_files([path], network).warnings)
 
 
 def test_the_next_request_is_read_while_the_network_runs(client, network, runs, tmp_path):

@@ -26,6 +26,7 @@ from hostile import (
     png_of,
     raw_profile,
     segment,
+    table_of_pictures,
     tiff,
     tiff_of_nested_tags,
     tiff_pages,
@@ -103,6 +104,12 @@ def test_pictures_that_hold_too_much_are_refused_by_name(tmp_path: Path, content
 @pytest.mark.parametrize("content", PICTURES_OF_MUCH.values(), ids=PICTURES_OF_MUCH)
 def test_pictures_that_hold_much_are_read(content: bytes):
     assert min(read_image(io.BytesIO(content)).shape[:2]) >= 16
+
+
+def test_the_table_of_the_pictures_in_a_jpeg_is_not_read():
+    started = time.process_time()
+    assert read_image(io.BytesIO(jpeg(table_of_pictures(5000, 60_000)))).shape == (40, 40)
+    assert time.process_time() - started < MAX_SECONDS
 
 
 def test_pictures_are_turned_upright_without_their_other_tags_being_written_anew():

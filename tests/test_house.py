@@ -39,7 +39,7 @@ USED_BY_APP_UNIMPORTED = {
 }
 # What the package can do without, and the app has.
 OPTIONAL = {"nibabel", "pydicom"}
-LOOKED_FOR = {"onnxscript"}  # by name, before torch.onnx.export imports it
+LOOKED_FOR = {"onnxscript", "pillow-heif"}  # by name, before they are imported
 USED_BY_DEV_UNIMPORTED = {
     "accelerate",  # transformers.Trainer stands on it
     "ipykernel",  # what a notebook runs in

@@ -1,11 +1,14 @@
 """Any picture in, `pixel_values` out, and back to masks of the picture's own size; bad pictures in one sentence."""
 
+import importlib.util
 import io
 import math
 import re
 import struct
+import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -107,6 +110,25 @@ def transparent_palette() -> Image.Image:
     return image
 
 
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def npy_header(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
+    """Of a file that promises this array, and holds a hundred zeros."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"shape": shape, "fortran_order": False, "descr": dtype})
+    return buffer.getvalue() + bytes(100)
+
+
+def two_pictures() -> bytes:
+    """The head as a JPEG, with a second, smaller picture behind it."""
+    second = Image.fromarray(255 - HEAD[::2, ::2])
+    return encode(Image.fromarray(HEAD), "MPO", save_all=True, append_images=[second], quality=100)
+
+
 # --------------------------------------------------------------------------------------------------------- what goes in
 
 LOOKS_LIKE_HEAD = {
@@ -129,7 +151,6 @@ LOOKS_LIKE_HEAD = {
     "array H,W,4": lambda: rgba(HEAD, 255),
     "array H,W,4 uint16": lambda: rgba(HEAD.astype(np.uint16) * 257, 65535),
     "array H,W,4 int64": lambda: rgba(HEAD.astype(np.int64), 255),
-    "array H,W,4 float": lambda: rgba(HEAD / 255, 1),
     "array 1,H,W": lambda: HEAD[None],
     "array 3,H,W": lambda: rgb(HEAD).transpose(2, 0, 1),
     "array 4,H,W": lambda: rgba(HEAD, 255).transpose(2, 0, 1),
@@ -158,6 +179,10 @@ FILES_OF_HEAD = {
     "WebP lossless": ("webp", lambda: encode(Image.fromarray(HEAD), "WEBP", lossless=True)),
     "GIF": ("gif", lambda: encode(Image.fromarray(HEAD), "GIF")),
     "JPEG named PNG": ("png", lambda: encode(Image.fromarray(HEAD), "JPEG", quality=100)),
+    "JPEG of a phone": ("jpg", two_pictures),
+    "NumPy": ("npy", lambda: npy(HEAD)),
+    "NumPy H,W,3 float": ("npy", lambda: npy(rgb(HEAD / 255))),
+    "NumPy in columns": ("npy", lambda: npy(np.asfortranarray(HEAD.astype(">i2")))),
 }
 
 
@@ -782,6 +807,15 @@ BAD_FILES = {
     "animated GIF": ("moving.gif", animation("GIF"), "3 frames; give one slice per file"),
     "animated WebP": ("moving.webp", animation("WEBP"), "3 frames; give one slice per file"),
     "multi-page TIFF": ("pages.tif", animation("TIFF"), "3 frames; give one slice per file"),
+    "objects in a NumPy file": ("objects.npy", npy(np.array([[None] * 20] * 20)), "type object are not an image"),
+    "truncated NumPy": ("cut.npy", npy(HEAD)[:-1], "10,799 bytes are not what its header promises"),
+    "huge NumPy": ("huge.npy", npy_header((2**40, 2**40)), "100 bytes are not what its header promises"),
+    "negative NumPy": ("negative.npy", npy_header((-10, -10)), "is damaged"),
+    "empty NumPy": ("none.npy", npy_header((0, 2**62), "V0"), "type void are not an image"),
+    "NumPy of another version": ("new.npy", b"\x93NUMPY\x09\x00" + bytes(100), "damaged or of another version"),
+    "NumPy of many digits": ("digits.npy", npy_header((10**4000, 10**3000)), "is damaged"),
+    "NumPy of many dimensions": ("flat.npy", npy_header((1,) * 98 + (10, 10)), "100 dimensions is not a slice"),
+    "NumPy volume": ("volume.npy", npy(np.zeros((20, 20, 20))), "shape (20, 20, 20) is not a slice"),
     "NaN in a TIFF": (
         "nan.tif",
         encode(Image.fromarray(np.full((20, 20), np.nan, np.float32)), "TIFF"),
@@ -816,6 +850,30 @@ class TestBadInput:
             read(tmp_path / name)
         assert str(refusal.value).startswith(f"{name}: ")
         assert_one_sentence(str(refusal.value))
+
+    def test_a_heic_picture_names_the_package_that_it_needs(self, monkeypatch):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        heic = io.BytesIO(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(99))
+        with pytest.raises(InvalidImageError, match=r"^file: HEIC .* package pillow-heif, .* not installed") as refusal:
+            read_image(heic)
+        assert_one_sentence(str(refusal.value))
+
+    def test_a_heic_picture_is_read_by_that_package_without_its_exif_data(self, monkeypatch):
+        """A stand-in for the package: what it is handed, and that no other decoder is asked."""
+        handed = []
+
+        def opened(file, formats):
+            handed.append((file.read(), formats))
+            return Image.fromarray(HEAD)
+
+        package = SimpleNamespace(register_heif_opener=lambda thumbnails: None)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: package)
+        monkeypatch.setitem(sys.modules, "pillow_heif", package)
+        monkeypatch.setattr(Image, "open", opened)
+        item = b"infe\2\0\0\0\0\1\0\0"
+        content = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + item
+        np.testing.assert_array_equal(read_image(io.BytesIO(content + b"Exif\0")), HEAD)
+        assert handed == [(content + b"none\0", ("HEIF",))]
 
     @pytest.mark.parametrize("read", [read_image, read_mask])
     def test_a_missing_file_is_refused_by_name(self, read, tmp_path):
@@ -868,6 +926,14 @@ class TestBadInput:
         assert str(shape) in str(refusal.value) or f"{shape[1]} × {shape[0]} pixels" in str(refusal.value)
         assert_one_sentence(str(refusal.value))
 
+    @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int16", "int32"])
+    @pytest.mark.parametrize("make", [np.asarray, torch.as_tensor, lambda array: io.BytesIO(npy(array))])
+    def test_four_sequences_are_no_colours_with_opacity(self, make, dtype):
+        sequences = np.stack([np.roll(HEAD.astype(dtype) * 3, shift, axis=0) for shift in range(4)])
+        with pytest.raises(InvalidImageError, match=r"four channels of type \w+ with values from 0 to") as refusal:
+            read_image(make(sequences))
+        assert_one_sentence(str(refusal.value))
+
     @pytest.mark.parametrize("dtype", [complex, object, "U1", "datetime64[s]"])
     def test_an_array_of_an_impossible_type_is_refused_with_it(self, dtype):
         with pytest.raises(InvalidImageError, match="use integers or floats"):
@@ -892,6 +958,11 @@ class TestBadInput:
     def test_several_frames_already_opened_are_refused_too(self, file_format):
         with pytest.raises(InvalidImageError, match="3 frames"):
             read_image(Image.open(io.BytesIO(animation(file_format))))
+
+    def test_of_a_jpeg_already_opened_the_first_picture_is_read(self):
+        image = Image.open(io.BytesIO(two_pictures()))
+        assert image.n_frames == 2
+        assert read_image(image).shape == HEAD.shape
 
     @pytest.mark.parametrize("shape", [(16, 16), (16, 8192), (8192, 16)], ids=str)
     def test_the_limits_themselves_are_allowed(self, shape, processor):
