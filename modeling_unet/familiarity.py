@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers.utils import cached_file
 
 from .configuration_unet import UNetConfig
+from .files import write_atomically
 
 
 FAMILIARITY_FILE = "familiarity.safetensors"
@@ -80,7 +81,7 @@ class Familiarity:
     def save_pretrained(self, folder: str | Path, metadata: dict[str, str] | None = None) -> None:
         """Write it beside the weights."""
         tensors = {name: getattr(self, name).contiguous() for name in self.__dataclass_fields__}
-        save_file(tensors, Path(folder, FAMILIARITY_FILE), metadata)
+        write_atomically(Path(folder, FAMILIARITY_FILE), save(tensors, metadata))
 
     def check_fits(self, config: UNetConfig) -> None:
         """Raise a ValueError where a model of that architecture has another number of features."""

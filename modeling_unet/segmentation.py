@@ -204,6 +204,8 @@ class Segmentation:
             "area_percent": self.area_percent,
             "area_mm2": self.area_mm2,
             "lesions": [asdict(lesion) for lesion in self.lesions],
+            "familiarity": self.familiarity,
+            "warnings": list(self.warnings),
         }
 
 
