@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from .comparison import Overlap
+from .familiarity import UNFAMILIAR
 from .image_processing_unet import COLOURED, is_coloured
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, draw_overlay
 
@@ -23,6 +24,10 @@ MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 CUT_OUT = "The head was cut out of a larger picture; nothing was looked for outside it."
 SEVERAL_CUT_OUT = "{count} heads were cut out of the picture, each by itself; nothing was looked for outside them."
 INVERTED = "White and black were exchanged, as the picture is a negative."
+UNLIKE = (
+    "This picture is unlike the T1-weighted slices with contrast that the network learned from: do not rely on what is "
+    "marked."
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,8 @@ class Segmentation:
         frames: (x, y, width, height) in px of each part that the network was shown alone, with one head in it; empty
             where it was shown the slice as a whole.
         inverted: whether white and black were exchanged for the network.
+        familiarity: the share of slices like those of the training, but of other persons, that are no more like them
+            than this one, 0 … 1; of several frames the lowest. None if the model cannot tell.
 
     Raises:
         ValueError: the sizes differ, the threshold is outside 0 … 1, the spacing is not two numbers from 0.01 to 100,
@@ -75,6 +82,7 @@ class Segmentation:
     min_area_px: int = MIN_LESION_AREA_PX
     frames: tuple[tuple[int, int, int, int], ...] = ()
     inverted: bool = False
+    familiarity: float | None = None
 
     def __post_init__(self):
         if self.image.shape[:2] != self.probability.shape:
@@ -104,7 +112,7 @@ class Segmentation:
         """What a reader should know before trusting the mask, one sentence each."""
         height, width = self.probability.shape
         parts = self.frames or ((0, 0, width, height),)
-        sentences = []
+        sentences = [] if self.is_familiar else [UNLIKE]
         if len(parts) > 1:
             sentences.append(SEVERAL_CUT_OUT.format(count=len(parts)))
         elif parts[0] != (0, 0, width, height):
@@ -114,6 +122,11 @@ class Segmentation:
         if any(is_coloured(self.image[y : y + h, x : x + w]) for x, y, w, h in parts):
             sentences.append(COLOURED)
         return tuple(sentences)
+
+    @property
+    def is_familiar(self) -> bool:
+        """Whether the network may know such pictures: false for what is less familiar than 0.99 of held-out slices."""
+        return self.familiarity is None or self.familiarity >= UNFAMILIAR
 
     @property
     def tumor_found(self) -> bool:
@@ -191,6 +204,8 @@ class Segmentation:
             "area_percent": self.area_percent,
             "area_mm2": self.area_mm2,
             "lesions": [asdict(lesion) for lesion in self.lesions],
+            "familiarity": self.familiarity,
+            "warnings": list(self.warnings),
         }
 
 

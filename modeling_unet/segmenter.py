@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 from .configuration_unet import UNetConfig
+from .familiarity import Familiarity, levels_of, pool
 from .framing import FRAMINGS, Frame, find_frames, paste
 from .image_processing_unet import UNetImageProcessor, read_image
 from .inference import optimize_for_inference
@@ -48,6 +49,7 @@ class TumorSegmenter:
         image_processor: what prepares the slices.
         quality: "fast" or "best", as in `from_pretrained`.
         framing: "auto" or "none", as in `from_pretrained`.
+        familiarity: what tells the pictures that the model knows from others, or None.
     """
 
     def __init__(
@@ -58,15 +60,17 @@ class TumorSegmenter:
         optimize: str = "none",
         quality: str = "fast",
         framing: str = "auto",
+        familiarity: Familiarity | None = None,
     ):
         """Take the model over: it is moved to `device` and put into evaluation mode.
 
         Args:
             optimize, quality, framing: as in `from_pretrained`.
+            familiarity: what lies beside the weights; None never warns of pictures that the model does not know.
 
         Raises:
-            ValueError: a model of colours or of several kinds of tumour, a device that is not there, or another
-                `optimize`, `quality` or `framing`.
+            ValueError: a model of colours or of several kinds of tumour, a device that is not there, a familiarity of
+                another architecture, or another `optimize`, `quality` or `framing`.
         """
         if quality not in QUALITIES:
             raise ValueError(f"quality is {quality!r}; allowed are {', '.join(QUALITIES)}.")
@@ -74,11 +78,14 @@ class TumorSegmenter:
             raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}.")
         check_framing(framing)
         check_segmentable(model.config)
+        if familiarity:
+            familiarity.check_fits(model.config)
         self.model = model.eval().to(resolve_device(device), memory_format=torch.channels_last)
         self.network = optimize_for_inference(self.model) if optimize == "auto" else self.model
         self.image_processor = image_processor
         self.quality = quality
         self.framing = framing
+        self.familiarity = familiarity
 
     @classmethod
     def from_pretrained(
@@ -121,10 +128,11 @@ class TumorSegmenter:
             loaded: Any = UNetForSemanticSegmentation.from_pretrained(
                 path_or_id, revision=revision or "main", output_loading_info=True
             )
+            familiarity = Familiarity.from_pretrained(path_or_id, revision=revision)
         model, found = loaded
         if missing := sorted(found["missing_keys"]):
             raise ValueError(f"the weights in {path_or_id} are incomplete; missing are {', '.join(missing)}.")
-        return cls(model, image_processor, device, optimize, quality, framing)
+        return cls(model, image_processor, device, optimize, quality, framing, familiarity)
 
     @property
     def device(self) -> torch.device:
@@ -182,39 +190,56 @@ class TumorSegmenter:
         images = [read_image(source) for source in sources]
         frames = [find_frames(image) if framing == "auto" else [] for image in images]
         whole = [image for image, of_image in zip(images, frames, strict=True) if not of_image]
-        probabilities = (probability.cpu().numpy() for probability in (self._probabilities(whole) if whole else []))
+        found = iter(self._look_at(whole) if whole else [])
         segmentations = []
         for image, of_image in zip(images, frames, strict=True):
-            probability = self._framed(image, of_image, len(sources)) if of_image else next(probabilities)
+            probability, familiarity = self._framed(image, of_image, len(sources)) if of_image else next(found)
             boxes = tuple(frame.box(*image.shape[:2]) for frame in of_image)
             inverted = any(frame.inverted for frame in of_image)
             segmentations.append(
-                Segmentation(to_display(image), probability, spacing=spacing, frames=boxes, inverted=inverted)
+                Segmentation(
+                    to_display(image),
+                    probability,
+                    spacing=spacing,
+                    frames=boxes,
+                    inverted=inverted,
+                    familiarity=familiarity,
+                )
             )
         return segmentations
 
-    def _framed(self, image: np.ndarray, frames: list[Frame], batch_size: int) -> np.ndarray:
-        """Tumour probability of every pixel, float32 [H, W], as it is within the frames, so many at a time."""
+    def _framed(self, image: np.ndarray, frames: list[Frame], batch_size: int) -> tuple[np.ndarray, float | None]:
+        """As `_look_at` of one slice, but as it is within the frames, so many at a time."""
         found = []
         for start in range(0, len(frames), batch_size):
-            cuts = [frame.cut(image) for frame in frames[start : start + batch_size]]
-            found += [probability.cpu().numpy() for probability in self._probabilities(cuts)]
-        return paste(frames, found, image.shape[:2])
+            found += self._look_at([frame.cut(image) for frame in frames[start : start + batch_size]])
+        probabilities, familiarities = zip(*found, strict=True)
+        familiarity = min(familiarities) if self.familiarity else None
+        return paste(frames, list(probabilities), image.shape[:2]), familiarity
 
-    def _probabilities(self, images: list[np.ndarray]) -> list[torch.Tensor]:
-        """Tumour probability of every pixel of every slice, float32 [H, W], together from all looks at it."""
+    def _look_at(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, float | None]]:
+        """Of every slice the tumour probability of its pixels, float32 [H, W], together from all looks at it.
+
+        And its familiarity, from the first look.
+        """
         sizes, views = [image.shape[:2] for image in images], []
+        levels = levels_of(self.network.config) if self.familiarity else None
+        familiarities: list[float | None] = [None] * len(images)
         for scale in SCALES[self.quality]:
             size = {name: round(scale * side) for name, side in dict(self.image_processor.size).items() if side}
             pixel_values = self.image_processor(images, size=size, return_tensors="pt")["pixel_values"]
             pixel_values = pixel_values.to(self.device, self.network.dtype, memory_format=torch.channels_last)
-            outputs = self.network(pixel_values)
+            outputs = self.network(pixel_values, output_hidden_states=None if views else levels)
+            if self.familiarity and levels and not views:
+                features = pool(pixel_values, [outputs.hidden_states[level] for level in levels])
+                familiarities = self.familiarity(features)
             views.append(self.image_processor.post_process_probability(outputs, target_sizes=sizes))
             if self.quality == "best":
                 outputs = self.network(pixel_values.flip(-1))
                 outputs.logits = outputs.logits.flip(-1)
                 views.append(self.image_processor.post_process_probability(outputs, target_sizes=sizes))
-        return [put_together(list(of_slice)) for of_slice in zip(*views, strict=True)]
+        probabilities = [put_together(list(of_slice)).cpu().numpy() for of_slice in zip(*views, strict=True)]
+        return list(zip(probabilities, familiarities, strict=True))
 
 
 def put_together(looks: list[torch.Tensor]) -> torch.Tensor:

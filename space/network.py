@@ -93,7 +93,14 @@ class Network:
             if self._segmenter.device.type == "cpu":
                 raise
         broken = self._segmenter
-        self._segmenter = TumorSegmenter(broken.model.float(), broken.image_processor, "cpu", "auto", broken.quality)
+        self._segmenter = TumorSegmenter(
+            broken.model.float(),
+            broken.image_processor,
+            "cpu",
+            "auto",
+            broken.quality,
+            familiarity=broken.familiarity,
+        )
         self._run = self._segment
         self.place = f"CPU, as the {self.place} device failed"
         return self._run(images, framing)

@@ -30,6 +30,7 @@ MAX_REFUSED_LISTED = 8
 HEADER = "<h1>Brain Tumor U-Net</h1><p>Drop an MRI slice and see where a small neural network finds a tumour.</p>"
 EMPTY_STAGE = "<p class='invitation'>Drop an MRI slice, or choose an example.</p>"
 EMPTY_REPORT = "<p class='verdict'>No slice yet</p><p class='detail'>Its measurements will appear here.</p>"
+UNKNOWN = "The network does not know such pictures"
 SPACING_LABEL = "Pixel size in mm (0: unknown)"
 DROP_BOX = """
 <label>
@@ -116,10 +117,15 @@ def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Ori
     if study.shown.truth is not None:
         figures |= _agreement(cut, study.shown.truth)
     kind, verdict = ("found", "Tumour found") if found else ("clear", "No tumour found")
+    doubt = ""
+    # Of a volume the first and last slices are often of a kind that is rare in the data set.
+    if study.volume is None and not cut.is_familiar:
+        kind, verdict, doubt = "unknown", UNKNOWN, f"<p class='detail'>It says nevertheless: {verdict.lower()}.</p>"
     probability = study.shown.segmentation.highest_probability
     revision = f", revision {html.escape(origin.revision)}" if origin.revision else ""
     return f"""
     <p class="verdict {kind}">{verdict}</p>
+    {doubt}
     <p class="detail">Highest probability {100 * probability:.0f} %{" in this slice" if len(study.slices) > 1 else ""}
     · {study.timing}</p>
     <p class="detail">Model {html.escape(origin.name)}{revision}</p>
@@ -224,7 +230,8 @@ def _profile(areas: list[int]) -> str:
 def _choice(index: int, part: Slice, cut: Segmentation, chosen: bool) -> str:
     """A slice of the gallery, with its tumour outlined."""
     kind, verdict = ("found", "tumour found") if cut.tumor_found else ("clear", "no tumour found")
-    label = html.escape(f"{part.title}: {verdict}")
+    doubt = "" if cut.is_familiar else " in a picture of a kind that the network does not know"
+    label = html.escape(f"{part.title}: {verdict}{doubt}")
     return f"""<button type="button" class="{kind}" data-index="{index}" aria-pressed="{str(chosen).lower()}"
     title="{label}" aria-label="{label}"><img src="{_thumbnail(cut)}" alt=""></button>"""
 

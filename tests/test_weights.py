@@ -35,6 +35,7 @@ def segmenter(shipped_weights) -> TumorSegmenter:
 def test_the_folder_holds_a_model_and_no_code(shipped_weights):
     assert {path.name for path in shipped_weights.iterdir()} == {
         "config.json",
+        "familiarity.safetensors",
         "model.safetensors",
         "preprocessor_config.json",
         "training.json",

@@ -16,6 +16,7 @@ import numpy as np
 from datasets import Dataset, Features, Image, Value
 
 from modeling_unet import TumorSegmenter
+from modeling_unet.familiarity import FAMILIARITY_FILE
 from modeling_unet.provenance import SHIPPED_MODEL, weights_hash
 
 from ..data.folds import KNOWN_SPLITS
@@ -94,7 +95,7 @@ def stage_model(
     if evaluation:
         figures = {name: value for name, value in evaluation.items() if name not in ROWS}
         write_evaluation(staged / EVALUATION_FILE, {**figures, "model": repo_id})
-    for name in own.keys() & {RECORD_FILE, *PICTURES}:
+    for name in own.keys() & {RECORD_FILE, FAMILIARITY_FILE, *PICTURES}:
         shutil.copyfile(own[name], staged / name)
     if folder.resolve() == SHIPPED_MODEL:
         own[CARD_FILE] = MODEL_CARD
