@@ -121,7 +121,8 @@ def pool(pixel_values: Tensor, maps: Iterable[Tensor]) -> Tensor:
     bright = (pixel_values > low + FOREGROUND * (high - low)).any(dim=1, keepdim=True).float()
     means = []
     for hidden_state in maps:
-        weight = F.adaptive_avg_pool2d(bright, hidden_state.shape[-2:])
+        height, width = hidden_state.shape[-2:]
+        weight = F.adaptive_avg_pool2d(bright, (height, width))
         total = weight.sum(dim=(2, 3)).clamp(min=1e-3)
         means.append((hidden_state.float() * weight).sum(dim=(2, 3)) / total)
     return torch.cat(means, dim=1)

@@ -218,11 +218,9 @@ class TumorSegmenter:
         return paste(frames, list(probabilities), image.shape[:2]), familiarity
 
     def _look_at(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, float | None]]:
-        """Of every slice the tumour probability of its pixels, float32 [H, W], together from all looks at it.
-
-        And its familiarity, from the first look.
-        """
-        sizes, views = [image.shape[:2] for image in images], []
+        """Of every slice: tumour probability, float32 [H, W], from all looks together; familiarity, from the first."""
+        sizes = [image.shape[:2] for image in images]
+        views: list[list[torch.Tensor]] = []
         levels = levels_of(self.network.config) if self.familiarity else None
         familiarities: list[float | None] = [None] * len(images)
         for scale in SCALES[self.quality]:
@@ -232,7 +230,7 @@ class TumorSegmenter:
             outputs = self.network(pixel_values, output_hidden_states=None if views else levels)
             if self.familiarity and levels and not views:
                 features = pool(pixel_values, [outputs.hidden_states[level] for level in levels])
-                familiarities = self.familiarity(features)
+                familiarities = [*self.familiarity(features)]
             views.append(self.image_processor.post_process_probability(outputs, target_sizes=sizes))
             if self.quality == "best":
                 outputs = self.network(pixel_values.flip(-1))
