@@ -7,6 +7,9 @@ The network follows Ronneberger, Fischer and Brox, "U-Net: Convolutional Network
 Shapes in comments: B batch, C channels, H × W size of the input, K foreground labels (`num_labels - 1`).
 """
 
+import json
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,7 +19,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, TransformersKwargs, can_return_tuple
 
 from .configuration_unet import UNetConfig
 
@@ -383,6 +386,14 @@ def check_finite(model: nn.Module, origin: str):
         raise ValueError(f"the weights in {origin} are damaged: NaN or infinite are {', '.join(bad[:3])}{more}.")
 
 
+def check_index(index: Path):
+    """Raise a `ValueError` if the index of weights in several files names one that does not lie beside it."""
+    if index.is_file():
+        for name in json.loads(index.read_bytes())["weight_map"].values():
+            if Path(name).name != name:
+                raise ValueError(f"{index} names the file {name!r}; allowed are files beside it.")
+
+
 class UNetPreTrainedModel(PreTrainedModel):
     """Weight initialisation, and what loading, saving and checkpointing need to know.
 
@@ -409,9 +420,10 @@ class UNetPreTrainedModel(PreTrainedModel):
         """Load config and weights, of safetensors files alone unless told otherwise; arguments as ever.
 
         Raises:
-            ValueError: a weight is NaN or infinite.
+            ValueError: a weight is NaN or infinite, or an index names files that are not beside it.
         """
         kwargs = {"use_safetensors": True, **kwargs}
+        check_index(Path(str(pretrained_model_name_or_path)) / SAFE_WEIGHTS_INDEX_NAME)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         check_finite(loaded[0] if isinstance(loaded, tuple) else loaded, pretrained_model_name_or_path)
         return loaded

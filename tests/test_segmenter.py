@@ -454,6 +454,11 @@ class TestFromPretrained:
             ("preprocessor_config.json", {"size": {"longest_edge": 16000}}, "`longest_edge` is 16000; it must be"),
             ("preprocessor_config.json", {"size": {"longest_edge": "256"}}, "`longest_edge` is '256'; it must be"),
             ("model.safetensors.index.json", [], "is damaged"),
+            (
+                "model.safetensors.index.json",
+                {"weight_map": {"head.weight": "../others.safetensors"}, "metadata": {}},
+                "names the file '../others.safetensors'; allowed are files beside it",
+            ),
             ("model.safetensors.index.json", {"weight_map": {"head.weight": 7}, "metadata": {}}, "is damaged"),
         ],
         ids=str,
