@@ -548,6 +548,35 @@ class TestPipeline:
         assert len(left) == 40 and max(most) <= 3 * 4 + 2
 
 
+SIGNALLED = """
+import os, signal, sys
+from modeling_unet.__main__ import main
+from modeling_unet.journal import Journal
+
+add = Journal.add
+
+def add_and_signal(self, outcome):
+    add(self, outcome)
+    if len(self.outcomes) == 3:
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+Journal.add = add_and_signal
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def predict_and_signal(
+    number: signal.Signals, batch_size: int, model_dir: Path, folder: Path
+) -> subprocess.CompletedProcess:
+    """`predict in --out out` in a process of its own, which gets the signal when the third slice is noted."""
+    arguments = ["predict", "in", "--out", "out", "--batch_size", str(batch_size), "--model", str(model_dir)]
+    command = [sys.executable, "-c", SIGNALLED, str(int(number)), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
 class TestGoingOn:
     @pytest.fixture
     def done(self, predict, tmp_path, segmented):
@@ -653,23 +682,7 @@ class TestGoingOn:
         """`kill -9` when the third of six slices is noted, in the middle of whatever else is under way."""
         for number in range(6):
             save_slice(tmp_path / "in" / f"{number}.png", 20 + number, 20)
-        program = (
-            "import os, signal, sys\n"
-            "from modeling_unet.__main__ import main\n"
-            "from modeling_unet.journal import Journal\n"
-            "add = Journal.add\n"
-            "def add_and_die(self, outcome):\n"
-            "    add(self, outcome)\n"
-            "    if len(self.outcomes) == 3:\n"
-            "        os.kill(os.getpid(), signal.SIGKILL)\n"
-            "Journal.add = add_and_die\n"
-            "main(sys.argv[1:])\n"
-        )
-        arguments = ["predict", "in", "--out", "out", "--batch_size", "2", "--model", str(model_dir)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        killed = subprocess.run(
-            [sys.executable, "-c", program, *arguments], cwd=tmp_path, env=environment, timeout=120, check=False
-        )
+        killed = predict_and_signal(signal.SIGKILL, 2, model_dir, tmp_path)
         assert killed.returncode == -signal.SIGKILL
         out = tmp_path / "out"
         assert not (out / "summary.csv").exists()
@@ -690,22 +703,7 @@ class TestGoingOn:
         """The signal itself, to the command itself, when the third of six slices is noted."""
         for number in range(6):
             save_slice(tmp_path / "in" / f"{number}.png", 20 + number, 20)
-        program = (
-            "import os, signal, sys\n"
-            "from modeling_unet.__main__ import main\n"
-            "from modeling_unet.journal import Journal\n"
-            "add = Journal.add\n"
-            "def add_and_interrupt(self, outcome):\n"
-            "    add(self, outcome)\n"
-            "    if len(self.outcomes) == 3:\n"
-            "        os.kill(os.getpid(), signal.SIGINT)\n"
-            "Journal.add = add_and_interrupt\n"
-            "sys.exit(main(sys.argv[1:]))\n"
-        )
-        arguments = ["predict", "in", "--out", "out", "--batch_size", "1", "--model", str(model_dir)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        run = [sys.executable, "-c", program, *arguments]
-        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        done = predict_and_signal(signal.SIGINT, 1, model_dir, tmp_path)
         assert done.returncode == 130 and not done.stdout
         assert done.stderr == "interrupted; the same command goes on from where it can\n"
         kept = len(summary(tmp_path / "out"))
