@@ -658,7 +658,7 @@ def test_average_comes_back_from_its_file(tmp_path):
 def test_trainer_leaves_the_loss_as_it_is(tmp_path):
     model = UNetForSemanticSegmentation(UNetConfig(**TINY))
     data = {"train_dataset": [0], "eval_dataset": [0], "processing_class": UNetImageProcessor()}
-    segmentation = SegmentationTrainer(model, FitArguments(output_dir=str(tmp_path), bf16=False), **data)
+    segmentation = SegmentationTrainer(model=model, args=FitArguments(output_dir=str(tmp_path), bf16=False), **data)
     assert segmentation.model_accepts_loss_kwargs is False
     assert segmentation.label_names == ["labels"]
 
