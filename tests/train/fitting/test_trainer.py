@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 from slices import write_data_set, write_persons
 from tiny import TINY
@@ -33,7 +34,6 @@ from train.fitting.trainer import SegmentationTrainer
 from train.record import is_seen_in_training
 
 
-ROOT = Path(__file__).resolve().parents[1]
 # Batch statistics depend on how a batch is divided; these do not.
 WITHOUT_BATCH_STATISTICS = ("--config", json.dumps({**TINY, "norm": "group", "norm_groups": 2}))
 EVERY_STEP = ("--logging_steps", "1", "--lr_scheduler_type", "constant", "--warmup_steps", "0")
