@@ -55,7 +55,6 @@ USED_BY_DEV_UNIMPORTED = {
 
 # Rooms of `train`, from the top floor down: what stands in one may import what stands below it, and nothing above.
 FLOORS = ("commands", "hub", "scoring", "fitting", "data")
-ROOMS = (*(f"train/{floor}" for floor in FLOORS), "modeling_unet/volumes", "modeling_unet/volumes/dicom", "space")
 MAX_FILES_IN_A_ROOM = 12
 
 # These modules travel to the Hub alone, so they may import nothing that transformers does not bring.
