@@ -27,7 +27,7 @@ PYTORCH = "import scipy.optimize, torch, torch._dynamo, torch.distributed.tensor
 OURS = "import modeling_unet.__main__, train.__main__, train.commands.fit"
 
 SERVER = """
-import json, os, sys
+import json, os, signal, sys
 
 while line := sys.stdin.readline():
     order = json.loads(line)
@@ -39,6 +39,7 @@ while line := sys.stdin.readline():
 else:
     sys.exit()
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 os.environ.clear()
 os.environ.update(order["environment"])
 os.chdir(order["cwd"])
