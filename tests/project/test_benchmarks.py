@@ -137,7 +137,7 @@ class TestProfile:
 class TestLoad:
     @pytest.mark.slow
     def test_every_user_gets_the_own_answers(self, model_dir, out):
-        report = load.main([f"--model={model_dir}", "--users", "1", "3", "--minutes=0.05", f"--out={out}"])
+        report = load.main([f"--model={model_dir}", "--users", "1", "3", "--minutes=0.01", f"--out={out}"])
         assert report == json.loads(out.read_text())
         assert report["load"].keys() == {"1 users", "3 users"}
         for row in report["load"].values():

@@ -59,9 +59,9 @@ def url(network) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def client(url, tmp_path) -> Client:
-    return Client(url, verbose=False, download_files=tmp_path / "downloads")
+@pytest.fixture(scope="module")
+def client(url, tmp_path_factory) -> Client:
+    return Client(url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
 
 
 @pytest.fixture
@@ -224,11 +224,12 @@ def test_it_runs_as_a_space_does(model_dir, tmp_path):
 
 def _answer(url: str, process: subprocess.Popen, seconds: float = 300) -> httpx.Response:
     end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            return httpx.get(url)
-        except httpx.TransportError:
-            time.sleep(0.2)
+    with httpx.Client() as client:
+        while time.monotonic() < end and process.poll() is None:
+            try:
+                return client.get(url)
+            except httpx.TransportError:
+                time.sleep(0.2)
     raise AssertionError(f"the page did not come up, exit code {process.poll()}")
 
 
