@@ -16,7 +16,7 @@ from modeling_unet.segmentation import DEFAULT_THRESHOLD
 from . import downloads, views
 from .downloads import Look
 from .network import Network
-from .reading import read_slice, segment, segment_files
+from .reading import segment_files, segment_slice
 from .requests import BUSY, USED_UP, all_uploaded, chosen, moment_of, refusal, said, uploaded, whole
 from .sessions import Session, Sessions
 from .studies import Settings, Study, measurements
@@ -297,12 +297,11 @@ class Server:
             0 and 255. Both pictures are PNG files of the slice's own size.
         """
         settings = Settings.given(threshold, min_area_px, spacing)
-        pixels, volume = read_slice(uploaded(image))
-        (segmentation,) = segment([pixels], volume, self.network)
+        segmentation, whole = segment_slice(uploaded(image), self.network)
         cut = settings.cut(segmentation)
         # As files of their own: Gradio gives equal pictures one file, and writes it again while somebody else reads it.
         overlay = downloads.write("overlay.png", encode_png(cut.overlay()))
-        return overlay, measurements(cut, volume), downloads.write("mask.png", encode_png(cut.mask))
+        return overlay, measurements(cut, whole), downloads.write("mask.png", encode_png(cut.mask))
 
     @one_sentence()
     def segment_batch(
@@ -327,5 +326,5 @@ class Server:
         """
         settings = Settings.given(threshold, min_area_px, spacing)
         study = segment_files(all_uploaded(files), self.network)
-        rows = study.table(measurements(cut, study.volume) for cut in study.cuts(settings))
+        rows = study.table(measurements(cut, study.whole) for cut in study.cuts(settings))
         return downloads.save_everything(study, settings, Look(), self.network.origin), rows
