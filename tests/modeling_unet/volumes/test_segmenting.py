@@ -2,12 +2,12 @@
 
 import gzip
 from collections.abc import Iterator
-from functools import cache
 
 import nibabel as nib
 import numpy as np
 import phantoms
 import pytest
+from phantoms import BRAIN, TUMOR, head
 
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.volumes import read_volume, segment_volume, segmenting
@@ -21,9 +21,6 @@ from modeling_unet.volumes.segmenting import (
     drop_unconfirmed,
     planes_of,
 )
-
-
-BRAIN, SKIN, TUMOR = 300, 350, 1000
 
 
 class Bright:
@@ -45,23 +42,6 @@ class Bright:
     @property
     def pictures(self) -> int:
         return sum(count for count, _ in self.batches)
-
-
-@cache
-def head(sizes: tuple[float, float, float], skull: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """A head of 150 × 190 × 160 mm in voxels of these sizes (right, anterior, superior), and its tumour, bool."""
-    shape = [round(mm / size) for mm, size in zip((180, 216, 192), sizes, strict=True)]
-    places = np.stack([index * size for index, size in zip(np.indices(shape), sizes, strict=True)], axis=-1)
-    away = places - np.array([length * size / 2 for length, size in zip(shape, sizes, strict=True)])
-    radius = np.linalg.norm(away / (75, 95, 80), axis=-1)
-    voxels = np.zeros(shape, np.int16)
-    if skull:
-        voxels[radius < 1] = SKIN
-        voxels[radius < 0.92] = 20
-    voxels[radius < 0.84] = BRAIN
-    tumor = (np.abs(away - (30, -20, 12)) < (13, 19, 16)).all(axis=-1)
-    voxels[tumor] = TUMOR
-    return voxels, tumor
 
 
 def scan_of(voxels: np.ndarray, sizes: tuple[float, float, float], codes: str, turn: np.ndarray | None = None):
