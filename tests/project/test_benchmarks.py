@@ -196,13 +196,9 @@ class TestVolumes:
 
     def test_summary_by_hand(self):
         ways = (volumes.SLICES, "axial", "coronal", volumes.TOGETHER)
-        normal = {
-            name: dict(zip(ways, marked, strict=True)) for name, marked in (("a", (9, 5, 6, 0)), ("b", (7, 5, 4, 1)))
-        }
-        pasted = [
-            {"found": found, "axial": 0.5, "coronal": 0.25, volumes.TOGETHER: dice}
-            for found, dice in ((True, 1.0), (False, 0.75))
-        ]
+        marked = {"a": (9, 5, 6, 0), "b": (7, 5, 4, 1)}
+        normal = {name: dict(zip(ways, figures, strict=True)) for name, figures in marked.items()}
+        pasted = [{"found": dice == 1, "axial": 0.5, "coronal": 0.25, volumes.TOGETHER: dice} for dice in (1.0, 0.75)]
         rows = volumes.summarize(normal, pasted)
         assert rows[volumes.SLICES] == {"normal, median mL": 8, "largest mL": 9}
         assert rows["coronal"] == {"normal, median mL": 5, "largest mL": 6, "Dice": 0.25}
@@ -212,9 +208,8 @@ class TestVolumes:
     def test_it_runs(self, model_dir, normal, out, monkeypatch):
         volumes.main([str(normal), "--lesions", "1", "--model", str(model_dir), "--out", str(out)])
         figures = json.loads(out.read_text(encoding="utf-8"))
-        assert {"volume", "ml", "found", "axial", "coronal", "sagittal", volumes.TOGETHER} == figures["phantoms"][
-            0
-        ].keys()
+        ways = {"axial", "coronal", "sagittal", volumes.TOGETHER}
+        assert figures["phantoms"][0].keys() == {"volume", "ml", "found"} | ways
         assert figures["normal"].keys() == {"normal.nii.gz"}
         monkeypatch.setattr(volumes, "COST_SIDE", 32)
         result = volumes.main([str(normal), "--cost", "--model", str(model_dir)])
