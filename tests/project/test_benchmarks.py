@@ -179,7 +179,7 @@ class TestVolumes:
         changed = phantom.slices != volume.slices
         assert changed[truth].all() and changed.sum() < 4 * truth.sum() + 60
         assert np.percentile(phantom.slices[truth], 80) > 1.2 * phantoms.BRAIN
-        assert (volume.slices[truth] == phantoms.BRAIN).mean() > 0.9
+        assert (volume.slices[truth] == phantoms.BRAIN).mean() > 0.8
 
     def test_every_picture_is_looked_at_once(self):
         asked = []
