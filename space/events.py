@@ -16,7 +16,7 @@ from modeling_unet.segmentation import DEFAULT_THRESHOLD
 from . import downloads, views
 from .downloads import Look
 from .network import Network
-from .reading import read_slice, segment, segment_files
+from .reading import segment_files, segment_slice
 from .requests import BUSY, USED_UP, all_uploaded, chosen, moment_of, refusal, said, uploaded, whole
 from .sessions import Session, Sessions
 from .studies import Settings, Study, measurements
@@ -297,12 +297,11 @@ class Server:
             0 and 255. Both pictures are PNG files of the slice's own size.
         """
         settings = Settings.given(threshold, min_area_px, spacing)
-        pixels, volume = read_slice(uploaded(image))
-        (segmentation,) = segment([pixels], volume, self.network)
+        segmentation, whole = segment_slice(uploaded(image), self.network)
         cut = settings.cut(segmentation)
         # As files of their own: Gradio gives equal pictures one file, and writes it again while somebody else reads it.
         overlay = downloads.write("overlay.png", encode_png(cut.overlay()))
-        return overlay, measurements(cut, volume), downloads.write("mask.png", encode_png(cut.mask))
+        return overlay, measurements(cut, whole), downloads.write("mask.png", encode_png(cut.mask))
 
     @one_sentence()
     def segment_batch(
@@ -322,10 +321,12 @@ class Server:
 
         Returns:
             A ZIP with NAME_mask.png and NAME_overlay.png of every slice and summary.csv, or the mask of a volume as
-            .nii.gz; and the measurements: a list with one entry per slice, in the order of the files, whose "slice" is
-            its name; where a file could not be used, "error" says why.
+            .nii.gz; the measurements: a list with one entry per slice, in the order of the files, whose "slice" is its
+            name; where a file could not be used, "error" says why; and of a volume its mL, its lesions in three
+            dimensions and its "warnings", null of slices.
         """
         settings = Settings.given(threshold, min_area_px, spacing)
         study = segment_files(all_uploaded(files), self.network)
-        rows = study.table(measurements(cut, study.volume) for cut in study.cuts(settings))
-        return downloads.save_everything(study, settings, Look(), self.network.origin), rows
+        rows = study.table(measurements(cut, study.whole) for cut in study.cuts(settings))
+        packed = downloads.save_everything(study, settings, Look(), self.network.origin)
+        return packed, rows, study.description(settings)
