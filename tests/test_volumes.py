@@ -5,6 +5,7 @@ import importlib
 import itertools
 import logging
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import phantoms
 import pytest
 from phantoms import noise
-from pydicom.uid import UID_dictionary
+from pydicom.uid import SecondaryCaptureImageStorage, UID_dictionary
 
 from modeling_unet.volumes import scan
 from modeling_unet.volumes.archives import members
@@ -367,26 +368,82 @@ def test_scouts_in_three_planes_are_kept_apart(tmp_path):
 
 def test_compressed_pixels_are_the_same_pixels(tmp_path):
     pixels = noise(33, 40).astype(np.uint16)
-    for make in (phantoms.run_length, phantoms.jpeg_2000):
+    for make in (
+        *(phantoms.run_length, phantoms.jpeg_2000, phantoms.jpeg_lossless, phantoms.jpeg_lossless_of_any_predictor),
+        *(phantoms.jpeg_ls, phantoms.deflated),
+    ):
         volume = read_volume(write(tmp_path / make.__name__, make(pixels)))
-        np.testing.assert_array_equal(volume.slices[0], pixels)
+        np.testing.assert_array_equal(volume.slices[0], pixels, make.__name__)
 
 
-@pytest.mark.parametrize(
-    "syntax",
-    [
-        "1.2.840.10008.1.2.1.99",  # deflated
-        "1.2.840.10008.1.2.4.57",
-        "1.2.840.10008.1.2.4.70",
-        "1.2.840.10008.1.2.4.80",
-        "1.2.840.10008.1.2.4.92",
-    ],
-)
-def test_other_compression_is_refused_by_its_name(tmp_path, syntax):
+@pytest.mark.parametrize("make", [phantoms.dicom, phantoms.deflated, phantoms.jpeg_ls])
+def test_dicom_packed_by_gzip_is_read(tmp_path, make):
+    pixels = noise(33, 40)
+    path = write(tmp_path / "1.dcm.gz", gzip.compress(make(pixels)))
+    assert is_volume(path)
+    np.testing.assert_array_equal(read_volume(path).slices[0], pixels)
+
+
+def test_packed_dicom_is_unpacked_no_further_than_its_tags_say(tmp_path):
+    path = write(tmp_path / "1.dcm.gz", gzip.compress(phantoms.dicom(noise(16, 16)) + bytes(64 * scan.MIB)))
+    read_volume(path)
+    tracemalloc.start()
+    read_volume(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 * scan.MIB
+
+
+def test_pixels_of_32_bits_are_read(tmp_path):
+    for kind in (np.uint32, np.int32):
+        pixels = noise(20, 24).astype(kind) * 70_000
+        volume = read_volume(write(tmp_path / "a", phantoms.dicom(pixels)))
+        np.testing.assert_array_equal(volume.slices[0], pixels.astype(np.float32))
+
+
+@pytest.mark.parametrize("make", [phantoms.jpeg_lossless, phantoms.jpeg_ls])
+def test_a_decoder_that_is_missing_is_named(tmp_path, monkeypatch, make):
+    path = write(tmp_path / "a", make(noise(20, 20).astype(np.uint16)))
+    monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.available_plugins", ())
+    with pytest.raises(VolumeError, match=r"compressed as JPEG.*to decode it, run: pip install python-gdcm$"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("make", [phantoms.jpeg_lossless, phantoms.jpeg_ls])
+@pytest.mark.parametrize("fault", ["size", "colours", "no picture", "no size"])
+def test_what_gdcm_would_decode_is_checked_before(tmp_path, monkeypatch, make, fault):
+    content = make(noise(40, 40).astype(np.uint16))
+    start = content.index(b"\xff\xd8\xff", 200)
+    size = min(place for mark in (b"\xff\xc3", b"\xff\xf7") if (place := content.find(mark, start)) > 0)
+    edited = bytearray(content)
+    if fault == "size":
+        edited[size + 5] += 1
+    elif fault == "colours":
+        edited[size + 9] = 3
+    elif fault == "no picture":
+        edited[start] = 0
+    else:
+        edited[size + 1] = 0xE0
+    decoded = []
+    monkeypatch.setattr("pydicom.pixels.decoders.gdcm._decode_frame", lambda *arguments: decoded.append(arguments))
+    with pytest.raises(VolumeError, match="cannot be decoded"):
+        read_volume(write(tmp_path / "a", bytes(edited)))
+    assert not decoded
+
+
+def test_a_coloured_secondary_capture_is_named(tmp_path):
+    pixels = noise(20, 60).astype(np.uint8)
+    tags = {"SOPClassUID": SecondaryCaptureImageStorage, "PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}
+    with pytest.raises(VolumeError, match="is a secondary capture, as of a screen, and has pixels that are RGB"):
+        read_volume(write(tmp_path / "a", phantoms.dicom(pixels, **tags, Columns=20)))
+
+
+def test_other_compression_is_refused_by_its_name(tmp_path):
+    syntax = "1.2.840.10008.1.2.4.92"
     name = UID_dictionary[syntax][0]
     with pytest.raises(VolumeError) as refusal:
         read_volume(write(tmp_path / "a", phantoms.with_syntax(syntax, noise(20, 20))))
-    assert name in str(refusal.value) and "allowed are uncompressed, RLE, JPEG" in str(refusal.value)
+    assert name in str(refusal.value) and "allowed are uncompressed, deflated, RLE, JPEG" in str(refusal.value)
 
 
 def test_compressed_frame_of_another_size_is_not_decoded(tmp_path, monkeypatch):
@@ -407,7 +464,7 @@ def test_compressed_frame_of_another_size_is_not_decoded(tmp_path, monkeypatch):
     [
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR; allowed are MONOCHROME1 and MONOCHROME2"),
         ({"PhotometricInterpretation": "Kowalska"}, "of an unknown kind"),
-        ({"BitsAllocated": 32}, "32 bits; allowed are 8 and 16"),
+        ({"BitsAllocated": 64}, "64 bits; allowed are 8, 16 and 32"),
         ({"Rows": 60000}, "60000 × 1 voxels; allowed are 1 to 2048"),
         ({"NumberOfFrames": 10**9}, "1000000000 voxels"),
         ({"Rows": 8, "Columns": 40}, "at least 16"),

@@ -6,19 +6,14 @@ name a person.
 
 import gzip
 import itertools
-import zlib
 
 import numpy as np
 
 from ..image_processing_unet import MIB
+from .gzipped import take
 from .scan import Scan, VolumeError, check_affine, check_size, nib
 
 
-GZIP_MAGIC = b"\x1f\x8b"
-GZIP = 16 + zlib.MAX_WBITS  # how zlib is told to expect gzip's header
-CHUNK_BYTES = 64 * 1024
-# bgzip writes one for every 64 KiB.
-MAX_GZIP_PARTS = 10_000
 MAX_HEADER_BYTES = 16 * MIB
 
 HEADER_BYTES = {1: 348, 2: 540}
@@ -39,7 +34,7 @@ UNKNOWN_SEQUENCE = (
 def sniff_nifti(content: bytes) -> int | None:
     """The version of a NIfTI file, packed or not, by its first bytes; None if it is none."""
     try:
-        head = _take(content, SNIFF_BYTES)
+        head = take(content, SNIFF_BYTES)
     except VolumeError:
         return None
     if head[344:348] in (b"n+1\0", b"ni1\0"):
@@ -118,7 +113,7 @@ def write_nifti(mask: np.ndarray, header: "nib.Nifti1Header") -> bytes:
 
 
 def _read_header(content: bytes, name: str) -> "nib.Nifti1Header":
-    version, head = sniff_nifti(content), _take(content, SNIFF_BYTES)
+    version, head = sniff_nifti(content), take(content, SNIFF_BYTES)
     if b"ni" in (head[344:346], head[4:6]):
         raise VolumeError(f"{name}: the voxels are in another file (.img); give both as one file (.nii).")
     if version is None:
@@ -159,7 +154,7 @@ def _read_voxels(content: bytes, offset: int, shape: tuple[int, ...], dtype: np.
     count = int(np.prod(shape))
     end = offset + count * dtype.itemsize
     # One byte more, so that gzip compares its checksum.
-    unpacked = _take(content, end + 1, name)
+    unpacked = take(content, end + 1, name)
     if len(unpacked) < end:
         raise VolumeError(f"{name}: the file is truncated; {end - len(unpacked):,} bytes are missing.")
     return np.frombuffer(unpacked, dtype, count, offset).reshape(shape, order="F")
@@ -172,22 +167,3 @@ def _geometry(header: "nib.Nifti1Header") -> "nib.Nifti1Header":
     for field in GEOMETRY_FIELDS:
         clean[field] = header[field]
     return clean
-
-
-def _take(content: bytes, size: int, name: str = "") -> bytes | bytearray:
-    """The first `size` bytes of a file, unpacked if it is packed; fewer if it ends before."""
-    if not content.startswith(GZIP_MAGIC):
-        return content[:size]
-    unpacked, parts, start = bytearray(), 0, 0
-    while len(unpacked) < size and start < len(content):
-        decompressor, parts = zlib.decompressobj(GZIP), parts + 1
-        if parts > MAX_GZIP_PARTS:
-            raise VolumeError(f"{name}: gzip packed it in more than {MAX_GZIP_PARTS:,} parts; pack it as one.")
-        while len(unpacked) < size and start < len(content) and not decompressor.eof:
-            chunk = content[start : start + CHUNK_BYTES]
-            try:
-                unpacked += decompressor.decompress(chunk, size - len(unpacked))
-            except zlib.error as error:
-                raise VolumeError(f"{name}: the file is packed by gzip and damaged.") from error
-            start += len(chunk) - len(decompressor.unused_data) - len(decompressor.unconsumed_tail)
-    return unpacked

@@ -25,6 +25,7 @@ import numpy as np
 from ..image_processing_unet import MIN_SIDE
 from .archives import ArchiveError, display_name, is_archive, members
 from .dicom import read_dicom, sniff_dicom
+from .gzipped import is_gzipped, take
 from .nifti import read_nifti, sniff_nifti, write_nifti
 from .scan import File, Scan, VolumeError, nib, read_file, require_packages
 
@@ -159,7 +160,12 @@ def kind_of(head: bytes) -> str | None:
     """ "nifti", "dicom", or None for anything else, by the first `SNIFF_BYTES` of a file."""
     if sniff_dicom(head):
         return "dicom"
-    return "nifti" if sniff_nifti(head) else None
+    if sniff_nifti(head):
+        return "nifti"
+    try:
+        return "dicom" if is_gzipped(head) and sniff_dicom(bytes(take(head, SNIFF_BYTES))) else None
+    except VolumeError:
+        return None
 
 
 def _turn(scan: Scan, name: str) -> Volume:

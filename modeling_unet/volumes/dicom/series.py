@@ -7,11 +7,21 @@ import numpy as np
 
 from ..archives import ArchiveError
 from ..nifti import geometry_of
-from ..scan import File, Scan, VolumeError, check_affine, check_size, read_file
+from ..scan import File, Scan, VolumeError, check_affine, check_size, file_size, read_file
 from .grid import Grid, lay_out
 from .pixels import decode
 from .sequence import choose, find_stacks
-from .tags import MAX_FRAMES, MAX_HEADER_BYTES, MAX_ITEMS_OF_ALL, Frame, Image, count_items, read_frames, read_header
+from .tags import (
+    MAX_FRAMES,
+    MAX_HEADER_BYTES,
+    MAX_ITEMS_OF_ALL,
+    Frame,
+    Image,
+    count_items,
+    read_frames,
+    read_header,
+    unpacked,
+)
 
 
 def read_dicom(files: list[File], stack: int | None = None) -> Scan:
@@ -77,9 +87,11 @@ def _read_headers(files: list[File]) -> tuple[list[Image], list[VolumeError]]:
     for number, file in enumerate(files, start=1):
         label = "The DICOM file" if len(files) == 1 else f"DICOM file {number} of {len(files)}"
         try:
-            head = read_file(file, MAX_HEADER_BYTES)
+            raw = read_file(file, MAX_HEADER_BYTES)
+            head = unpacked(raw, MAX_HEADER_BYTES, label)
             items_left -= count_items(head)
-            images += read_header(file, head, label) if items_left >= 0 else []
+            length = file_size(file) if head is raw else None
+            images += read_header(file, head, length, label) if items_left >= 0 else []
         except VolumeError as error:
             refused.append(error)
         except ArchiveError:
