@@ -51,6 +51,8 @@ class Volume:
         spacing: size of a pixel in mm as (row, column), or None if the file does not say.
         slice_spacing: distance of slices in mm, or None.
         voxel_ml: volume of a voxel in mL, or None if a spacing is unknown.
+        affine: float64 [4, 4], index (slice, row, column, 1) → mm towards the patient's right, anterior and superior
+            side, or None if the file does not say how the patient lies, or how large a voxel is.
         warnings: what whoever looks at the result has to know, one sentence each.
     """
 
@@ -59,6 +61,7 @@ class Volume:
     spacing: tuple[float, float] | None
     slice_spacing: float | None
     voxel_ml: float | None
+    affine: np.ndarray | None = field(repr=False)
     warnings: tuple[str, ...]
     _header: "nib.Nifti1Header" = field(repr=False)
     _to_scan: np.ndarray = field(repr=False)
@@ -183,8 +186,10 @@ def _turn(scan: Scan, name: str) -> Volume:
     # Axis n of the scan became axis `to_display[n, 0]`.
     axes = np.argsort(to_display[:, 0])
     across, row, column = scan.affine[:3, :3].T[axes]
+    sizes_known = scan.spacing_known and scan.slice_spacing_known
     spacing = float(np.linalg.norm(row)), float(np.linalg.norm(column))
     area, volume = np.linalg.norm(np.cross(row, column)), abs(np.linalg.det([across, row, column]))
+    to_scan = nib.orientations.inv_ornt_aff(to_display, scan.voxels.shape)
     warnings = list(scan.warnings)
     if scan.missing:
         last = len(slices) - 1
@@ -208,7 +213,8 @@ def _turn(scan: Scan, name: str) -> Volume:
         plane=plane if scan.oriented else UNKNOWN_PLANE,
         spacing=spacing if scan.spacing_known else None,
         slice_spacing=float(volume / area) if scan.slice_spacing_known else None,
-        voxel_ml=float(volume / 1000) if scan.spacing_known and scan.slice_spacing_known else None,
+        voxel_ml=float(volume / 1000) if sizes_known else None,
+        affine=scan.affine @ to_scan if scan.oriented and sizes_known else None,
         warnings=tuple(warnings),
         _header=scan.header,
         _to_scan=nib.orientations.ornt_transform(display, orientation),

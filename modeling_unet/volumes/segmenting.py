@@ -1,0 +1,182 @@
+"""A volume in, its lesions out: slices of all planes → one probability → one mask, lesions in mL, and what to know.
+
+    Volume ─ axial, coronal, sagittal slices ─→ segmenter ─→ mean probability ─→ confirmed pieces ─→ VolumeSegmentation
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from ..familiarity import UNFAMILIAR
+from ..segmentation import DEFAULT_THRESHOLD, Segmentation, check_threshold
+from .lesions import MIN_LESION_ML, MIN_LESION_VOXELS, VolumeLesion, find_lesions
+from .planes import Frame, extent, find_head, frame_of, spacing_of, turned, turned_sizes
+from .volume import PLANES, Volume
+
+
+# Slices that lie farther apart give no picture in other planes.
+MAX_SLICE_SPACING_MM = 3.0
+UNLIKE = (
+    "Most slices of this volume are unlike the T1-weighted slices with contrast that the network learned from: do not "
+    "rely on what is marked."
+)
+
+
+class Segmenter(Protocol):
+    """What segments slices: a `TumorSegmenter`, or what passes them on to one."""
+
+    def batch(self, images: list[np.ndarray], batch_size: int = ..., *, framing: str = ...) -> Iterator[Segmentation]:
+        """One segmentation per slice, in their order."""
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeSegmentation:
+    """What the network says about a volume, and everything that follows from it.
+
+    Attributes:
+        volume: as it was read.
+        probability: tumour probability of every voxel, float32 [N, H, W], 0 … 1: the mean over `planes`.
+        planes: whose slices were looked at.
+        familiarity: of the slices that hold most of the head, the median; see `Segmentation`. None if the model cannot
+            tell.
+        threshold: voxels above it belong to the mask.
+    """
+
+    volume: Volume
+    probability: np.ndarray = field(repr=False)
+    planes: tuple[str, ...]
+    familiarity: float | None = None
+    threshold: float = DEFAULT_THRESHOLD
+
+    def __post_init__(self):
+        check_threshold(self.threshold)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Bool [N, H, W], true where the probability is above the threshold."""
+        return self.probability > self.threshold
+
+    @cached_property
+    def lesions(self) -> list[VolumeLesion]:
+        """The lesions of the mask, largest first."""
+        voxel_ml = self.volume.voxel_ml
+        fewest = MIN_LESION_VOXELS if voxel_ml is None else max(round(MIN_LESION_ML / voxel_ml), 1)
+        return find_lesions(self.mask, self.probability, spacing_of(self.volume), self.volume.affine, fewest)
+
+    @property
+    def tumor_found(self) -> bool:
+        """Whether there is any lesion."""
+        return bool(self.lesions)
+
+    @property
+    def volume_ml(self) -> float | None:
+        """Volume of the mask in mL, or None if the size of a voxel is unknown."""
+        return self.volume.volume_ml(self.mask)
+
+    @property
+    def is_familiar(self) -> bool:
+        """Whether the network may know such volumes: false where most slices are unlike those it learned from."""
+        return self.familiarity is None or self.familiarity >= UNFAMILIAR
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader should know before trusting the mask, one sentence each."""
+        return (*([] if self.is_familiar else [UNLIKE]), *self.volume.warnings)
+
+    def at_threshold(self, threshold: float) -> "VolumeSegmentation":
+        """The same probabilities cut at another threshold, 0 … 1; the network does not run again."""
+        return replace(self, threshold=threshold)
+
+    def to_nifti(self) -> bytes:
+        """The mask as `.nii.gz` in the geometry of the file that was read, with the values 0 and 1."""
+        return self.volume.to_nifti(self.mask)
+
+
+def segment_volume(
+    volume: Volume,
+    segmenter: Segmenter,
+    *,
+    threshold: float = DEFAULT_THRESHOLD,
+    batch_size: int = 8,
+    report: Callable[[int, int], None] | None = None,
+) -> VolumeSegmentation:
+    """Segment a volume as one thing: all planes that its voxels allow, put together.
+
+    Args:
+        volume: as `read_volume` gives it.
+        segmenter: a `TumorSegmenter`, or what passes slices on to one.
+        threshold: voxels above it belong to the mask.
+        batch_size: slices that go through the network together.
+        report: is called with the number of slices done and of all, before every batch and at the end.
+
+    Returns:
+        The segmentation; in memory it takes 4 bytes a voxel, and 1 more for its mask.
+
+    Raises:
+        ValueError: the threshold is not in 0 … 1, or the batch size is not a whole number from 1.
+    """
+    check_threshold(threshold)
+    planes = planes_of(volume)
+    head = find_head(volume.slices)
+    looks = [_Look(volume, plane, head) for plane in planes]
+    total, done = sum(len(look.numbers) for look in looks), 0
+    probability = np.zeros(volume.slices.shape, np.float32)
+    familiarities: list[float | None] = []
+    for look in looks:
+        place = look.turned(probability)
+        numbers = iter(look.numbers)
+        while batch := list(islice(numbers, batch_size)):
+            if report:
+                report(done, total)
+            pictures = [look.frame.cut(look.slices[number]) for number in batch]
+            found = segmenter.batch(pictures, batch_size, framing="none")
+            for number, segmentation in zip(batch, found, strict=True):
+                place[number] += look.frame.paste(segmentation.probability, place.shape[1:]) / len(looks)
+                if number in look.with_most_head:
+                    familiarities.append(segmentation.familiarity)
+            done += len(batch)
+    if report:
+        report(done, total)
+    known = [value for value in familiarities if value is not None]
+    return VolumeSegmentation(
+        volume, probability, planes, float(np.median(known)) if known else None, threshold=threshold
+    )
+
+
+def planes_of(volume: Volume) -> tuple[str, ...]:
+    """The planes whose slices are worth looking at: all three, or those alone that were taken."""
+    sizes = spacing_of(volume)
+    fine = sizes is not None and max(sizes) <= MAX_SLICE_SPACING_MM
+    # A slice that is missing is a black line in the other planes.
+    complete = volume.slices.any(axis=(1, 2)).all()
+    return PLANES if volume.plane in PLANES and fine and complete else (volume.plane,)
+
+
+class _Look:
+    """The slices of one plane of a volume.
+
+    Attributes:
+        slices: float32 [N, H, W], a view of those of the volume.
+        frame: what is shown of them.
+        numbers: of those that show a part of the head.
+        with_most_head: of those that show at least half as much of it as the one that shows most.
+    """
+
+    def __init__(self, volume: Volume, plane: str, head: np.ndarray):
+        self._planes = volume.plane, plane
+        self.slices, head = self.turned(volume.slices), self.turned(head)
+        sizes = spacing_of(volume)
+        spacing = volume.spacing if sizes is None or plane == volume.plane else turned_sizes(sizes, *self._planes)[1:]
+        self.frame: Frame = frame_of(head, self.slices.shape, spacing)
+        self.numbers = range(*extent(head, 0, len(self.slices)))
+        areas = head.sum(axis=(1, 2))
+        scale = len(head) / len(self.slices)
+        self.with_most_head = {number for number in self.numbers if areas[int(number * scale)] >= areas.max() / 2}
+
+    def turned(self, voxels: np.ndarray) -> np.ndarray:
+        """Voxels in the grid of the volume as slices of this plane."""
+        return voxels if self._planes[0] == self._planes[1] else turned(voxels, *self._planes)
