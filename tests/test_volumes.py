@@ -18,6 +18,7 @@ from pydicom.uid import SecondaryCaptureImageStorage, UID_dictionary
 
 from modeling_unet.volumes import scan
 from modeling_unet.volumes.archives import members
+from modeling_unet.volumes.dicom.apart import Apart
 from modeling_unet.volumes.volume import DISPLAY, VolumeError, is_volume, read_volume
 
 
@@ -404,7 +405,7 @@ def test_pixels_of_32_bits_are_read(tmp_path):
 @pytest.mark.parametrize("make", [phantoms.jpeg_lossless, phantoms.jpeg_ls])
 def test_a_decoder_that_is_missing_is_named(tmp_path, monkeypatch, make):
     path = write(tmp_path / "a", make(noise(20, 20).astype(np.uint16)))
-    monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.available_plugins", ())
+    monkeypatch.setattr(Apart, "is_available", staticmethod(lambda: False))
     with pytest.raises(VolumeError, match=r"compressed as JPEG.*to decode it, run: pip install python-gdcm$"):
         read_volume(path)
 
@@ -425,10 +426,35 @@ def test_what_gdcm_would_decode_is_checked_before(tmp_path, monkeypatch, make, f
     else:
         edited[size + 1] = 0xE0
     decoded = []
-    monkeypatch.setattr("pydicom.pixels.decoders.gdcm._decode_frame", lambda *arguments: decoded.append(arguments))
+    monkeypatch.setattr(Apart, "_ask", lambda *arguments: decoded.append(arguments))
     with pytest.raises(VolumeError, match="cannot be decoded"):
         read_volume(write(tmp_path / "a", bytes(edited)))
     assert not decoded
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16, np.int8, np.uint8])
+@pytest.mark.parametrize("make", [phantoms.jpeg_lossless, phantoms.jpeg_ls])
+def test_gdcm_decodes_signed_values_and_those_of_fewer_bits(tmp_path, make, kind):
+    pixels = (noise(20, 24) - (300 if np.iinfo(kind).min else 0)).astype(kind)
+    np.testing.assert_array_equal(read_volume(write(tmp_path / "a", make(pixels))).slices[0], pixels)
+
+
+def test_a_frame_that_ends_the_decoder_costs_its_slice_alone(tmp_path, monkeypatch):
+    """As the C++ of GDCM does with some damaged frames of JPEG-LS."""
+    for number in (1, 2, 3):
+        write(tmp_path / f"{number}.dcm", phantoms.jpeg_ls(noise(20, 24, seed=number), number))
+    ask = Apart._ask
+
+    def kill_at_the_second(self, request):
+        self.asked = getattr(self, "asked", 0) + 1
+        if self.asked == 2:
+            self._process.kill()
+        return ask(self, request)
+
+    monkeypatch.setattr(Apart, "_ask", kill_at_the_second)
+    volume = read_volume(tmp_path)
+    assert [bool(pixels.any()) for pixels in volume.slices] == [True, False, True]
+    assert any("1 of 3 files were left out" in sentence for sentence in volume.warnings)
 
 
 def test_a_coloured_secondary_capture_is_named(tmp_path):

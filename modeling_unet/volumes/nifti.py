@@ -106,9 +106,12 @@ def geometry_of(
     return header, off_mm
 
 
-def write_nifti(mask: np.ndarray, header: "nib.Nifti1Header") -> bytes:
-    """A mask, bool [I, J, K], as `.nii.gz` with the values 0 and 1 and a scan's geometry."""
-    voxels = mask.reshape(header.get_data_shape()).astype(np.uint8)
+def write_nifti(values: np.ndarray, header: "nib.Nifti1Header") -> bytes:
+    """A mask, bool [I, J, K], as `.nii.gz` with the values 0 and 1 and a scan's geometry; or floats, as float32."""
+    kind = np.uint8 if values.dtype == bool else np.float32
+    header = header.copy()
+    header.set_data_dtype(kind)
+    voxels = values.reshape(header.get_data_shape()).astype(kind)
     return gzip.compress(nib.Nifti1Image(voxels, None, header).to_bytes(), mtime=0)
 
 

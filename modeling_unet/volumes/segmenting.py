@@ -1,6 +1,6 @@
 """A volume in, its lesions out: slices of all planes → one probability → one mask, lesions in mL, and what to know.
 
-    Volume ─ axial, coronal, sagittal slices ─→ segmenter ─→ mean probability ─→ confirmed pieces ─→ VolumeSegmentation
+Volume ─ axial, coronal, sagittal slices ─→ segmenter ─→ mean probability ─→ confirmed pieces ─→ VolumeSegmentation
 """
 
 from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ Needs the packages nibabel and pydicom: `pip install nibabel pydicom`.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -36,6 +36,8 @@ UNKNOWN_PLANE = "unknown"
 DISPLAY = {"sagittal": "LIP", "coronal": "AIL", "axial": "SPL"}
 PLANES = tuple(DISPLAY)  # by the axis of the patient along which slices follow each other: right, anterior, superior
 
+# By which names of files tell a volume, where their content does not; it is asked first.
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm", ".dcm.gz", ".zip")
 MAX_FILES = 4000
 SNIFF_BYTES = 64 * 1024  # enough for a header that is packed behind a long file name
 MAX_SKEW = 0.01  # cosine of the angle between rows and columns; less is rounding, as in the orientation of DICOM
@@ -71,18 +73,20 @@ class Volume:
         self._check(masks)
         return None if self.voxel_ml is None else int(np.count_nonzero(masks)) * self.voxel_ml
 
-    def to_nifti(self, masks: np.ndarray) -> bytes:
+    def to_nifti(self, values: np.ndarray) -> bytes:
         """Masks, bool [N, H, W], as `.nii.gz` in the geometry of the file that was read, with the values 0 and 1.
+
+        Probabilities, float [N, H, W], are written as float32.
 
         Of the file's header the geometry alone is kept. Where the tags of DICOM files do not say how large pixels are
         or how the patient lies, it is 1 mm, and no orientation.
         """
-        self._check(masks)
-        return write_nifti(nib.apply_orientation(masks, self._to_scan), self._header)
+        self._check(values)
+        return write_nifti(nib.apply_orientation(values, self._to_scan), self._header)
 
-    def _check(self, masks: np.ndarray):
-        if masks.shape != self.slices.shape:
-            raise VolumeError(f"The masks have shape {masks.shape}, but the slices have {self.slices.shape}.")
+    def _check(self, values: np.ndarray):
+        if values.shape != self.slices.shape:
+            raise VolumeError(f"The masks have shape {values.shape}, but the slices have {self.slices.shape}.")
 
 
 def read_volume(source: str | Path | list[File], stack: int | None = None) -> Volume:
@@ -130,6 +134,13 @@ def is_volume(source: str | Path | list[File]) -> bool:
         return any(_kind(file) in ("nifti", "dicom") for file in _find_files(source)[0])
     except (ArchiveError, VolumeError):
         return False
+
+
+def without_suffix(path: PurePath) -> PurePath:
+    """A file's path without what its name says of its kind: "a/scan.nii.gz" → "a/scan"."""
+    name = path.name.lower()
+    suffix = max((suffix for suffix in VOLUME_SUFFIXES if name.endswith(suffix)), key=len, default=path.suffix)
+    return path.with_name(path.name[: len(path.name) - len(suffix)] or path.name)
 
 
 def _find_files(source: str | Path | list[File]) -> tuple[list[File], str]:

@@ -8,6 +8,7 @@ import numpy as np
 from ..archives import ArchiveError
 from ..nifti import geometry_of
 from ..scan import File, Scan, VolumeError, check_affine, check_size, file_size, read_file
+from .apart import Apart
 from .grid import Grid, lay_out
 from .pixels import decode
 from .sequence import choose, find_stacks
@@ -111,13 +112,14 @@ def _read_slices(frames: list[Frame], grid: Grid) -> tuple[np.ndarray, tuple[int
     by_image: dict[Image, list[Frame]] = {}
     for frame in frames:
         by_image.setdefault(frame.image, []).append(frame)
-    for image, own in by_image.items():
-        try:
-            for frame, values in decode(image, own):
-                slices[grid.slots[frame]] = values
-                read.add(grid.slots[frame])
-        except VolumeError as error:
-            refused.append(error)
+    with Apart() as apart:
+        for image, own in by_image.items():
+            try:
+                for frame, values in decode(image, own, apart):
+                    slices[grid.slots[frame]] = values
+                    read.add(grid.slots[frame])
+            except VolumeError as error:
+                refused.append(error)
     if not read:
         raise refused[0]
     missing = sorted({*range(grid.count)} - read)

@@ -1,7 +1,7 @@
 """The tags of DICOM files: a file → the `Image` in it → its `Frame`s.
 
-Only the tags named below are ever read: no name, id or date enters the program, and the series' UID does nothing but
-keep series apart. Messages show a tag's value only if it is a number or one of DICOM's own terms.
+Only the tags named below are ever read: no name, id or date enters the program, and the UIDs of study and series do
+nothing but keep these apart. Messages show a tag's value only if it is a number or one of DICOM's own terms.
 """
 
 import io
@@ -16,12 +16,14 @@ import numpy as np
 
 from ...image_processing_unet import MIB, MIN_SIDE
 from ..gzipped import is_gzipped, take
-from ..scan import File, VolumeError, check_size, pydicom
+from ..scan import File, VolumeError, check_size, pydicom, read_file
+from .apart import Apart
 from .protocol import Protocol, protocol_of
 
 
 PREAMBLE_BYTES = 128
 MAGIC = b"DICM"
+DICOMDIR = "dicomdir"  # how DICOM names, in any case, the table of contents of a folder
 
 PIXEL_TAGS = (
     *("SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
@@ -51,6 +53,7 @@ MACROS = (
     *("FrameContentSequence", "MREchoSequence", "MRImageFrameTypeSequence"),
 )
 TRANSFER_SYNTAX = 0x00020010
+STUDY, STUDY_BYTES = 0x0020000D, 64 * 1024  # and where it is looked for: it stands far in front
 META_GROUP = 0x0002
 META_LENGTH, META_LENGTH_BYTES = 0x00000002, 12  # (0002,0000) as it lies in a file
 # Of a file without a preamble the first elements say that it is DICOM: short ones, in the order of their tags.
@@ -184,6 +187,21 @@ def _begins_with_tags(content: bytes) -> bool:
             return False
         start += header + length
     return True
+
+
+def study_of(file: File) -> str:
+    """The UID of the study that a file belongs to, or "" if it names none or cannot be read."""
+    try:
+        head = unpacked(read_file(file, STUDY_BYTES), STUDY_BYTES, "")
+        if count_items(head) > MAX_ITEMS:
+            return ""
+        tags = pydicom.filereader.read_partial(
+            io.BytesIO(head), lambda tag, vr, length: tag > STUDY, specific_tags=[STUDY], force=True
+        )
+        return str(tags[STUDY].value)
+    # pydicom raises any kind of error for a damaged file.
+    except Exception:
+        return ""
 
 
 def unpacked(content: bytes, size: int, label: str) -> bytes:
@@ -328,7 +346,7 @@ def _check_pixels(dataset: "pydicom.Dataset", label: str) -> tuple[tuple[int, in
         raise VolumeError(f"{label} {kind}has pixels that are {named}; allowed are MONOCHROME1 and MONOCHROME2.")
     if dataset.BitsAllocated not in BITS:
         raise VolumeError(f"{label} has pixels of {int(dataset.BitsAllocated)} bits; allowed are 8, 16 and 32.")
-    if syntax in BY_GDCM and not pydicom.pixels.get_decoder(syntax).available_plugins:
+    if syntax in BY_GDCM and not Apart.is_available():
         raise VolumeError(f"{label} is compressed as {syntax.name}; to decode it, run: pip install python-gdcm")
     if syntax == JPEG_EXTENDED and dataset.BitsStored != 8:
         raise VolumeError(f"{label} is compressed as JPEG Extended of more than 8 bits, which is not decoded here.")
