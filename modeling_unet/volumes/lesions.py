@@ -128,7 +128,7 @@ def longest_diameter(places: np.ndarray, spacing: tuple[float, float, float]) ->
     """Largest distance between any two points of voxels at int [M, 3], boxes of the size `spacing`, in its unit."""
     corners = np.concatenate([_hull(places[places[:, 0] == number]) for number in np.unique(places[:, 0])])
     # A voxel reaches from its place to the next one along every axis.
-    corners = np.concatenate([corners, corners + (1, 0, 0)]) * spacing
+    corners = np.concatenate([corners, corners + np.array((1, 0, 0))]) * spacing
     step = max(MAX_PAIRS // len(corners), 1)
     squares = (
         float(((corners[start : start + step, None] - corners) ** 2).sum(axis=2).max())

@@ -89,7 +89,7 @@ def _turn(start: str, end: str) -> np.ndarray:
 
 
 def find_head(slices: np.ndarray) -> np.ndarray:
-    """The largest bright piece of a volume [N, H, W] in a coarse copy of it, bool [n, h, w]; all of it if it is even."""
+    """The largest bright piece of a volume [N, H, W] in a coarse copy, bool [n, h, w]; all of it if it is even."""
     step = -(-max(slices.shape) // WORKING_SIDE)
     coarse = slices[:: step if len(slices) > WORKING_SIDE // 4 else 1, ::step, ::step]
     low, high = float(coarse.min()), float(np.percentile(coarse, 99))

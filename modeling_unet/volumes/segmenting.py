@@ -100,6 +100,7 @@ def segment_volume(
     volume: Volume,
     segmenter: Segmenter,
     *,
+    planes: tuple[str, ...] | None = None,
     threshold: float = DEFAULT_THRESHOLD,
     batch_size: int = 8,
     report: Callable[[int, int], None] | None = None,
@@ -109,6 +110,7 @@ def segment_volume(
     Args:
         volume: as `read_volume` gives it.
         segmenter: a `TumorSegmenter`, or what passes slices on to one.
+        planes: whose slices are looked at, of those that `planes_of` allows; None takes all of these.
         threshold: voxels above it belong to the mask.
         batch_size: slices that go through the network together.
         report: is called with the number of slices done and of all, before every batch and at the end.
@@ -117,10 +119,14 @@ def segment_volume(
         The segmentation; in memory it takes 4 bytes a voxel, and 1 more for its mask.
 
     Raises:
-        ValueError: the threshold is not in 0 … 1, or the batch size is not a whole number from 1.
+        ValueError: the threshold is not in 0 … 1, the batch size is not a whole number from 1, or the voxels do not
+            allow one of the planes.
     """
     check_threshold(threshold)
-    planes = planes_of(volume)
+    allowed = planes_of(volume)
+    planes = allowed if planes is None else planes
+    if not planes or not {*planes} <= {*allowed}:
+        raise ValueError(f"planes is {planes}; this volume allows {', '.join(allowed)}.")
     head = find_head(volume.slices)
     looks = [_Look(volume, plane, head) for plane in planes]
     total, done = sum(len(look.numbers) for look in looks), 0

@@ -1,0 +1,161 @@
+"""What is marked in normal volumes, and found of lesions pasted into them: python -m benchmarks.volumes SCAN.nii.gz …
+
+    normal volume ─ paste(lesion) ─→ phantom ─ every plane alone, all planes together ─→ mL, found, Dice in 3-D
+
+A pasted lesion is a ball of uneven surface, as bright above its surroundings as the middle half of the enhancing tumours
+of the public data set: it says how planes are put together, not how many true tumours are found. Slices that a lesion
+does not touch are looked at once.
+"""
+
+import argparse
+import hashlib
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from transformers.utils import logging
+
+from modeling_unet import TumorSegmenter
+from modeling_unet.provenance import SHIPPED_MODEL
+from modeling_unet.segmentation import Segmentation
+from modeling_unet.volumes import Volume, VolumeSegmentation, read_volume, segment_volume
+from modeling_unet.volumes.planes import spacing_of, turned, turned_sizes
+from modeling_unet.volumes.segmenting import planes_of
+from train.files import write_json
+
+from .measuring import ROOT, describe_machine, memory_mib, print_table
+
+
+TOGETHER = "together"
+LESION_ML = (1.0, 30.0)
+# Times the median of what lies around it: quartiles of meningiomas and of the rims and cores of ring-like gliomas.
+SOLID, RIM, CORE = (1.45, 2.0), (1.4, 1.9), (0.6, 0.9)
+TISSUE = 70  # percentile of what lies around: more than half of it may be fluid or bone
+SMALLEST_RING_ML = 4.0
+RIM_MM = (3.0, 6.0)
+TEXTURE = 0.1  # deviation of the brightness of a lesion, as a share of what lies around it
+# Where a lesion may lie: so many mm inside the outline of the head, its middle deeper, and in the upper part of it.
+SKULL_MM, DEPTH_MM, HEIGHT_MM = 9.0, 20.0, 70.0
+FACE = 0.35  # of the length of the head
+BUMPS, WAVES = 0.1, 12
+
+
+class Remembering:
+    """A segmenter that looks at every picture once."""
+
+    def __init__(self, segmenter: TumorSegmenter):
+        self._segmenter = segmenter
+        self._known: dict[bytes, Segmentation] = {}
+
+    def batch(self, images: list[np.ndarray], batch_size: int = 8, *, framing: str = "none") -> Iterator[Segmentation]:
+        images = [*images]
+        keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
+        new = {key: image for key, image in zip(keys, images, strict=True) if key not in self._known}
+        found = self._segmenter.batch([*new.values()], batch_size, framing=framing)
+        self._known.update(zip(new, found, strict=True))
+        return (self._known[key] for key in keys)
+
+
+def paste(volume: Volume, ml: float, rng: np.random.Generator) -> tuple[Volume, np.ndarray]:
+    """A volume with one lesion of that size, and where it is, bool [N, H, W]."""
+    slices, lesion = volume.slices.copy(), np.zeros(volume.slices.shape, bool)
+    image, mask = (turned(voxels, volume.plane, "axial") for voxels in (slices, lesion))
+    sizes = np.array(turned_sizes(spacing_of(volume), volume.plane, "axial"))
+    depth = depth_of_head(image, sizes)
+    brain = depth > SKULL_MM
+    # In mm from its middle, as if it were a ball with dents and bumps.
+    away = np.stack(np.indices(image.shape), axis=-1) - find_place(depth, sizes, rng)
+    away = ((away * sizes) @ np.linalg.qr(rng.normal(size=(3, 3)))[0]).astype(np.float32)
+    distance = np.linalg.norm(away / np.exp(rng.uniform(-0.25, 0.25, 3)), axis=-1)
+    direction = away / np.maximum(np.linalg.norm(away, axis=-1, keepdims=True), 1e-3)
+    distance /= 1 + BUMPS * waves(direction, 1.5, rng)
+    radius = np.partition(distance[brain], count := max(round(1000 * ml / np.prod(sizes)), 1))[count]
+    mask[:] = brain & (distance < radius)
+    usual = np.percentile(image[brain & (distance > 1.2 * radius) & (distance < 1.2 * radius + 6)], TISSUE)
+
+    def within(limit: float) -> np.ndarray:
+        """1 inside, 0 outside, with an edge of a voxel."""
+        return np.clip((limit - distance) / sizes.max() + 0.5, 0, 1)
+
+    if ml >= SMALLEST_RING_ML and rng.random() < 0.5:
+        core, rim = within(radius - rng.uniform(*RIM_MM)), rng.uniform(*RIM)
+        times = rim + core * (rng.uniform(*CORE) - rim)
+    else:
+        times = rng.uniform(*SOLID)
+    brightness = usual * times * (1 + TEXTURE * waves(away, 20.0, rng))
+    image += within(radius) * brain * (brightness - image)
+    return replace(volume, slices=slices), lesion
+
+
+def waves(points: np.ndarray, length: float, rng: np.random.Generator) -> np.ndarray:
+    """A smooth random function of points [..., 3], of mean 0 and deviation 1, that changes over about `length`."""
+    total = sum(
+        np.sin(points @ (rng.normal(size=3).astype(np.float32) * 2 * np.pi / length) + rng.uniform(0, 2 * np.pi))
+        for _ in range(WAVES)
+    )
+    return np.asarray(total) * (2 / WAVES) ** 0.5
+
+
+def depth_of_head(axial: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """How many mm a voxel of axial slices [N, H, W] lies inside the outline of the head, float32 of their shape."""
+    bright = axial > 0.12 * np.percentile(axial, 99)
+    depth = np.zeros(axial.shape, np.float32)
+    for number, image in enumerate(bright):
+        contours, _ = cv2.findContours(image.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        outline = np.zeros(np.add(image.shape, 2), np.uint8)
+        if contours:
+            largest = max(contours, key=cv2.contourArea)
+            cv2.drawContours(outline, [largest], -1, 1, cv2.FILLED, offset=(1, 1))
+        depth[number] = cv2.distanceTransform(outline, cv2.DIST_L2, 5)[1:-1, 1:-1] * sizes[1]
+    return depth
+
+
+def find_place(depth: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Where the middle of a lesion may lie: (slice, row, column) of axial slices, somewhere in the brain."""
+    top = np.flatnonzero((depth > DEPTH_MM).any(axis=(1, 2)))[-1]
+    allowed = depth > DEPTH_MM
+    allowed[: max(top - round(HEIGHT_MM / sizes[0]), 0)] = False
+    rows = np.flatnonzero((depth > 0).any(axis=(0, 2)))
+    # In front of the lower half of the brain lie eyes and nose.
+    allowed[: top - round(HEIGHT_MM / 2 / sizes[0]), : rows[0] + round(FACE * np.ptp(rows))] = False
+    places = np.argwhere(allowed)
+    return places[rng.integers(len(places))]
+
+
+def dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    return float(2 * (mask & truth).sum() / max(mask.sum() + truth.sum(), 1))
+
+
+def look(volume: Volume, segmenter: Remembering) -> dict[str, VolumeSegmentation]:
+    """By each plane alone, and by all together."""
+    ways = {plane: (plane,) for plane in planes_of(volume)} | {TOGETHER: None}
+    return {name: segment_volume(volume, segmenter, planes=planes) for name, planes in ways.items()}
+
+
+def slice_by_slice(volume: Volume, segmenter: Remembering) -> float:
+    """mL marked when every slice is segmented by itself, as it is."""
+    found = segmenter.batch([*volume.slices], framing="none")
+    return volume.volume_ml(np.stack([segmentation.mask for segmentation in found]))
+
+
+def measure(paths: list[Path], model: Path, lesions: int, seed: int) -> dict:
+    """Of every volume what is marked while it is normal; of every lesion how it is found."""
+    segmenter = TumorSegmenter.from_pretrained(model, device="cpu")
+    normal, phantoms = {}, []
+    for path in paths:
+        remembering, volume = Remembering(segmenter), read_volume(path)
+        clean = look(volume, remembering)
+        normal[path.name] = {"slice by slice": slice_by_slice(volume, remembering)}
+        normal[path.name] |= {name: found.volume_ml for name, found in clean.items()}
+        rng = np.random.default_rng([seed, zlib.crc32(path.name.encode())])
+        for number in range(lesions):
+            ml = float(np.exp(np.log(LESION_ML[0]) + (number + rng.random()) / lesions * np.log(np.divide(*LESION_ML[::-1]))))
+            phantom, truth = paste(volume, ml, rng)
+            found = look(phantom, remembering)
+            phantoms.append({"volume": path.name, "ml": ml} | {name: dice(one.mask, truth) for name, one in found.items()})
+            print(phantoms[-1], flush=True)
+    return {"normal": normal, "phantoms": phantoms}
