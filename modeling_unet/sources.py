@@ -114,10 +114,10 @@ def _studies(files: dict[Path, Path], kinds: dict[Path, str | None], shared: Pat
     for place in (place for place, kind in kinds.items() if kind == "dicom"):
         study = study_of(files[place])
         groups.setdefault((study, None if study else place.parent), []).append(place)
+    # An empty file may be a slice of what lies beside it.
+    in_folder = {place.parent: group for group in groups.values() for place in group}
     for place in (place for place, kind in kinds.items() if kind == "empty"):
-        # It may be a slice of what lies beside it.
-        beside = (group for group in groups.values() if any(other.parent == place.parent for other in group))
-        if group := next(beside, None):
+        if group := in_folder.get(place.parent):
             group.append(place)
         elif place.name.lower().endswith(VOLUME_SUFFIXES):
             groups["", place] = [place]
