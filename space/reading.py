@@ -16,8 +16,7 @@ from modeling_unet.image_processing_unet import MAX_FILE_BYTES, MIB, read_size
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.volumes import Volume, read_volume
 from modeling_unet.volumes.archives import ZIP_MAGICS, ArchiveError, Member, members
-from modeling_unet.volumes.volume import MAX_FILES as MAX_PATHS
-from modeling_unet.volumes.volume import SNIFF_BYTES, kind_of
+from modeling_unet.volumes.volume import SNIFF_BYTES, VOLUME_SUFFIXES, kind_of
 
 from .network import BATCH_SIZE, Network
 from .studies import Refusal, Settings, Slice, Study, in_half_precision
@@ -26,6 +25,7 @@ from .studies import Refusal, Settings, Slice, Study, in_half_precision
 # What visitors can cost the server is bounded: by the sides of a slice, and by files and pixels together. All of it is
 # known from the headers, before anything is decoded; volumes have the limits of modeling_unet/volumes/scan.py.
 MAX_SLICE_SIDE = 4096
+MAX_PATHS = 4000  # what one request can name
 MAX_FILES = 500
 MAX_ARCHIVES = 16
 MAX_PIXELS = 64_000_000
@@ -33,8 +33,6 @@ MAX_BYTES = 256 * MIB  # of pictures: as many pixels in colour, with transparenc
 MAX_BATCH_PIXELS = BATCH_SIZE * 512 * 512
 # Processor time for all slices of a request: a few times what the largest allowed number of normal files needs.
 MAX_READING_SECONDS = 8
-
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
 
 T = TypeVar("T")
 
@@ -45,7 +43,7 @@ class Found:
 
     Attributes:
         file: on disk or in an archive.
-        kind: "archive", "nifti" or "dicom"; None if it may be a picture.
+        kind: "archive", or what `kind_of` says of a scan; None if it may be a picture.
         content: of what may be a picture, all its bytes.
         error: why there are none of these.
     """
@@ -240,7 +238,7 @@ def _read_picture(found: Found, size: tuple[int, int]) -> np.ndarray:
             f"{name}: the image is {width} × {height} pixels; the page takes up to {MAX_SLICE_SIDE} × {MAX_SLICE_SIDE}."
         )
     if not max(size) and name.lower().endswith(VOLUME_SUFFIXES):
-        raise InvalidImageError(f"{name}: the file is not a NIfTI or DICOM file that can be read.")
+        raise InvalidImageError(f"{name}: the file is no scan that can be read.")
     return read_image(found.picture())
 
 

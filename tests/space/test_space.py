@@ -389,7 +389,7 @@ def test_what_takes_too_long_to_read_is_refused_and_the_rest_goes_on(network, tm
 @pytest.mark.parametrize("name", ["broken.nii", "broken.NII.gz", "broken.dcm"])
 def test_a_broken_scan_is_no_broken_image(network, tmp_path, name):
     (tmp_path / name).write_bytes(b"neither this nor that")
-    with pytest.raises(ValueError, match=f"{name}: the file is not a NIfTI or DICOM file that can be read"):
+    with pytest.raises(ValueError, match=f"{name}: the file is no scan that can be read"):
         segment_files([tmp_path / name], network)
 
 

@@ -16,6 +16,7 @@ from .tags import (
     MAX_FRAMES,
     MAX_HEADER_BYTES,
     MAX_ITEMS_OF_ALL,
+    MORE_ITEMS_PER_FILE,
     Frame,
     Image,
     count_items,
@@ -46,7 +47,8 @@ def read_dicom(files: list[File], stack: int | None = None) -> Scan:
             refused.append(error)
     if not frames:
         raise refused[0] if refused else VolumeError("The DICOM files hold no images.")
-    chosen, others = choose(find_stacks(frames), stack)
+    stacks = find_stacks(frames)
+    chosen, others = choose(stacks, stack)
     grid, first = lay_out(chosen.frames), chosen.frames[0]
     check_size((first.shape[1], first.shape[0], grid.count), np.dtype(np.float32).itemsize, "The DICOM series")
     check_affine(grid.affine, "The DICOM series")
@@ -61,17 +63,15 @@ def read_dicom(files: list[File], stack: int | None = None) -> Scan:
         warnings.append("The tags do not say how the patient lies; the slices are shown as they are stored.")
     if not spacing_known:
         warnings.append("The tags do not say how large pixels are; nothing can be measured in mm.")
-    header, aslant_mm = geometry_of(grid.affine, slices.T.shape, oriented)
-    if aslant_mm:
-        warnings.append(
-            f"The slices follow each other aslant: at right angles the mask would lie up to {aslant_mm:.1f} mm off, so "
-            "its file has an sform alone, which programs built on ITK refuse."
-        )
+    header, aslant = geometry_of(grid.affine, slices.T.shape, oriented)
+    warnings.append(aslant)
     return Scan(
         voxels=slices.T,
         affine=grid.affine,
         header=header,
         slice_axis=2,
+        stacks=tuple(one.words for one in stacks) if len(stacks) > 1 else (),
+        stack=stacks.index(chosen) + 1,
         missing=missing,
         oriented=oriented,
         spacing_known=spacing_known,
@@ -84,7 +84,7 @@ def _read_headers(files: list[File]) -> tuple[list[Image], list[VolumeError]]:
     """The images in the files, and why others cannot be used."""
     images: list[Image] = []
     refused: list[VolumeError] = []
-    items_left = MAX_ITEMS_OF_ALL
+    items_left = MAX_ITEMS_OF_ALL + MORE_ITEMS_PER_FILE * len(files)
     for number, file in enumerate(files, start=1):
         label = "The DICOM file" if len(files) == 1 else f"DICOM file {number} of {len(files)}"
         try:

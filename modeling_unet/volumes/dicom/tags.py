@@ -68,12 +68,13 @@ MAX_FIRST_LENGTH = 1024
 # tags. pydicom needs hundreds of times the bytes that a short item of a sequence has in the file.
 MAX_HEADER_BYTES = 8 * MIB
 MAX_ITEMS = 50_000
-MAX_ITEMS_OF_ALL = 100_000  # files together: of some large ones, or of a thousand that have a few each
+# Of all files together: of some large ones, and as many of every file as scanners write without need.
+MAX_ITEMS_OF_ALL, MORE_ITEMS_PER_FILE = 100_000, 10
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 ITEM_BYTES = 8  # of its tag and length, with which every compressed frame begins
 
 # Of all files together, of any series: every frame becomes an object before the largest series is known.
-MAX_FRAMES = 8000
+MAX_FRAMES = 10_000
 
 FARTHEST_MM = 1_000_000  # from which a slice may lie; farther away a tag is damaged
 
