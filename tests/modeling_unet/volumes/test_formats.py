@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import phantoms
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813 - as its own manual calls it
 from nibabel.analyze import AnalyzeImage
 from nibabel.freesurfer import MGHImage
 from phantoms import noise
@@ -37,7 +37,7 @@ def image_of(voxels: np.ndarray, direction: np.ndarray | None = None) -> sitk.Im
 
 
 def lies_as(path: Path, image: sitk.Image, **options):
-    """The mask of bright voxels, written by us and read by SimpleITK, is the bright voxels of `image`, in their place."""
+    """The mask of bright voxels, written by us and read by SimpleITK, has those of `image`, in their place."""
     volume = read_volume(path, **options)
     mask = path.with_name("mask.nii.gz")
     mask.write_bytes(volume.to_nifti(volume.slices > BRIGHT))
@@ -164,11 +164,9 @@ def four_dimensional(folder: Path, suffix: str, voxels: np.ndarray) -> Path:
     else:
         first = suffix == ".first.nrrd"
         sizes = (voxels.shape[3], *voxels.shape[:3]) if first else voxels.shape
-        directions = ["(1,0,0) (0,1,0) (0,0,4)", "none"]
+        directions = ["none", "(1,0,0) (0,1,0) (0,0,4)"] if first else ["(1,0,0) (0,1,0) (0,0,4)", "none"]
         header = f"NRRD0004\ntype: short\ndimension: 4\nsizes: {' '.join(map(str, sizes))}\nencoding: gzip\n"
-        header += (
-            f"space: RAS\nspace directions: {' '.join(directions[::-1] if first else directions)}\nendian: little\n\n"
-        )
+        header += f"endian: little\nspace: RAS\nspace directions: {' '.join(directions)}\n\n"
         ordered = np.moveaxis(voxels, 3, 0) if first else voxels
         path.write_bytes(header.encode() + gzip.compress(ordered.tobytes(order="F")))
     return path
