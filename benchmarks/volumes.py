@@ -23,6 +23,7 @@ from modeling_unet import TumorSegmenter
 from modeling_unet.provenance import SHIPPED_MODEL
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.volumes import Volume, VolumeSegmentation, read_volume, segment_volume
+from modeling_unet.volumes.heads import depths
 from modeling_unet.volumes.planes import spacing_of, turned, turned_sizes
 from modeling_unet.volumes.segmenting import planes_of
 from train.files import write_json
@@ -65,7 +66,7 @@ def paste(volume: Volume, ml: float, rng: np.random.Generator) -> tuple[Volume, 
     slices, lesion = volume.slices.copy(), np.zeros(volume.slices.shape, bool)
     image, mask = (turned(voxels, volume.plane, "axial") for voxels in (slices, lesion))
     sizes = np.array(turned_sizes(spacing_of(volume), volume.plane, "axial"))
-    depth = depth_of_head(image, sizes)
+    depth = depths(image, sizes)
     brain = depth > SKULL_MM
     # In mm from its middle, as if it were a ball with dents and bumps.
     away = np.stack(np.indices(image.shape), axis=-1) - find_place(depth, sizes, rng)
@@ -98,20 +99,6 @@ def waves(points: np.ndarray, length: float, rng: np.random.Generator) -> np.nda
         for _ in range(WAVES)
     )
     return np.asarray(total) * (2 / WAVES) ** 0.5
-
-
-def depth_of_head(axial: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """How many mm a voxel of axial slices [N, H, W] lies inside the outline of the head, float32 of their shape."""
-    bright = axial > 0.12 * np.percentile(axial, 99)
-    depth = np.zeros(axial.shape, np.float32)
-    for number, image in enumerate(bright):
-        contours, _ = cv2.findContours(image.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        outline = np.zeros(np.add(image.shape, 2), np.uint8)
-        if contours:
-            largest = max(contours, key=cv2.contourArea)
-            cv2.drawContours(outline, [largest], -1, 1, cv2.FILLED, offset=(1, 1))
-        depth[number] = cv2.distanceTransform(outline, cv2.DIST_L2, 5)[1:-1, 1:-1] * sizes[1]
-    return depth
 
 
 def find_place(depth: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -153,9 +140,13 @@ def measure(paths: list[Path], model: Path, lesions: int, seed: int) -> dict:
         normal[path.name] |= {name: found.volume_ml for name, found in clean.items()}
         rng = np.random.default_rng([seed, zlib.crc32(path.name.encode())])
         for number in range(lesions):
-            ml = float(np.exp(np.log(LESION_ML[0]) + (number + rng.random()) / lesions * np.log(np.divide(*LESION_ML[::-1]))))
+            ml = float(
+                np.exp(np.log(LESION_ML[0]) + (number + rng.random()) / lesions * np.log(np.divide(*LESION_ML[::-1])))
+            )
             phantom, truth = paste(volume, ml, rng)
             found = look(phantom, remembering)
-            phantoms.append({"volume": path.name, "ml": ml} | {name: dice(one.mask, truth) for name, one in found.items()})
+            phantoms.append(
+                {"volume": path.name, "ml": ml} | {name: dice(one.mask, truth) for name, one in found.items()}
+            )
             print(phantoms[-1], flush=True)
     return {"normal": normal, "phantoms": phantoms}

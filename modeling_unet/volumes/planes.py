@@ -12,18 +12,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .lesions import label_pieces
+from .heads import extent
 from .scan import nib
 from .volume import DISPLAY, Volume
 
 
 # Side of a frame in mm. The slices of the training data have 512 pixels of 0.49 mm in the median: 251 mm.
 FRAME_MM = 240.0
-# Of the frame, what a head takes where nobody knows how large a pixel is.
-HEAD_SHARE = 0.85
+# Of the frame, what a head takes where nobody knows how large a pixel is, and what it takes at least: that of a child.
+USUAL_SHARE, SMALLEST_SHARE = 0.85, 0.72
+MAX_SIDE = 1024  # px of what the network is shown, which are never finer than those of the slices
 MARGIN = 0.03  # of the frame, above a head that is longer than it: the neck is what is left out
-# Heads are looked for in a copy with so many voxels along its longest axis, above this share of the bright ones.
-WORKING_SIDE, LEVEL = 96, 0.12
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class Frame:
 
     Attributes:
         top, left: its first row and column in the slices; it may begin outside.
-        height, width: in pixels of the slices.
-        side: in pixels of what the network is shown, which are squares.
+        height, width: in pixels of the slices; it may end outside.
+        side: of the square that the network is shown, in pixels of it.
     """
 
     top: int
@@ -45,31 +44,34 @@ class Frame:
     def cut(self, image: np.ndarray) -> np.ndarray:
         """What it shows of a slice, float32 [side, side], black outside it."""
         inside, place = self._windows(image.shape)
-        black = np.zeros((self.height, self.width), np.float32)
-        black[place] = image[inside]
-        return black if self._is_square else cv2.resize(black, (self.side, self.side), interpolation=cv2.INTER_LINEAR)
+        shown = np.zeros((self.side, self.side), np.float32)
+        shown[place] = _resized(image[inside], shown[place].shape)
+        return shown
 
-    def paste(self, probability: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    def paste(self, probability: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
         """The probability of what it showed, float32 [H, W] of a slice's size, 0 outside it."""
-        if not self._is_square:
-            probability = cv2.resize(probability, (self.width, self.height), interpolation=cv2.INTER_AREA)
-        whole = np.zeros(size, np.float32)
         inside, place = self._windows(size)
-        whole[inside] = probability[place]
+        whole = np.zeros(size, np.float32)
+        whole[inside] = _resized(probability[place], whole[inside].shape)
         return whole
 
-    @property
-    def _is_square(self) -> bool:
-        return self.height == self.width == self.side
-
-    def _windows(self, size: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """What of a slice it shows, and where that lies in it."""
+    def _windows(self, size: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """What it shows of a slice of that size, and where that lies in the square."""
         inside, place = [], []
         for start, length, whole in zip((self.top, self.left), (self.height, self.width), size, strict=True):
-            first, end = max(start, 0), min(start + length, whole)
+            first, end, scale = max(start, 0), min(start + length, whole), self.side / length
             inside.append(slice(first, end))
-            place.append(slice(first - start, end - start))
+            place.append(slice(round((first - start) * scale), round((end - start) * scale)))
         return (inside[0], inside[1]), (place[0], place[1])
+
+
+def _resized(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """[H, W] → [h, w]; the same if that is its size."""
+    if image.shape == size:
+        return image
+    shrinks = image.shape[0] >= size[0] and image.shape[1] >= size[1]
+    image = np.ascontiguousarray(image, np.float32)
+    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def turned(voxels: np.ndarray, start: str, end: str) -> np.ndarray:
@@ -88,42 +90,24 @@ def _turn(start: str, end: str) -> np.ndarray:
     return nib.orientations.ornt_transform(*codes)
 
 
-def find_head(slices: np.ndarray) -> np.ndarray:
-    """The largest bright piece of a volume [N, H, W] in a coarse copy, bool [n, h, w]; all of it if it is even."""
-    step = -(-max(slices.shape) // WORKING_SIDE)
-    coarse = slices[:: step if len(slices) > WORKING_SIDE // 4 else 1, ::step, ::step]
-    low, high = float(coarse.min()), float(np.percentile(coarse, 99))
-    bright = coarse > low + LEVEL * (high - low)
-    opened = np.stack([cv2.morphologyEx(image.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3))) for image in bright])
-    labels, sizes = label_pieces(opened > 0)
-    return labels == sizes.argmax() + 1 if len(sizes) else np.ones(coarse.shape, bool)
-
-
-def extent(head: np.ndarray, axis: int, length: int) -> tuple[int, int]:
-    """First voxel along an axis that holds a head, and the one after the last, in a volume of that length."""
-    places = np.flatnonzero(head.any(axis=tuple(other for other in range(3) if other != axis)))
-    scale = length / head.shape[axis]
-    return int(places[0] * scale), min(int(np.ceil((places[-1] + 1) * scale)), length)
-
-
-def frame_of(head: np.ndarray, shape: tuple[int, ...], spacing: tuple[float, float] | None) -> Frame:
+def frame_of(head: np.ndarray, shape: tuple[int, ...], sizes: tuple[float, float, float] | None) -> Frame:
     """The frame of a plane's slices.
 
     Args:
         head: bool [n, h, w], as `find_head` gives it, turned to that plane.
         shape: (N, H, W) of the slices.
-        spacing: size of a pixel in mm as (row, column), or None.
+        sizes: of a voxel in mm along them, or None.
     """
-    boxes = [extent(head, axis, shape[axis]) for axis in (1, 2)]
-    row, column = spacing or (1.0, 1.0)
-    side = FRAME_MM if spacing else max(end - start for start, end in boxes) / HEAD_SHARE
-    sides = [max(round(side / size), 1) for size in (row, column)]
+    boxes = [extent(head, axis, length) for axis, length in enumerate(shape)]
+    across, row, column = sizes or (0.0, 1.0, 1.0)
+    longest = max((end - start) * size for (start, end), size in zip(boxes, (across, row, column), strict=True))
+    side = min(FRAME_MM, longest / SMALLEST_SHARE) if sizes else longest / USUAL_SHARE
+    lengths = [max(round(side / size), 1) for size in (row, column)]
     starts = []
-    for (start, end), length in zip(boxes, sides, strict=True):
-        # A head with its neck is longer than the frame: its upper end counts.
-        centred = round((start + end - length) / 2)
-        starts.append(centred if end - start <= length else start - round(MARGIN * length))
-    return Frame(starts[0], starts[1], sides[0], sides[1], max(sides))
+    for (start, end), length in zip(boxes[1:], lengths, strict=True):
+        # Of a head that is longer, with its neck, the upper end counts.
+        starts.append(round((start + end - length) / 2) if end - start <= length else start - round(MARGIN * length))
+    return Frame(starts[0], starts[1], lengths[0], lengths[1], min(max(lengths), MAX_SIDE))
 
 
 def spacing_of(volume: Volume) -> tuple[float, float, float] | None:

@@ -13,13 +13,15 @@ import numpy as np
 
 from ..familiarity import UNFAMILIAR
 from ..segmentation import DEFAULT_THRESHOLD, Segmentation, check_threshold
+from .heads import extent, find_head, has_skull
 from .lesions import MIN_LESION_ML, MIN_LESION_VOXELS, VolumeLesion, find_lesions
-from .planes import Frame, extent, find_head, frame_of, spacing_of, turned, turned_sizes
+from .planes import Frame, frame_of, spacing_of, turned, turned_sizes
 from .volume import PLANES, Volume
 
 
 # Slices that lie farther apart give no picture in other planes.
 MAX_SLICE_SPACING_MM = 3.0
+MAX_BATCH_PIXELS = 16 * 512 * 512
 UNLIKE = (
     "Most slices of this volume are unlike the T1-weighted slices with contrast that the network learned from: do not "
     "rely on what is marked."
@@ -63,9 +65,13 @@ class VolumeSegmentation:
     @cached_property
     def lesions(self) -> list[VolumeLesion]:
         """The lesions of the mask, largest first."""
+        return self.lesions_of(self.mask)
+
+    def lesions_of(self, mask: np.ndarray) -> list[VolumeLesion]:
+        """The lesions of another mask of the volume, bool [N, H, W], largest first."""
         voxel_ml = self.volume.voxel_ml
         fewest = MIN_LESION_VOXELS if voxel_ml is None else max(round(MIN_LESION_ML / voxel_ml), 1)
-        return find_lesions(self.mask, self.probability, spacing_of(self.volume), self.volume.affine, fewest)
+        return find_lesions(mask, self.probability, spacing_of(self.volume), self.volume.affine, fewest)
 
     @property
     def tumor_found(self) -> bool:
@@ -123,6 +129,8 @@ def segment_volume(
             allow one of the planes.
     """
     check_threshold(threshold)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; allowed are whole numbers from 1.")
     allowed = planes_of(volume)
     planes = allowed if planes is None else planes
     if not planes or not {*planes} <= {*allowed}:
@@ -134,8 +142,8 @@ def segment_volume(
     familiarities: list[float | None] = []
     for look in looks:
         place = look.turned(probability)
-        numbers = iter(look.numbers)
-        while batch := list(islice(numbers, batch_size)):
+        numbers, at_once = iter(look.numbers), max(min(batch_size, MAX_BATCH_PIXELS // look.frame.side**2), 1)
+        while batch := list(islice(numbers, at_once)):
             if report:
                 report(done, total)
             pictures = [look.frame.cut(look.slices[number]) for number in batch]
@@ -176,8 +184,9 @@ class _Look:
         self._planes = volume.plane, plane
         self.slices, head = self.turned(volume.slices), self.turned(head)
         sizes = spacing_of(volume)
-        spacing = volume.spacing if sizes is None or plane == volume.plane else turned_sizes(sizes, *self._planes)[1:]
-        self.frame: Frame = frame_of(head, self.slices.shape, spacing)
+        if sizes is not None and plane != volume.plane:
+            sizes = turned_sizes(sizes, *self._planes)
+        self.frame: Frame = frame_of(head, self.slices.shape, sizes)
         self.numbers = range(*extent(head, 0, len(self.slices)))
         areas = head.sum(axis=(1, 2))
         scale = len(head) / len(self.slices)
