@@ -177,7 +177,11 @@ def build_app(network: Network) -> Page:
                 gr.JSON(label="Measurements"),
                 gr.Image(label="Mask"),
             ]
-            batch_results = [gr.File(label="Masks, overlays and table"), gr.JSON(label="Measurements")]
+            batch_results = [
+                gr.File(label="Masks, overlays and table"),
+                gr.JSON(label="Measurements"),
+                gr.JSON(label="Volume"),
+            ]
 
         cut = [threshold, min_area, spacing]
         asked = [moment, *cut]  # `stamp` puts the moment in

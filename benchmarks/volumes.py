@@ -1,21 +1,22 @@
 """What is marked in normal volumes, and found of lesions pasted into them: python -m benchmarks.volumes SCAN.nii.gz …
 
-    normal volume ─ paste(lesion) ─→ phantom ─ every plane alone, all planes together ─→ mL, found, Dice in 3-D
+    normal volume ─ paste(lesion) ─→ phantom ─ each plane alone, all planes together ─→ mL, found, Dice in 3-D
+    --cost: a head of 256³ voxels ─ all planes ─→ seconds, and the most memory that the process ever held
 
-A pasted lesion is a ball of uneven surface, as bright above its surroundings as the middle half of the enhancing tumours
-of the public data set: it says how planes are put together, not how many true tumours are found. Slices that a lesion
-does not touch are looked at once.
+A pasted lesion is a ball of uneven surface, as bright against its surroundings as the middle half of the enhancing
+tumours of the public data set. It says how planes are put together, not how many true tumours are found. Slices that a
+lesion does not touch are looked at once.
 """
 
 import argparse
 import hashlib
+import os
 import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from transformers.utils import logging
 
@@ -28,10 +29,12 @@ from modeling_unet.volumes.planes import spacing_of, turned, turned_sizes
 from modeling_unet.volumes.segmenting import planes_of
 from train.files import write_json
 
-from .measuring import ROOT, describe_machine, memory_mib, print_table
+from .measuring import describe_machine, memory_mib, print_table
 
 
-TOGETHER = "together"
+SLICES, TOGETHER = "slice by slice", "together"
+RESAMPLES = 10_000
+COST_SIDE = 256
 LESION_ML = (1.0, 30.0)
 # Times the median of what lies around it: quartiles of meningiomas and of the rims and cores of ring-like gliomas.
 SOLID, RIM, CORE = (1.45, 2.0), (1.4, 1.9), (0.6, 0.9)
@@ -126,27 +129,121 @@ def look(volume: Volume, segmenter: Remembering) -> dict[str, VolumeSegmentation
 def slice_by_slice(volume: Volume, segmenter: Remembering) -> float:
     """mL marked when every slice is segmented by itself, as it is."""
     found = segmenter.batch([*volume.slices], framing="none")
-    return volume.volume_ml(np.stack([segmentation.mask for segmentation in found]))
+    return volume.volume_ml(np.stack([segmentation.mask for segmentation in found])) or 0.0
 
 
-def measure(paths: list[Path], model: Path, lesions: int, seed: int) -> dict:
-    """Of every volume what is marked while it is normal; of every lesion how it is found."""
-    segmenter = TumorSegmenter.from_pretrained(model, device="cpu")
+def measure(paths: list[Path], segmenter: TumorSegmenter, lesions: int, seed: int) -> tuple[dict, list[dict]]:
+    """Of every volume the mL that are marked while it is normal; and of every lesion the Dice, by each way."""
     normal, phantoms = {}, []
     for path in paths:
         remembering, volume = Remembering(segmenter), read_volume(path)
-        clean = look(volume, remembering)
-        normal[path.name] = {"slice by slice": slice_by_slice(volume, remembering)}
-        normal[path.name] |= {name: found.volume_ml for name, found in clean.items()}
-        rng = np.random.default_rng([seed, zlib.crc32(path.name.encode())])
+        normal[path.name] = {SLICES: slice_by_slice(volume, remembering)}
+        normal[path.name] |= {way: found.volume_ml for way, found in look(volume, remembering).items()}
+        rng = np.random.default_rng([seed, zlib.crc32(path.name.split(".")[0].encode())])
         for number in range(lesions):
-            ml = float(
-                np.exp(np.log(LESION_ML[0]) + (number + rng.random()) / lesions * np.log(np.divide(*LESION_ML[::-1])))
-            )
+            ml = LESION_ML[0] * (LESION_ML[1] / LESION_ML[0]) ** ((number + rng.random()) / lesions)
             phantom, truth = paste(volume, ml, rng)
-            found = look(phantom, remembering)
-            phantoms.append(
-                {"volume": path.name, "ml": ml} | {name: dice(one.mask, truth) for name, one in found.items()}
-            )
-            print(phantoms[-1], flush=True)
-    return {"normal": normal, "phantoms": phantoms}
+            ways = look(phantom, remembering)
+            phantoms.append({"volume": path.name, "ml": ml, "found": is_found(ways[TOGETHER], truth)})
+            phantoms[-1] |= {way: dice(found.mask, truth) for way, found in ways.items()}
+    return normal, phantoms
+
+
+def is_found(segmentation: VolumeSegmentation, truth: np.ndarray) -> bool:
+    """Whether a lesion covers a tenth of the true one."""
+    return bool((segmentation.mask & truth).sum() >= 0.1 * truth.sum())
+
+
+def summarize(normal: dict, phantoms: list[dict]) -> dict[str, dict]:
+    """Way → figures, with the difference to the way that is best alone, paired by lesion, and its interval."""
+    ways = [*next(iter(normal.values()))]
+    scores = (
+        {way: np.array([phantom[way] for phantom in phantoms]) for way in ways if way != SLICES} if phantoms else {}
+    )
+    best = max((way for way in scores if way != TOGETHER), key=lambda way: scores[way].mean(), default=None)
+    rows = {}
+    for way in ways:
+        marked = [volume[way] for volume in normal.values()]
+        rows[way] = {"normal, median mL": round(float(np.median(marked)), 2), "largest mL": round(max(marked), 2)}
+        if way in scores:
+            rows[way]["Dice"] = round(float(scores[way].mean()), 3)
+    if best:
+        rows[TOGETHER]["found"] = f"{np.mean([phantom['found'] for phantom in phantoms]):.1%}"
+        apart = scores[TOGETHER] - scores[best]
+        drawn = np.random.default_rng(0).choice(apart, (RESAMPLES, len(apart))).mean(axis=1)
+        low, high = np.percentile(drawn, (2.5, 97.5))
+        rows[TOGETHER]["better than the best alone by"] = f"{apart.mean():.3f} ({low:.3f} to {high:.3f})"
+    return rows
+
+
+def cost(segmenter: TumorSegmenter, path: Path) -> dict:
+    """Seconds and memory of a volume that is enlarged to `COST_SIDE` voxels a side."""
+    volume = read_volume(path)
+    zoom = [COST_SIDE / length for length in volume.slices.shape]
+    places = [
+        np.minimum((np.arange(COST_SIDE) / factor).astype(int), length - 1)
+        for factor, length in zip(zoom, volume.slices.shape, strict=True)
+    ]
+    sizes = np.divide(spacing_of(volume), zoom)
+    large = replace(
+        volume,
+        slices=np.ascontiguousarray(volume.slices[np.ix_(*places)]),
+        slice_spacing=float(sizes[0]),
+        spacing=(float(sizes[1]), float(sizes[2])),
+        voxel_ml=float(np.prod(sizes) / 1000),
+    )
+    before, start = memory_mib(os.getpid()), time.perf_counter()
+    processor = time.process_time()
+    found = segment_volume(
+        large, segmenter, report=lambda done, total: print(f"\r{done} of {total}", end="", flush=True)
+    )
+    lesions = len(found.lesions)
+    return {
+        "voxels": large.slices.size,
+        "lesions": lesions,
+        "seconds": round(time.perf_counter() - start, 1),
+        "processor seconds": round(time.process_time() - processor, 1),
+        "MiB before": round(before),
+        "MiB at most": round(memory_mib(os.getpid(), "VmHWM")),
+    }
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.volumes", allow_abbrev=False)
+    add = parser.add_argument
+    add("volumes", type=Path, nargs="+", metavar="SCAN", help="normal T1-weighted volumes; any file that can be read")
+    add("--lesions", type=int, default=8, help="how many are pasted into each volume, one at a time (%(default)s)")
+    add("--seed", type=int, default=0, help="of the lesions (%(default)s)")
+    add("--model", type=Path, default=SHIPPED_MODEL, help="model folder (the shipped one)")
+    add("--cost", action="store_true", help="measure time and memory alone, on the first volume enlarged to 256³")
+    add("--out", type=Path, metavar="FILE.json", help="write all figures")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> dict:
+    """Print the tables, and return what `--out` writes."""
+    options = parse(arguments)
+    logging.disable_progress_bar()
+    segmenter = TumorSegmenter.from_pretrained(options.model, device="cpu")
+    if options.cost:
+        result = {"machine": describe_machine(), "cost": cost(segmenter, options.volumes[0])}
+        print_table("One volume, all planes", {"cost": result["cost"]})
+    else:
+        normal, phantoms = measure(options.volumes, segmenter, options.lesions, options.seed)
+        result = {"summary": summarize(normal, phantoms), "normal": normal, "phantoms": phantoms}
+        print_table(f"{len(normal)} normal volumes, {len(phantoms)} lesions", result["summary"])
+        rows = {
+            f"{row['volume']} {row['ml']:.1f} mL": {
+                k: v if isinstance(v, bool) else round(v, 3) for k, v in row.items() if k not in ("volume", "ml")
+            }
+            for row in phantoms
+        }
+        if rows:
+            print_table("Dice of every lesion", rows)
+    if options.out:
+        write_json(options.out, result)
+    return result
+
+
+if __name__ == "__main__":
+    main()

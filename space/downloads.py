@@ -73,6 +73,7 @@ def save_report(study: Study, settings: Settings, look: Look, origin: Origin) ->
         alpha=look.alpha,
         style=look.style,
         warnings=study.warnings,
+        volume=study.volume_figures(settings),
     )
     return write(f"{shown.name}_report.html", page.encode())
 

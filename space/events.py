@@ -347,10 +347,12 @@ class Server:
 
         Returns:
             A ZIP with NAME_mask.png and NAME_overlay.png of every slice and summary.csv, or the mask of a volume as
-            .nii.gz; and the measurements: a list with one entry per slice, in the order of the files, whose "slice" is
-            its name; where a file could not be used, "error" says why.
+            .nii.gz; the measurements: a list with one entry per slice, in the order of the files, whose "slice" is its
+            name; where a file could not be used, "error" says why; and of a volume its mL, its lesions in three
+            dimensions and its "warnings", null of slices.
         """
         settings = Settings.given(threshold, min_area_px, spacing)
         study = segment_files(all_uploaded(files), self.network)
         rows = study.table(measurements(cut, study.whole) for cut in study.cuts(settings))
-        return downloads.save_everything(study, settings, Look(), self.network.origin), rows
+        packed = downloads.save_everything(study, settings, Look(), self.network.origin)
+        return packed, rows, study.description(settings)

@@ -209,6 +209,23 @@ class Study:
         whole = self.whole
         return self._once("lesions", settings, lambda: whole.lesions_of(self.masks(settings)) if whole else [])
 
+    def volume_figures(self, settings: Settings) -> dict[str, list[str]]:
+        """Name → value and notes of the volume; none of slices."""
+        if self.whole is None:
+            return {}
+        areas, found = np.transpose(self.extents(settings))
+        size = [f"{areas.sum():,} voxels"]
+        if self.whole.volume.voxel_ml is not None:
+            size.insert(0, f"{areas.sum() * self.whole.volume.voxel_ml:,.1f} mL")
+        lesions, planes = self.lesions(settings), self.whole.planes
+        longest = [lesion.longest_diameter_mm for lesion in lesions if lesion.longest_diameter_mm is not None]
+        return {
+            "Volume": size,
+            "Lesions": [f"{len(lesions)}", *([f"longest {max(longest):.1f} mm"] if longest else [])],
+            "Slices with tumour": [f"{found.sum()}", f"of {len(areas)}"],
+            "Slices looked at": [" and ".join(filter(None, (", ".join(planes[:-1]), planes[-1])))],
+        }
+
     def description(self, settings: Settings) -> dict | None:
         """`describe` of a volume; None of slices."""
         if self.whole is None:

@@ -15,7 +15,7 @@ from modeling_unet.overlay import draw_layer, draw_overlay
 from modeling_unet.pictures import data_uri
 from modeling_unet.report import definitions
 from modeling_unet.segmentation import Lesion, Segmentation
-from modeling_unet.volumes import Volume, VolumeLesion, VolumeSegmentation
+from modeling_unet.volumes import Volume, VolumeLesion
 
 from .network import Origin
 from .studies import Settings, Slice, Study
@@ -110,10 +110,10 @@ def _title(study: Study) -> str:
 
 def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Origin) -> str:
     """Found or not, and the measurements of the slice on the stage; mm come first where they are known."""
+    found, figures = cut.tumor_found, slice_figures(cut)
     if study.whole:
-        found, figures = bool(study.lesions(settings)), _volume_figures(study, study.whole, cut, settings)
-    else:
-        found, figures = cut.tumor_found, slice_figures(cut)
+        in_slice = {f"{name}, this slice": values for name, values in figures.items()}
+        found, figures = bool(study.lesions(settings)), {**study.volume_figures(settings), **in_slice}
     if study.shown.truth is not None:
         figures |= _agreement(cut, study.shown.truth)
     kind, verdict = ("found", "Tumour found") if found else ("clear", "No tumour found")
@@ -132,30 +132,6 @@ def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Ori
     {_sentences(study.warnings)}
     {definitions(figures)}
     {_lesion_table(cut)}"""
-
-
-def _volume_figures(
-    study: Study, whole: VolumeSegmentation, cut: Segmentation, settings: Settings
-) -> dict[str, list[str]]:
-    """The figures of the volume before those of its slice."""
-    in_slice = {f"{name}, this slice": values for name, values in slice_figures(cut).items()}
-    return {**volume_figures(study, whole, settings), **in_slice}
-
-
-def volume_figures(study: Study, whole: VolumeSegmentation, settings: Settings) -> dict[str, list[str]]:
-    """Name → value and notes, of a whole volume."""
-    areas, found = np.transpose(study.extents(settings))
-    size = [f"{areas.sum():,} voxels"]
-    if whole.volume.voxel_ml is not None:
-        size.insert(0, f"{areas.sum() * whole.volume.voxel_ml:,.1f} mL")
-    longest = [lesion.longest_diameter_mm for lesion in study.lesions(settings)]
-    known = [diameter for diameter in longest if diameter is not None]
-    return {
-        "Volume": size,
-        "Lesions": [f"{len(longest)}", *([f"longest {max(known):.1f} mm"] if known else [])],
-        "Slices with tumour": [f"{found.sum()}", f"of {len(areas)}"],
-        "Looked at": [" and ".join(filter(None, [", ".join(whole.planes[:-1]), whole.planes[-1]]))],
-    }
 
 
 def _agreement(cut: Segmentation, truth: np.ndarray) -> dict[str, list[str]]:

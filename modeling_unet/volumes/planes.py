@@ -20,7 +20,7 @@ from .volume import DISPLAY, Volume
 # Side of a frame in mm. The slices of the training data have 512 pixels of 0.49 mm in the median: 251 mm.
 FRAME_MM = 240.0
 # Of the frame, what a head takes where nobody knows how large a pixel is, and what it takes at least: that of a child.
-USUAL_SHARE, SMALLEST_SHARE = 0.85, 0.72
+USUAL_SHARE, SMALLEST_SHARE = 0.85, 0.6
 MAX_SIDE = 1024  # px of what the network is shown, which are never finer than those of the slices
 MARGIN = 0.03  # of the frame, above a head that is longer than it: the neck is what is left out
 
