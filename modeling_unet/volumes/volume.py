@@ -154,7 +154,8 @@ def read_volume(source: str | Path | list[File], stack: int | None = None) -> Vo
     )
     if not pictures:
         return volume
-    said = f"{pictures} pictures came with the scan and were left out; give pictures without scans to have them read."
+    came = "1 picture that came with the scan was" if pictures == 1 else f"{pictures} pictures that came with it were"
+    said = f"{came} left out; give pictures without scans to have them read."
     return replace(volume, warnings=(*volume.warnings, said))
 
 
