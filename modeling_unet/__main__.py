@@ -32,6 +32,7 @@ from .provenance import find_shipped_model, identify_model, origin
 from .segmentation import DEFAULT_THRESHOLD
 from .segmenter import QUALITIES, TumorSegmenter
 from .sources import find_sources
+from .volumes.dicom import check_highdicom
 
 
 SCRIPT = "brain-tumor-unet"  # as in pyproject.toml
@@ -136,6 +137,7 @@ def _add_predict(commands):
     add("--alpha", type=float, default=DEFAULT_ALPHA, help="opacity of the colour, 0 to 1 (%(default)s)")
     add("--spacing", type=float, nargs=2, metavar=("ROW", "COLUMN"), help="pixel size of slices, for results in mm")
     add("--probability", action="store_true", help="write the probabilities too: 16-bit PNG, or NIfTI of a volume")
+    add("--dicom_seg", action="store_true", help='masks of DICOM volumes as DICOM-SEG too; needs "highdicom"')
     add("--series", type=int, metavar="N", help="which stack of slices of a volume, by the number that a warning names")
     many = command.add_argument_group("many slices").add_argument
     many("--batch_size", type=int, default=DEFAULT_BATCH_SIZE, metavar="N", help="slices at a time (%(default)s)")
@@ -174,8 +176,19 @@ def export(args: argparse.Namespace) -> int:
 
 def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
     """The two arguments of `predict`; wrong options raise an error before anything is written."""
+    if args.dicom_seg:
+        check_highdicom()
     color = parse_color(args.color)
-    options = Options(args.threshold, args.spacing, args.style, color, args.alpha, args.probability, args.series)
+    options = Options(
+        args.threshold,
+        args.spacing,
+        args.style,
+        color,
+        args.alpha,
+        probability=args.probability,
+        series=args.series,
+        dicom_seg=args.dicom_seg,
+    )
     if args.batch_size < 1:
         raise ValueError(f"batch_size is {args.batch_size}; allowed are whole numbers from 1.")
     shard = Shard.parse(args.shard) if args.shard else Shard.from_environment()

@@ -47,6 +47,7 @@ class Options:
 
     Attributes:
         probability: whether the probabilities are written too.
+        dicom_seg: whether masks of DICOM volumes are written as DICOM segmentations too.
         series: of volumes, which stack of slices is read; see `read_volume`.
 
     Raises:
@@ -60,6 +61,7 @@ class Options:
     alpha: float = DEFAULT_ALPHA
     probability: bool = False
     series: int | None = None
+    dicom_seg: bool = False
 
     def __post_init__(self):
         check_threshold(self.threshold)
@@ -280,6 +282,8 @@ def _results_of_volume(segmentation: VolumeSegmentation, options: Options) -> It
     yield "_overlay.png", encode_png(draw_montage(segmentation, options.color, options.alpha, options.style))
     if options.probability:
         yield "_probability.nii.gz", segmentation.volume.to_nifti(segmentation.probability)
+    if options.dicom_seg and segmentation.volume.frames:
+        yield "_mask.dcm", segmentation.volume.to_dicom_seg(segmentation.mask)
 
 
 def summarize(segmentation: Segmentation) -> dict:

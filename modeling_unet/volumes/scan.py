@@ -52,6 +52,8 @@ class Scan:
         stacks: what could have been read, in words, if there are several.
         stack: the number of what was read, counted from 1.
         missing: the slices that nobody took or that cannot be read, counted along `slice_axis`; their voxels are 0.
+        frames: of every slice along `slice_axis` the DICOM file that it comes from, and its number in that file; None
+            of one that is missing. Empty for other formats.
         warnings: what whoever looks at the scan has to know, one sentence each.
     """
 
@@ -67,6 +69,7 @@ class Scan:
     stacks: tuple[str, ...] = ()
     stack: int = 1
     missing: tuple[int, ...] = ()
+    frames: "tuple[tuple[File, int] | None, ...]" = ()
     warnings: tuple[str, ...] = ()
 
 

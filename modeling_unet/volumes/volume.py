@@ -25,7 +25,7 @@ import numpy as np
 
 from ..image_processing_unet import IMAGE_SUFFIXES, MIN_SIDE
 from .archives import ArchiveError, Member, display_name, is_archive, members
-from .dicom import DICOMDIR, read_dicom, sniff_dicom
+from .dicom import DICOMDIR, read_dicom, sniff_dicom, write_dicom_seg
 from .formats import FORMATS, read_format, sniff_format
 from .gzipped import take
 from .nifti import read_nifti, sniff_nifti, write_nifti
@@ -65,6 +65,7 @@ class Volume:
         warnings: what whoever looks at the result has to know, one sentence each.
         stacks: what could have been read from the same files, in words, if there are several.
         stack: the number of what was read, counted from 1, as `read_volume` takes it.
+        frames: where the slices come from, if from DICOM; see `Scan`.
     """
 
     slices: np.ndarray = field(repr=False)
@@ -76,6 +77,7 @@ class Volume:
     warnings: tuple[str, ...]
     stacks: tuple[str, ...]
     stack: int
+    frames: tuple[tuple[File, int] | None, ...] = field(repr=False)
     _header: "nib.Nifti1Header" = field(repr=False)
     _to_scan: np.ndarray = field(repr=False)
 
@@ -94,6 +96,18 @@ class Volume:
         """
         self._check(values)
         return write_nifti(nib.apply_orientation(values, self._to_scan), self._header)
+
+    def to_dicom_seg(self, masks: np.ndarray) -> bytes:
+        """Masks, bool [N, H, W], as a DICOM segmentation object that belongs to the files that were read.
+
+        As DICOM wants it, the object names the person, as these files do.
+
+        Raises:
+            ImportError: highdicom is missing.
+            VolumeError: the volume does not come from DICOM, or its files lack tags that the object needs.
+        """
+        self._check(masks)
+        return write_dicom_seg(nib.apply_orientation(masks, self._to_scan), self.frames)
 
     def _check(self, values: np.ndarray):
         if values.shape != self.slices.shape:
@@ -278,6 +292,7 @@ def _turn(scan: Scan, name: str) -> Volume:
         warnings=tuple(warnings),
         stacks=scan.stacks,
         stack=scan.stack,
+        frames=scan.frames,
         _header=scan.header,
         _to_scan=nib.orientations.ornt_transform(display, orientation),
     )

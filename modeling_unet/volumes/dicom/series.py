@@ -54,6 +54,7 @@ def read_dicom(files: list[File], stack: int | None = None) -> Scan:
     check_affine(grid.affine, "The DICOM series")
     slices, missing, undecoded = _read_slices(chosen.frames, grid)
     refused += undecoded
+    placed = {slot: (frame.image.file, frame.index) for frame, slot in grid.slots.items()}
 
     warnings = [first.protocol.warning, others, *chosen.warnings, *grid.warnings]
     if refused:
@@ -73,6 +74,7 @@ def read_dicom(files: list[File], stack: int | None = None) -> Scan:
         stacks=tuple(one.words for one in stacks) if len(stacks) > 1 else (),
         stack=stacks.index(chosen) + 1,
         missing=missing,
+        frames=tuple(None if slot in missing else placed[slot] for slot in range(grid.count)),
         oriented=oriented,
         spacing_known=spacing_known,
         slice_spacing_known=grid.gap_known,

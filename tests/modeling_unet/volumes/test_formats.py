@@ -231,7 +231,7 @@ def test_pictures_that_came_with_a_scan_are_said(tmp_path):
     (tmp_path / "scan.nii").write_bytes(phantoms.nifti(noise(20, 24, 3), packed=False))
     for name in ("a.png", "b.JPG", "notes.txt"):
         (tmp_path / name).write_bytes(b"whatever")
-    assert any(sentence.startswith("2 pictures that came with it were left out") for sentence in read_volume(tmp_path).warnings)
+    assert any(said.startswith("2 pictures that came with it were left out") for said in read_volume(tmp_path).warnings)
 
 
 def test_two_scans_in_one_archive_are_counted_by_their_kind(tmp_path):
