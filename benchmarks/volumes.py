@@ -70,9 +70,13 @@ def paste(volume: Volume, ml: float, rng: np.random.Generator) -> tuple[Volume, 
     image, mask = (turned(voxels, volume.plane, "axial") for voxels in (slices, lesion))
     sizes = np.array(turned_sizes(spacing_of(volume), volume.plane, "axial"))
     depth = depths(image, sizes)
-    brain = depth > SKULL_MM
+    place = find_place(depth, sizes, rng)
+    reach = np.round((15 + 1.5 * (1000 * ml) ** (1 / 3)) / sizes).astype(int)  # far beyond its surface
+    start = np.maximum(place - reach, 0)
+    near = tuple(slice(first, end) for first, end in zip(start, place + reach + 1, strict=True))
+    image, mask, brain = image[near], mask[near], depth[near] > SKULL_MM
     # In mm from its middle, as if it were a ball with dents and bumps.
-    away = np.stack(np.indices(image.shape), axis=-1) - find_place(depth, sizes, rng)
+    away = np.stack(np.indices(image.shape), axis=-1) - (place - start)
     away = ((away * sizes) @ np.linalg.qr(rng.normal(size=(3, 3)))[0]).astype(np.float32)
     distance = np.linalg.norm(away / np.exp(rng.uniform(-0.25, 0.25, 3)), axis=-1)
     direction = away / np.maximum(np.linalg.norm(away, axis=-1, keepdims=True), 1e-3)

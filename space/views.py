@@ -178,7 +178,8 @@ def _volume_table(study: Study, settings: Settings) -> str:
     ]
     more = len(lesions) - len(rows)
     note = f"<p class='detail'>and {more} smaller ones</p>" if more else ""
-    return f'<div class="scroll" tabindex="0">{_table("Lesions of the volume", columns, rows)}{note}</div>'
+    table = f'<div class="scroll" tabindex="0">{_table("Lesions of the volume", columns, rows)}{note}</div>'
+    return f"<h2>{len(lesions)} {'lesion' if len(lesions) == 1 else 'lesions'} in the volume</h2>{table}"
 
 
 def _to_slice(lesion: VolumeLesion, number: int) -> str:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import gdcm
@@ -31,12 +32,30 @@ SECRETS = {
     "SOPInstanceUID": "1.2.826.0.1.3680043.8.498.777002",
     "FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.777003",
 }
+BRAIN, SKIN, TUMOR = 300, 350, 1000
 # (direction of growing columns, of growing rows) towards left, posterior, superior
 ORIENTATIONS = {
     "axial": ((1, 0, 0), (0, 1, 0)),
     "coronal": ((1, 0, 0), (0, 0, -1)),
     "sagittal": ((0, 1, 0), (0, 0, -1)),
 }
+
+
+@cache
+def head(sizes: tuple[float, float, float], skull: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """A head of 150 × 190 × 160 mm in voxels of these sizes (right, anterior, superior), and its tumour, bool."""
+    shape = [round(mm / size) for mm, size in zip((180, 216, 192), sizes, strict=True)]
+    places = np.stack([index * size for index, size in zip(np.indices(shape), sizes, strict=True)], axis=-1)
+    away = places - np.array([length * size / 2 for length, size in zip(shape, sizes, strict=True)])
+    radius = np.linalg.norm(away / (75, 95, 80), axis=-1)
+    voxels = np.zeros(shape, np.int16)
+    if skull:
+        voxels[radius < 1] = SKIN
+        voxels[radius < 0.92] = 20
+    voxels[radius < 0.84] = BRAIN
+    tumor = (np.abs(away - (30, -20, 12)) < (13, 19, 16)).all(axis=-1)
+    voxels[tumor] = TUMOR
+    return voxels, tumor
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

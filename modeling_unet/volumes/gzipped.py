@@ -44,7 +44,9 @@ def unpack(content: bytes, size: int, name: str = "", start: int = 0, form: int 
                 unpacked += decompressor.decompress(chunk, min(start, CHUNK_BYTES) or size - len(unpacked))
             except zlib.error as error:
                 raise VolumeError(f"{name}: the file is packed by gzip and damaged.") from error
-            place += len(chunk) - len(decompressor.unused_data) - len(decompressor.unconsumed_tail)
+            # At the end of a part, what follows it may stand in both.
+            left = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
+            place += len(chunk) - len(left)
             passed = min(start, len(unpacked))
             del unpacked[:passed]
             start -= passed

@@ -19,17 +19,18 @@ from .planes import Frame, frame_of, spacing_of, turned, turned_sizes
 from .volume import PLANES, Volume
 
 
-# Slices that lie farther apart give no picture in other planes.
-MAX_SLICE_SPACING_MM = 3.0
+# Slices that lie farther apart give no picture in other planes; those of 6 mm still do.
+MAX_SLICE_SPACING_MM = 7.0
 # A piece of the mask stays if this share of it has a mean probability above this one, which two planes cannot reach
-# alone. Chosen on two normal persons: 0.48 and more of a pasted lesion, 0.04 and less of a false alarm.
-CONFIRMED, CONFIRMED_SHARE = 0.75, 0.2
+# alone. Chosen on two normal persons: 0.16 and more of a pasted lesion, 0.04 and less of a false alarm.
+CONFIRMED, CONFIRMED_SHARE = 0.75, 0.1
 MAX_BATCH_PIXELS = 16 * 512 * 512
 UNLIKE = (
     "Most slices of this volume are unlike the T1-weighted slices with contrast that the network learned from: do not "
     "rely on what is marked."
 )
 
+ALONE = "No other plane confirms what is marked: the {plane} slices alone could be looked at."
 STRIPPED = (
     "The skull seems to have been cut off; the network learned from whole heads: take the scan as it was, if there is "
     "one."
@@ -102,7 +103,12 @@ class VolumeSegmentation:
     @cached_property
     def warnings(self) -> tuple[str, ...]:
         """What a reader should know before trusting the mask, one sentence each."""
-        said = {UNLIKE: not self.is_familiar, STRIPPED: not self.has_skull}
+        alone = len(self.planes) == 1 < len(self.volume.slices)
+        said = {
+            UNLIKE: not self.is_familiar,
+            STRIPPED: not self.has_skull,
+            ALONE.format(plane=self.planes[0]): alone,
+        }
         return (*(sentence for sentence, is_so in said.items() if is_so), *self.volume.warnings)
 
     def at_threshold(self, threshold: float) -> "VolumeSegmentation":
@@ -212,7 +218,8 @@ class _Look:
     def __init__(self, volume: Volume, plane: str, head: np.ndarray):
         self._planes = volume.plane, plane
         self.slices, head = self.turned(volume.slices), self.turned(head)
-        sizes = spacing_of(volume)
+        # How far slices are apart does not matter to those that were taken.
+        sizes = spacing_of(volume) or (volume.spacing and (0.0, *volume.spacing))
         if sizes is not None and plane != volume.plane:
             sizes = turned_sizes(sizes, *self._planes)
         self.frame: Frame = frame_of(head, self.slices.shape, sizes)

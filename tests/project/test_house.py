@@ -38,8 +38,8 @@ USED_BY_APP_UNIMPORTED = {
     "safetensors",  # the format that from_pretrained reads
 }
 # What the package can do without, and the app has.
-OPTIONAL = {"nibabel", "pydicom"}
-LOOKED_FOR = {"onnxscript", "pillow-heif"}  # by name, before they are imported
+OPTIONAL = {"nibabel", "pydicom", "python-gdcm"}
+LOOKED_FOR = {"highdicom", "onnxscript", "pillow-heif", "python-gdcm"}  # by name, before they are imported
 STOOD_IN_FOR = {"pillow-heif"}  # tests put a module of their own in its place
 USED_BY_DEV_UNIMPORTED = {
     "accelerate",  # transformers.Trainer stands on it

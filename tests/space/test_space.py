@@ -21,6 +21,7 @@ from pages import encoded, load, save_model, saved, slice_of, zipped
 
 from modeling_unet.report import draw_report
 from modeling_unet.segmentation import Segmentation
+from modeling_unet.volumes import VolumeSegmentation, read_volume
 from modeling_unet.volumes.archives import members
 from space import downloads, events, reading, views
 from space.downloads import Look
@@ -821,6 +822,56 @@ def test_when_a_study_is_gone_all_of_it_leaves_the_page(network):
     assert server.survey(PAGE) == ""
     assert EMPTY_VIEW.anatomy == views.EMPTY_STAGE
     assert EMPTY_VIEW.scrubber["visible"] is EMPTY_VIEW.everything["visible"] is False
+
+
+def whole_study(folder: Path, familiarity: float | None = None) -> Study:
+    """Five axial slices of 0.5 × 0.5 × 4 mm, with a tumour of 3 × 10 × 12 voxels and a speck."""
+    (folder / "head.nii.gz").write_bytes(phantoms.nifti(phantoms.noise(32, 24, 5), np.diag([0.5, 0.5, 4, 1])))
+    volume = read_volume(folder / "head.nii.gz")
+    probability = np.zeros(volume.slices.shape, np.float16)
+    probability[1:4, 5:15, 6:18] = 0.75
+    probability[0, 1, 1] = 0.875
+    parts = [Segmentation(np.zeros((*part.shape, 3), np.uint8), part, spacing=(0.5, 0.5)) for part in probability]
+    slices = tuple(Slice(f"slice {number}", f"slice-{number}", part) for number, part in enumerate(parts))
+    whole = VolumeSegmentation(volume, probability, ("sagittal", "coronal", "axial"), familiarity)
+    return Study("head", slices, "1 ms on CPU", index=2, whole=whole)
+
+
+def test_lesions_of_a_volume_are_listed_and_lead_to_their_slices(tmp_path):
+    study = whole_study(tmp_path)
+    overview = views.draw_overview(study, Settings())
+    (row,) = re.findall(r"<tbody>(.*)</tbody>", overview)
+    # The centre is at slice 2, row 9.5 of rows from anterior, column 11.5 of columns from the right.
+    centre_mm = study.whole.volume.affine @ (2, 9.5, 11.5, 1)
+    assert re.findall(r"<td>([^<]*)</td>", row) == [
+        "0.36",
+        f"{np.linalg.norm((12, 5, 6)):.1f}",
+        f"R {centre_mm[0]:.0f} A {centre_mm[1]:.0f} S {centre_mm[2]:.0f}",
+        "0.75",
+    ]
+    assert '<button type="button" data-index="2">1, slice 3</button>' in row
+    report = views.draw_report(study, Settings().cut(study.shown.segmentation), Settings(), Origin("m"))
+    assert "Tumour found" in report
+    for figure in ("0.4 mL", "361 voxels", "longest 14.3 mm", "sagittal, coronal and axial"):
+        assert figure in report
+    assert study.description(Settings())["volume_ml"] == pytest.approx(0.361)
+    # A threshold that nothing passes, and pieces that are hidden.
+    assert study.description(Settings(threshold=0.8))["lesions"] == []
+    assert study.description(Settings(min_area_px=500))["voxels"] == 0
+
+
+def test_the_report_of_a_slice_says_how_much_the_whole_volume_has(tmp_path):
+    path = downloads.save_report(whole_study(tmp_path), Settings(), Look(), Origin("m"))
+    text = " ".join(re.sub(r"<[^>]*>", " ", Path(path).read_text(encoding="utf-8")).split())
+    assert "The whole volume Volume 0.4 mL 361 voxels Lesions 1 longest 14.3 mm Slices with tumour 3 of 5" in text
+
+
+@pytest.mark.parametrize(("familiarity", "known"), [(0.5, True), (0.0, False)])
+def test_a_volume_that_the_network_does_not_know_is_said_once(tmp_path, familiarity, known):
+    study = whole_study(tmp_path, familiarity)
+    report = views.draw_report(study, Settings().cut(study.shown.segmentation), Settings(), Origin("m"))
+    assert ("The network does not know such volumes" in report) != known
+    assert report.count("unlike the T1-weighted slices") == (not known)
 
 
 def test_a_volume_is_kept_in_half_of_the_memory_and_measured_without_its_lesions(network, tmp_path, monkeypatch):

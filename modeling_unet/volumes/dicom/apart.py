@@ -6,8 +6,10 @@
 import struct
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from threading import Timer
+from typing import Any
 
 import numpy as np
 
@@ -80,8 +82,7 @@ class Apart:
 def main():
     """Decode frames from the standard input until it ends, or until one cannot be decoded."""
     hold_memory_down()
-    import gdcm
-
+    gdcm: Any = import_module("gdcm")
     # What GDCM calls them, by the last number of their UIDs.
     syntaxes = {
         57: gdcm.TransferSyntax.JPEGLosslessProcess14,

@@ -7,7 +7,10 @@ These tags are copied from file to file and are used for nothing else.
 import io
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +29,8 @@ MAY_BE_EMPTY = (
 
 def check_highdicom():
     """Raise an ImportError that says what to install if highdicom is missing."""
-    try:
-        import highdicom  # noqa: F401 - here, because it takes a second
-    except ImportError:
-        raise ImportError("DICOM-SEG needs the package highdicom; run: pip install highdicom") from None
+    if find_spec("highdicom") is None:
+        raise ImportError("DICOM-SEG needs the package highdicom; run: pip install highdicom")
 
 
 def write_dicom_seg(mask: np.ndarray, frames: Sequence[tuple[File, int] | None]) -> bytes:
@@ -82,9 +83,8 @@ def _tags_of(file: File) -> "pydicom.Dataset":
 
 
 def _segmentation(sources: "list[pydicom.Dataset]", array: np.ndarray) -> "pydicom.Dataset":
-    import highdicom
-    from pydicom.sr.codedict import codes
-
+    highdicom: Any = import_module("highdicom")  # here, because it takes a second
+    codes = import_module("pydicom.sr.codedict").codes
     try:
         own_version = version(NAME)
     except PackageNotFoundError:  # in a clone
