@@ -13,6 +13,7 @@ import pytest
 import torch
 from phantoms import noise
 from PIL import Image
+from pydicom import dcmread
 from tiny import tiny_config
 
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
@@ -212,6 +213,25 @@ def test_shards_of_volumes_and_slices_give_the_tables_of_one_run(predict, tmp_pa
     assert len(table(tmp_path / "out" / "summary.csv")) == 6 and len(table(tmp_path / "out" / "lesions.csv")) == 3
     paths = [row["path"] for number in (1, 2) for row in table(tmp_path / "out" / f"lesions-{number}-of-2.csv")]
     assert sorted(paths) == [row["path"] for row in table(tmp_path / "out" / "lesions.csv")]
+
+
+def test_dicom_volumes_as_segmentation_objects(predict, tmp_path):
+    for number, pixels in enumerate(noise(3, 20, 24), start=1):
+        content = phantoms.dicom(pixels, number, SOPInstanceUID=f"1.2.3.{number}")
+        write(tmp_path / "in" / "study" / f"IM{number}", content)
+    write(tmp_path / "in" / "a.nii", phantoms.nifti(noise(20, 24, 3), packed=False))
+    assert predict("in", "--dicom_seg") == 0
+    assert {name for name in results_below(tmp_path / "out") if name.endswith(".dcm")} == {"study_mask.dcm"}
+    tags = dcmread(tmp_path / "out" / "study_mask.dcm")
+    assert tags.Modality == "SEG" and tags.NumberOfFrames == 3 and tags.pixel_array.all()
+
+
+def test_without_highdicom_nothing_begins(predict, tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a.nii", phantoms.nifti(noise(20, 24, 3), packed=False))
+    monkeypatch.setattr("modeling_unet.volumes.dicom.segmentation.find_spec", lambda name: None)
+    assert predict("a.nii", "--dicom_seg") == 2
+    assert capsys.readouterr().err == "error: DICOM-SEG needs the package highdicom; run: pip install highdicom\n"
+    assert not (tmp_path / "out").exists()
 
 
 # What belongs together

@@ -14,6 +14,7 @@ import numpy as np
 import phantoms
 import pytest
 from phantoms import noise
+from pydicom.uid import MediaStorageDirectoryStorage as MediaStorageDirectory
 from pydicom.uid import SecondaryCaptureImageStorage, UID_dictionary
 
 from modeling_unet.volumes import scan
@@ -719,6 +720,49 @@ def test_zip_of_nothing_but_damaged_files_is_no_scan(tmp_path):
     assert not is_volume(path)
     with pytest.raises(VolumeError, match=r"^scan\.zip: .* in it, and 1 of its files are empty or cannot be unpacked;"):
         read_volume(path)
+
+
+def zip_of(path: Path, scans: int, others: int) -> Path:
+    """An archive with slices in a deep folder, between other files."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(1, scans + 1):
+            archive.writestr(f"a/b/c/d/{number}", phantoms.dicom(noise(20, 24, seed=number), number))
+        for number in range(others):
+            archive.writestr(f"texts/{number}", "text")
+    return path
+
+
+def test_a_zip_of_ten_thousand_files_is_read_and_one_more_is_refused(tmp_path):
+    assert len(read_volume(zip_of(tmp_path / "a.zip", 3, 9_997)).slices) == 3
+    with pytest.raises(ValueError, match="it holds 10,001 entries; at most 10,000 are accepted"):
+        read_volume(zip_of(tmp_path / "b.zip", 3, 9_998))
+
+
+def test_many_files_may_have_items_that_scanners_write(tmp_path, monkeypatch):
+    """Sequences that are not read count too, before they are parsed; of many files they are many."""
+    monkeypatch.setattr("modeling_unet.volumes.dicom.series.MAX_ITEMS_OF_ALL", 10)
+    for number in range(1, 6):
+        items = [phantoms.Dataset() for _ in range(11)]
+        for item in items:
+            item.ReferencedSOPInstanceUID = "1.2.3"
+        write(tmp_path / f"{number}", phantoms.dicom(noise(20, 24), number, ReferencedImageSequence=items))
+    assert len(read_volume(tmp_path).slices) == 5
+    monkeypatch.setattr("modeling_unet.volumes.dicom.series.MORE_ITEMS_PER_FILE", 0)
+    with pytest.raises(VolumeError, match="have too many items in their tags"):
+        read_volume(tmp_path)
+
+
+def test_a_table_of_contents_is_passed_over_and_alone_it_is_named(tmp_path):
+    directory = phantoms.dicom(
+        noise(20, 24), Rows=None, Columns=None, PixelData=None, SOPClassUID=MediaStorageDirectory
+    )
+    for number in (1, 2):
+        (tmp_path / f"S{number}").mkdir()
+        write(tmp_path / f"S{number}" / "IM", phantoms.dicom(noise(20, 24, seed=number), number))
+    write(tmp_path / "DICOMDIR", phantoms.dicom(noise(20, 24), **no_image))
+    assert len(read_volume(tmp_path).slices) == 2 and not read_volume(tmp_path).warnings
+    with pytest.raises(VolumeError, match=r"^DICOMDIR: this is a table of contents; give the folder"):
+        read_volume(tmp_path / "DICOMDIR")
 
 
 def test_missing_and_empty_sources(tmp_path):
