@@ -753,9 +753,7 @@ def test_many_files_may_have_items_that_scanners_write(tmp_path, monkeypatch):
 
 
 def test_a_table_of_contents_is_passed_over_and_alone_it_is_named(tmp_path):
-    directory = phantoms.dicom(
-        noise(20, 24), Rows=None, Columns=None, PixelData=None, SOPClassUID=MediaStorageDirectory
-    )
+    no_image = {"Rows": None, "Columns": None, "PixelData": None, "SOPClassUID": MediaStorageDirectory}
     for number in (1, 2):
         (tmp_path / f"S{number}").mkdir()
         write(tmp_path / f"S{number}" / "IM", phantoms.dicom(noise(20, 24, seed=number), number))
