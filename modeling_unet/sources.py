@@ -50,7 +50,8 @@ def find_sources(paths: list[Path], out: Path) -> dict[str, Source]:
         found, folders = _search(path, out) if path.is_dir() else ([path], [])
         files |= {folder / file.relative_to(root): file for file in found}
         unsearched |= {f"{(folder / below.relative_to(root)).as_posix()}/": Source.of_slice(below) for below in folders}
-    kinds = {place: _kind(file, is_named=file in paths) for place, file in files.items()}
+    named = set(paths)
+    kinds = {place: _kind(file, is_named=file in named) for place, file in files.items()}
     sources = {
         place: Source(files[place], (files[place],), is_volume=kind == "volume")
         for place, kind in kinds.items()
@@ -102,9 +103,11 @@ def _kind(file: Path, is_named: bool) -> str | None:
         return "slice" if is_named else "volume"
     if kind := kind_of(head):
         return "dicom" if kind == "dicom" else "volume"
+    if not head and not is_named:
+        return "empty"
     if name.endswith(VOLUME_SUFFIXES):
-        return "volume" if head else "empty"
-    return "slice" if is_named else None if head else "empty"
+        return "volume"
+    return "slice" if is_named else None
 
 
 def _studies(files: dict[Path, Path], kinds: dict[Path, str | None], shared: Path) -> Iterator[tuple[Path, Source]]:
