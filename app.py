@@ -129,6 +129,7 @@ def build_app(network: Network) -> Page:
                     )
                     tools = block(views.draw_tools(), elem_id="tools", js_on_load="page.startTools(element, trigger)")
                 with gr.Column(elem_id="study", min_width=0):
+                    stacks = block(elem_id="stacks", js_on_load="page.startChoices(element, trigger)")
                     overview = block(elem_id="overview", js_on_load="page.startChoices(element, trigger)")
                     # Its range is that of any volume: what is sent is checked by the page as it was built.
                     scrubber = gr.Slider(
@@ -184,7 +185,7 @@ def build_app(network: Network) -> Page:
 
         cut = [threshold, min_area, spacing]
         asked = [moment, *cut]  # `stamp` puts the moment in
-        view = [anatomy, layers, report, overview, scrubber, everything, spacing]
+        view = [anatomy, layers, report, overview, stacks, scrubber, everything, spacing]
         at_once = MAX_AT_ONCE if network.place == "CPU" else MAX_AT_ONCE_ON_GPU
         network_options: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": at_once}
         # For settings, only the last change counts ("always_last"). Choices run one by one: with "always_last" Gradio
@@ -196,6 +197,7 @@ def build_app(network: Network) -> Page:
         for opened in (
             upload.upload(server.show_files, cut, view, **opening),
             examples.select(server.show_example, cut, view, **opening),
+            stacks.select(server.show_stack, cut, view, **opening),
         ):
             opened.failure(None, None, view, js=f"() => {json.dumps(EMPTY_VIEW)}")
         scrubber.input(server.turn, [*asked, scrubber], view, **setting, **stamped)

@@ -36,6 +36,7 @@ class View(NamedTuple):
     layers: str | dict = gr.skip()
     report: str | dict = gr.skip()
     overview: str | dict = gr.skip()
+    stacks: str | dict = gr.skip()
     scrubber: dict = gr.skip()
     everything: dict = gr.skip()
     spacing: dict = gr.skip()
@@ -46,6 +47,7 @@ EMPTY_VIEW = View(
     views.EMPTY_STAGE,
     "",
     views.EMPTY_REPORT,
+    "",
     "",
     scrubber=gr.update(visible=False),
     everything=gr.update(visible=False),
@@ -104,6 +106,29 @@ class Server:
             study = segment_files([path], self.network)
             truth = read_mask(path.parents[1] / "masks" / path.name)
             return replace(study, slices=(replace(study.shown, title=views.describe(path), truth=truth),))
+
+        return self._show(read, (threshold, min_area, spacing), event, page.session_hash)
+
+    @one_sentence()
+    def show_stack(
+        self,
+        threshold: float,
+        min_area: int,
+        spacing: float | None,
+        event: gr.EventData,
+        page: gr.Request,
+        progress=gr.Progress(),  # noqa: B008 - as in `show_files`
+    ) -> View | dict:
+        """Read the files of the volume on the stage again: another stack of slices in them."""
+
+        def read() -> Study:
+            study = self._study(page.session_hash)
+            stack = 1 + chosen(event, len(study.volume.stacks) if study.volume else 0)
+            if not all(path.is_file() for path in study.paths):
+                raise InvalidImageError("The files of the volume are gone from the server; please send them again.")
+            return segment_files(
+                [*study.paths], self.network, lambda done, total: progress((done, total), unit="slices"), stack
+            )
 
         return self._show(read, (threshold, min_area, spacing), event, page.session_hash)
 
@@ -233,6 +258,7 @@ class Server:
             layers,
             report,
             views.draw_overview(study, settings),
+            views.draw_stacks(volume),
             scrubber=gr.update(visible=volume is not None, maximum=max(count, 2), value=study.index + 1),
             everything=gr.update(
                 visible=count > 1 or volume is not None, value="Whole mask (NIfTI)" if volume else "All results (ZIP)"

@@ -129,8 +129,12 @@ const page = (() => {
 
     // ----------------------------------------------------------------------------------------------------- choices
 
-    /* Buttons with a data-index, of the examples or of the gallery; the chosen one stays marked. */
+    /* Buttons with a data-index, of the examples or of the gallery, of which the chosen one stays marked; or a list. */
     function startChoices(element, trigger) {
+        element.addEventListener('change', event => {
+            if (event.target.matches('select'))
+                trigger('select', {index: event.target.selectedIndex, moment: ++moments});
+        });
         element.addEventListener('click', event => {
             const button = event.target.closest('button[data-index]');
             if (!button) return;

@@ -17,8 +17,7 @@ from modeling_unet.overlay import to_display
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.volumes import Volume, VolumeSegmentation, read_volume, segment_volume
 from modeling_unet.volumes.archives import ZIP_MAGICS, ArchiveError, Member, members
-from modeling_unet.volumes.volume import MAX_FILES as MAX_PATHS
-from modeling_unet.volumes.volume import SNIFF_BYTES, kind_of
+from modeling_unet.volumes.volume import SNIFF_BYTES, VOLUME_SUFFIXES, kind_of
 
 from .network import BATCH_SIZE, Network
 from .studies import Refusal, Settings, Slice, Study, in_half_precision
@@ -27,6 +26,7 @@ from .studies import Refusal, Settings, Slice, Study, in_half_precision
 # What visitors can cost the server is bounded: by the sides of a slice, and by files and pixels together. All of it is
 # known from the headers, before anything is decoded; volumes have the limits of modeling_unet/volumes/scan.py.
 MAX_SLICE_SIDE = 4096
+MAX_PATHS = 4000  # what one request can name
 MAX_FILES = 500
 MAX_ARCHIVES = 16
 MAX_PIXELS = 64_000_000
@@ -35,8 +35,7 @@ MAX_BATCH_PIXELS = BATCH_SIZE * 512 * 512
 # Processor time for all slices of a request: a few times what the largest allowed number of normal files needs.
 MAX_READING_SECONDS = 8
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, ".dcm")
+DICOM_SUFFIXES = (".dcm", ".dcm.gz", ".zip")
 
 T = TypeVar("T")
 
@@ -47,7 +46,7 @@ class Found:
 
     Attributes:
         file: on disk or in an archive.
-        kind: "archive", "nifti" or "dicom"; None if it may be a picture.
+        kind: "archive", or what `kind_of` says of a scan; None if it may be a picture.
         content: of what may be a picture, all its bytes.
         error: why there are none of these.
     """
@@ -127,11 +126,12 @@ class Source:
     read: Callable[[], np.ndarray]
 
 
-def open_files(paths: list[Path]) -> tuple[list[Source], Volume | None]:
+def open_files(paths: list[Path], stack: int | None = None) -> tuple[list[Source], Volume | None]:
     """Look into files, and into archives, and say what is in them.
 
     Args:
         paths: slices, ZIPs of slices, or the one NIfTI file, DICOM series or ZIP of a volume.
+        stack: of a volume, as in `read_volume`.
 
     Returns:
         The slices; or none, and the volume.
@@ -151,7 +151,7 @@ def open_files(paths: list[Path]) -> tuple[list[Source], Volume | None]:
     opened |= {path: [opener(member) for member in members(path)] for path in archives}
     files = [found for path in paths for found in opened[path]]
     if any(found.kind for found in files):
-        return [], read_volume([found.file for found in files])
+        return [], read_volume([found.file for found in files], stack)
     if len(files) > MAX_FILES:
         raise InvalidImageError(f"These are {len(files):,} files; the page takes up to {MAX_FILES} at a time.")
     effort = Effort(MAX_READING_SECONDS)
@@ -165,13 +165,19 @@ def open_files(paths: list[Path]) -> tuple[list[Source], Volume | None]:
     return sources, None
 
 
-def segment_files(paths: list[Path], network: Network, report: Callable[[int, int], None] | None = None) -> Study:
+def segment_files(
+    paths: list[Path],
+    network: Network,
+    report: Callable[[int, int], None] | None = None,
+    stack: int | None = None,
+) -> Study:
     """Read and segment files, a batch at a time.
 
     Args:
         paths: as in `open_files`.
         network: for the segmentations.
         report: is called with the number of slices done and of all, as it goes on.
+        stack: as in `open_files`.
 
     Returns:
         All slices that can be used, and what is wrong with the others; of a volume, the slice with most tumour in
@@ -181,14 +187,15 @@ def segment_files(paths: list[Path], network: Network, report: Callable[[int, in
         ValueError: as `open_files`; or not one slice can be used.
     """
     started = time.perf_counter()
-    sources, volume = open_files(paths)
+    sources, volume = open_files(paths, stack)
     if volume:
         whole, parts = segment_slices_of(volume, network, report)
         # Names of DICOM files are left out: they often name persons.
-        called = _name(paths) if paths[0].name.lower().endswith(NIFTI_SUFFIXES) else "volume"
+        named = tuple(suffix for suffix in VOLUME_SUFFIXES if suffix not in DICOM_SUFFIXES)
+        called = _name(paths) if paths[0].name.lower().endswith(named) else "volume"
         names = [f"slice-{number:03}" for number in range(1, len(parts) + 1)]
         slices = tuple(Slice(name, name, part) for name, part in zip(names, parts, strict=True))
-        study = Study(called, slices, _timing(started, network), whole=whole)
+        study = Study(called, slices, _timing(started, network), whole=whole, paths=tuple(paths))
         return replace(study, index=int(np.argmax([area for area, _ in study.extents(Settings())])))
     found: list[Slice] = []
     refused: list[Refusal] = []
@@ -248,7 +255,7 @@ def _read_picture(found: Found, size: tuple[int, int]) -> np.ndarray:
             f"{name}: the image is {width} × {height} pixels; the page takes up to {MAX_SLICE_SIDE} × {MAX_SLICE_SIDE}."
         )
     if not max(size) and name.lower().endswith(VOLUME_SUFFIXES):
-        raise InvalidImageError(f"{name}: the file is not a NIfTI or DICOM file that can be read.")
+        raise InvalidImageError(f"{name}: the file is no scan that can be read.")
     return read_image(found.picture())
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,6 +149,7 @@ class Study:
         index: of the slice on the stage.
         refused: the files that could not be used, in their order.
         whole: what is known of the volume, without its voxels, if the slices are those of one.
+        paths: the files that the volume was read from, as they were sent.
     """
 
     name: str
@@ -156,6 +158,7 @@ class Study:
     index: int = 0
     refused: tuple[Refusal, ...] = ()
     whole: VolumeSegmentation | None = None
+    paths: tuple[Path, ...] = ()
     _measured: dict[tuple, list] = field(default_factory=dict, repr=False)
 
     @property

@@ -239,6 +239,17 @@ def draw_overview(study: Study, settings: Settings) -> str:
     </details>"""
 
 
+def draw_stacks(volume: Volume | None) -> str:
+    """What else could be read from the files of a volume, to choose from."""
+    if volume is None or not volume.stacks:
+        return ""
+    options = "".join(
+        f"<option{' selected' if number == volume.stack else ''}>{number}: {html.escape(words)}</option>"
+        for number, words in enumerate(volume.stacks, start=1)
+    )
+    return f"<label><span>Stack of slices in these files</span><select>{options}</select></label>"
+
+
 def _profile(areas: list[int]) -> str:
     """A bar per slice, as high as its share of the largest area."""
     heights = [100 * area / max(*areas, 1) for area in areas]

@@ -2,17 +2,19 @@
 
 import gzip
 import io
+import tempfile
 from functools import cache
 from pathlib import Path
 
+import gdcm
 import nibabel as nib
 import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import compress
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, MRImageStorage, RLELossless, generate_uid
 from pydicom.uid import ExplicitVRLittleEndian as Uncompressed
-from pydicom.uid import JPEG2000Lossless, MRImageStorage, RLELossless, generate_uid
 
 
 SERIES = "1.2.826.0.1.3680043.8.498.1"
@@ -146,6 +148,41 @@ def jpeg_2000(pixels: np.ndarray, number: int = 1) -> bytes:
     data = dataset(pixels, number, PixelData=encapsulate([frame.getvalue()]))
     data["PixelData"].is_undefined_length = True
     data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    return written(data)
+
+
+def jpeg_lossless(pixels: np.ndarray, number: int = 1) -> bytes:
+    return _by_gdcm(pixels, number, gdcm.TransferSyntax.JPEGLosslessProcess14_1)
+
+
+def jpeg_lossless_of_any_predictor(pixels: np.ndarray, number: int = 1) -> bytes:
+    return _by_gdcm(pixels, number, gdcm.TransferSyntax.JPEGLosslessProcess14)
+
+
+def jpeg_ls(pixels: np.ndarray, number: int = 1) -> bytes:
+    return _by_gdcm(pixels, number, gdcm.TransferSyntax.JPEGLSLossless)
+
+
+def _by_gdcm(pixels: np.ndarray, number: int, syntax: int) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        plain, packed = Path(folder, "plain"), Path(folder, "packed")
+        plain.write_bytes(dicom(pixels, number))
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(plain))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(packed))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        return packed.read_bytes()
+
+
+def deflated(pixels: np.ndarray, number: int = 1) -> bytes:
+    data = dataset(pixels, number)
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     return written(data)
 
 

@@ -101,6 +101,8 @@ class TestResults:
             "area_mm2": "",
             "longest_diameter_px": "50.0",
             "longest_diameter_mm": "",
+            "volume_ml": "",
+            "warnings": "",
             "error": "",
         }
         captured = capsys.readouterr()
@@ -404,7 +406,7 @@ class TestUsage:
         [
             (["missing.png"], "missing.png: there is no such file or folder"),
             (["slice.png", "missing"], "missing: there is no such file or folder"),
-            (["empty"], "no slices in empty; looked for .png, .jpg"),
+            (["empty"], "no slices and no volumes in empty; looked for .png, .jpg"),
             (["slice.png", "--threshold", "1.5"], "threshold is 1.5; allowed are values from 0 to 1"),
             (["slice.png", "--alpha", "-1"], "alpha is -1.0; allowed are values from 0 to 1"),
             (["slice.png", "--color", "red"], "color is 'red'; allowed are"),

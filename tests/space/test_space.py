@@ -389,7 +389,7 @@ def test_what_takes_too_long_to_read_is_refused_and_the_rest_goes_on(network, tm
 @pytest.mark.parametrize("name", ["broken.nii", "broken.NII.gz", "broken.dcm"])
 def test_a_broken_scan_is_no_broken_image(network, tmp_path, name):
     (tmp_path / name).write_bytes(b"neither this nor that")
-    with pytest.raises(ValueError, match=f"{name}: the file is not a NIfTI or DICOM file that can be read"):
+    with pytest.raises(ValueError, match=f"{name}: the file is no scan that can be read"):
         segment_files([tmp_path / name], network)
 
 
@@ -607,12 +607,61 @@ def test_only_what_there_is_can_be_chosen(server, index):
         server.show_example(0.5, 0, 0, event(3, index=index), PAGE)
 
 
+def two_stacks() -> list[dict]:
+    """Files that were sent: three slices with contrast, four without."""
+    folder = Path(get_upload_folder()) / "two-stacks"
+    folder.mkdir(exist_ok=True, parents=True)
+    files = []
+    for series, (count, name) in enumerate(((3, "T1 +C"), (4, "T1 without contrast")), start=1):
+        for number in range(1, count + 1):
+            tags = {"SeriesInstanceUID": f"1.2.{series}", "SeriesDescription": name, "ContrastBolusAgent": None}
+            path = folder / f"{series}-{number}"
+            path.write_bytes(phantoms.dicom(phantoms.noise(32, 24, seed=number), number, **tags))
+            files.append({"path": str(path)})
+    return files
+
+
+def test_another_stack_of_a_volume_is_chosen_by_name(network):
+    server = Server(network)
+    view = server.show_files(0.5, 0, 0, event(1, files=two_stacks()), PAGE)
+    first = "1: T1-weighted with contrast, axial, 3 slices 6.0 mm apart"
+    second = "2: T1-weighted without contrast, axial, 4 slices 6.0 mm apart"
+    assert f"<option selected>{first}</option><option>{second}</option>" in view.stacks
+    view = server.show_stack(0.5, 0, 0, event(2, index=1), PAGE)
+    assert f"<option>{first}</option><option selected>{second}</option>" in view.stacks
+    assert len(shown_by(server).slices) == 4 and shown_by(server).volume.stack == 2
+    with pytest.raises(gr.Error, match="There are 2 to choose from"):
+        server.show_stack(0.5, 0, 0, event(3, index=2), PAGE)
+
+
+def test_a_stack_whose_files_are_gone_says_so(network):
+    server = Server(network)
+    files = two_stacks()
+    server.show_files(0.5, 0, 0, event(1, files=files), PAGE)
+    for file in files:
+        Path(file["path"]).unlink()
+    with pytest.raises(gr.Error, match="The files of the volume are gone from the server; please send them again"):
+        server.show_stack(0.5, 0, 0, event(2, index=1), PAGE)
+
+
+def test_there_is_no_stack_to_choose_without_a_volume(server):
+    with pytest.raises(gr.Error, match="There are 0 to choose from"):
+        server.show_stack(0.5, 0, 0, event(2, index=0), PAGE)
+
+
+def test_a_picture_sent_with_a_volume_is_said(network, tmp_path):
+    picture = saved(tmp_path / "a.png", slice_of(20, 30))
+    (tmp_path / "1.dcm").write_bytes(phantoms.dicom(phantoms.noise(32, 24)))
+    study = segment_files([picture, tmp_path / "1.dcm"], network)
+    assert any("1 picture that came with the scan was left out" in sentence for sentence in study.warnings)
+
+
 @pytest.mark.parametrize("moment", [None, "1", 1.5, True, [1], {}])
 def test_moments_are_counted(server, moment):
     """Nobody has to ask through the page, which counts them."""
     study, index = shown_by(server), {"index": 0}
     for data in ({"moment": moment, **index}, index, moment):
-        for listener in (server.pick, server.show_example, server.show_files):
+        for listener in (server.pick, server.show_example, server.show_files, server.show_stack):
             with pytest.raises(gr.Error, match="A parameter of this request is missing, or has another type"):
                 listener(0.5, 0, 0, gr.EventData(None, data), PAGE)
     with pytest.raises(gr.Error, match="A parameter of this request is missing, or has another type"):
