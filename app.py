@@ -124,9 +124,7 @@ def build_app(network: Network) -> Page:
         block(views.HEADER, elem_id="header")
         with gr.Row(elem_id="viewer"):
             with gr.Column(elem_id="rail", min_width=0):
-                upload = block(
-                    views.DROP_BOX, elem_id="upload", js_on_load="page.startFiles(element, trigger, upload)"
-                )
+                upload = block(views.DROP_BOX, elem_id="upload", js_on_load="page.startFiles(element, trigger, upload)")
                 examples = block(
                     views.draw_examples(), elem_id="examples", js_on_load="page.startExamples(element, trigger)"
                 )

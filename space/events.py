@@ -287,9 +287,7 @@ class Server:
             everything=gr.update(
                 visible=count > 1 or volume is not None, value="Whole mask (NIfTI)" if volume else "All results (ZIP)"
             ),
-            spacing=gr.update(
-                label=views.spacing_label(study), interactive=study.shown.segmentation.spacing is None
-            ),
+            spacing=gr.update(label=views.spacing_label(study), interactive=study.shown.segmentation.spacing is None),
         )
 
     def _measure(self, study: Study, settings: Settings) -> tuple[str, str]:
@@ -313,7 +311,10 @@ class Server:
             opacity: float,
             page: gr.Request,
         ) -> str:
-            study, settings = self._study(mark_of(mark), page.session_hash), Settings.given(threshold, min_area, spacing)
+            study, settings = (
+                self._study(mark_of(mark), page.session_hash),
+                Settings.given(threshold, min_area, spacing),
+            )
             return write(study, settings, Look(style, color, opacity), self.network.origin)
 
         return save

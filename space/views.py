@@ -30,7 +30,9 @@ MAX_LESIONS_LISTED = 20
 MAX_REFUSED_LISTED = 8
 
 HEADER = "<h1>Brain Tumor U-Net</h1><p>Drop an MRI slice and see where a small neural network finds a tumour.</p>"
-EMPTY_STAGE = "<label class='invitation' for='files'>Drop an MRI slice, click to choose one, or take an example.</label>"
+EMPTY_STAGE = (
+    "<label class='invitation' for='files'>Drop an MRI slice, click to choose one, or take an example.</label>"
+)
 EMPTY_REPORT = "<h2 class='verdict'>No slice yet</h2><p class='detail'>Its measurements will appear here.</p>"
 UNKNOWN = "The network does not know such pictures"
 SPACING_LABEL = "Pixel size in mm (0: unknown)"
