@@ -20,7 +20,6 @@ from modeling_unet import InvalidImageError, read_mask
 from modeling_unet.comparison import compare
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from space import views
-from space.sessions import Session, Sessions
 from space.studies import Study
 from space.views import EXAMPLES, describe, draw_slice
 
