@@ -1,14 +1,16 @@
 """The stage as a viewer, and all that a visitor meets on arrival: a real mouse, fingers and keys in a browser."""
 
+import base64
+import io
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from pages import CountedNetwork, encoded, load, save_model, saved, served, slice_of, zipped
-from playwright.sync_api import Browser, Page, expect
-from test_space_page import asked, browser, choose_example, drop, opened, style_of  # noqa: F401 - a fixture
+from PIL import Image
+from playwright.sync_api import Page, expect
+from visits import asked, choose_example, drop, opened, style_of
 
 import app
 from space.views import EXAMPLES, describe
@@ -29,7 +31,7 @@ def url(network) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(browser, url) -> Iterator[Page]:  # noqa: F811
+def page(browser, url) -> Iterator[Page]:
     page = opened(browser, url)
     yield page
     assert page.errors == []
@@ -87,7 +89,7 @@ def test_verdict_stage_and_examples_are_on_one_screen(page, width, height):
         assert frame["x"] >= 0 and frame["x"] + frame["width"] <= width, selector
 
 
-def test_in_a_frame_it_is_the_same_page(browser, url):  # noqa: F811
+def test_in_a_frame_it_is_the_same_page(browser, url):
     page = browser.new_page(viewport={"width": 1366, "height": 768})
     page.set_content(f'<iframe src="{url}" style="width: 1340px; height: 700px; border: 0"></iframe>')
     frame = page.frame_locator("iframe")
@@ -103,7 +105,7 @@ new PerformanceObserver(list => shifts.push(...list.getEntries())).observe({type
 
 
 @pytest.mark.parametrize("width", [1366, 390])
-def test_nothing_moves_while_the_page_loads(browser, url, width):  # noqa: F811
+def test_nothing_moves_while_the_page_loads(browser, url, width):
     page = browser.new_page(viewport={"width": width, "height": 768})
     page.add_init_script(SHIFTS)
     page.goto(url)
@@ -113,7 +115,7 @@ def test_nothing_moves_while_the_page_loads(browser, url, width):  # noqa: F811
     page.close()
 
 
-def test_a_link_leads_to_an_example_and_a_button_copies_it(browser, url):  # noqa: F811
+def test_a_link_leads_to_an_example_and_a_button_copies_it(browser, url):
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
     page.goto(f"{url}?example={EXAMPLES[5].stem}")
@@ -143,7 +145,12 @@ def test_a_click_on_the_empty_stage_opens_the_dialog(page, tmp_path):
     expect(page.get_by_role("button", name="Copy link")).to_have_count(0)
 
 
-CENTRE = "element => { const box = element.getBoundingClientRect(); return [box.x + box.width / 3, box.y + box.height / 3]; }"
+CENTRE = """
+element => {
+    const {x, y, width, height} = element.getBoundingClientRect();
+    return [x + width / 3, y + height / 3];
+}
+"""
 
 
 def test_the_verdict_is_a_heading_and_is_read_aloud(page):
@@ -156,7 +163,7 @@ def test_the_verdict_is_a_heading_and_is_read_aloud(page):
 # ------------------------------------------------------------------------------------------------------ small screens
 
 
-def test_on_a_phone_the_stage_stays_in_sight(browser, url):  # noqa: F811
+def test_on_a_phone_the_stage_stays_in_sight(browser, url):
     page = opened(browser, url, width=390)
     page.locator("#opacity").evaluate("element => element.scrollIntoView({block: 'end'})")
     page.wait_for_timeout(SETTLE_MS)
@@ -169,7 +176,7 @@ def test_on_a_phone_the_stage_stays_in_sight(browser, url):  # noqa: F811
 
 
 @pytest.mark.parametrize("width", [1366, 1024, 768, 390])
-def test_no_label_is_cut(browser, url, width):  # noqa: F811
+def test_no_label_is_cut(browser, url, width):
     page = opened(browser, url, width=width)
     cut = page.locator("#controls :is(label, span, button), #saving button, #tools button").evaluate_all(CUT)
     assert cut == []
@@ -226,7 +233,7 @@ def test_where_nothing_is_zoomed_the_wheel_scrolls_the_page(page):
     assert matrix(page)[0] == 1
 
 
-def test_two_fingers_zoom(browser, url):  # noqa: F811
+def test_two_fingers_zoom(browser, url):
     page = opened(browser, url, width=390, has_touch=True, is_mobile=True)
     session = page.context.new_cdp_session(page)
 
@@ -392,10 +399,6 @@ def test_the_line_is_where_the_overlay_begins_however_far_it_is_zoomed(page):
 
 
 def read(screenshot: bytes) -> np.ndarray:
-    import io
-
-    from PIL import Image
-
     return np.asarray(Image.open(io.BytesIO(screenshot)).convert("RGB"))
 
 
@@ -412,9 +415,11 @@ DROP = """
     const entry = file => ({isFile: true, file: found => found(file)});
     const entries = [...transfer.files].map(entry);
     // A browser gives the entries of a folder in parts, and an empty one at the end.
-    const reader = () => { const parts = [entries.slice(0, 1), entries.slice(1), []]; return {readEntries: found => found(parts.shift())}; };
-    const items = folder ? [{webkitGetAsEntry: () => ({isDirectory: true, createReader: reader})}] : transfer.items;
-    const data = {items, files: folder ? [] : transfer.files, getData: kind => kind === 'text/uri-list' ? text ?? '' : ''};
+    const parts = [entries.slice(0, 1), entries.slice(1), []];
+    const reader = {readEntries: found => found(parts.shift())};
+    const items = folder ? [{webkitGetAsEntry: () => ({isDirectory: true, createReader: () => reader})}] : transfer.items;
+    const getData = kind => kind === 'text/uri-list' ? text ?? '' : '';
+    const data = {items, files: folder ? [] : transfer.files, getData};
     Object.defineProperty(event, 'dataTransfer', {value: data});
     document.body.dispatchEvent(event);
 }
@@ -422,8 +427,6 @@ DROP = """
 
 
 def test_a_folder_is_dropped_with_all_that_is_in_it(page):
-    import base64
-
     files = {f"{name}.png": encoded(slice_of(40, 30, seed=seed)) for seed, name in enumerate("ab")} | {".hidden": b"x"}
     page.evaluate(DROP, [[(name, base64.b64encode(content).decode()) for name, content in files.items()], True, None])
     expect(page.locator("#overview h2")).to_contain_text("2 slices")
@@ -479,7 +482,7 @@ def test_a_server_that_is_away_is_said_and_the_page_stays(page, tmp_path):
     assert page.evaluate("window.isSamePage") is True
 
 
-def test_a_server_that_starts_anew_is_said_and_the_page_stays(browser, network, tmp_path):  # noqa: F811
+def test_a_server_that_starts_anew_is_said_and_the_page_stays(browser, network, tmp_path):
     with served(app.build_app(network)) as url:
         page = opened(browser, url)
         drop(page, saved(tmp_path / "scan.png", slice_of(40, 30)))
