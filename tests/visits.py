@@ -24,6 +24,7 @@ def opened(browser: Browser, url: str, width: int = 1280, **options) -> Page:
     expect(page.locator("#opacity input[type=range]")).to_be_visible()
     expect(page.locator("#examples button")).to_have_count(len(EXAMPLES))
     expect(page.locator("#upload input")).to_have_count(2)
+    expect(page.locator("#glass .scale")).to_be_visible()
     return page
 
 

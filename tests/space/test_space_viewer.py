@@ -412,12 +412,12 @@ DROP = """
         transfer.items.add(new File([Uint8Array.from(atob(content), one => one.charCodeAt())], name));
     if (text) transfer.setData('text/uri-list', text);
     const event = new Event('drop', {bubbles: true, cancelable: true});
-    const entry = file => ({isFile: true, file: found => found(file)});
-    const entries = [...transfer.files].map(entry);
+    const entries = [...transfer.files].map(file => ({isFile: true, file: found => found(file)}));
     // A browser gives the entries of a folder in parts, and an empty one at the end.
     const parts = [entries.slice(0, 1), entries.slice(1), []];
     const reader = {readEntries: found => found(parts.shift())};
-    const items = folder ? [{webkitGetAsEntry: () => ({isDirectory: true, createReader: () => reader})}] : transfer.items;
+    const entry = {isDirectory: true, createReader: () => reader};
+    const items = folder ? [{webkitGetAsEntry: () => entry}] : transfer.items;
     const getData = kind => kind === 'text/uri-list' ? text ?? '' : '';
     const data = {items, files: folder ? [] : transfer.files, getData};
     Object.defineProperty(event, 'dataTransfer', {value: data});
