@@ -6,6 +6,8 @@ By itself, Gradio shows its own name and picture, and names parameters without a
 import html
 import re
 from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 from gradio import components
@@ -88,6 +90,6 @@ def describe(function: Callable, inputs: list[components.Component], examples: l
     """
     _, texts, _ = get_function_description(function)
     for component, example, text in zip(inputs, examples, texts.values(), strict=True):
-        kind = component.api_info()
-        component.api_info_as_input = lambda kind=kind, text=text: {**kind, "additional_description": text}
-        component.example_payload = lambda example=example: example
+        described = {**component.api_info(), "additional_description": text}
+        component.api_info_as_input = partial(dict, described)  # type: ignore[method-assign]
+        component.example_payload = partial(deepcopy, example)  # type: ignore[method-assign]
