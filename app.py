@@ -188,7 +188,9 @@ def build_app(network: Network) -> Page:
             mark = gr.JSON()
             file, segment, segment_batch = gr.File(), gr.Button(), gr.Button()
             one_image, many_files = gr.Image(label="MRI slice"), gr.File(label="MRI slices", file_count="multiple")
-            of_one, of_many = ([gr.Number(value, label=name) for name, (value, _) in PARAMETERS.items()] for _ in "12")
+            of_one, of_many = (
+                [gr.Number(value, label=name) for name, (value, _) in PARAMETERS.items()] for _ in range(2)
+            )
             results = [
                 gr.Image(label="Overlay"),
                 gr.JSON(label="Measurements"),
