@@ -56,8 +56,8 @@
         const entries = [...transfer.items].map(item => item.webkitGetAsEntry?.()).filter(Boolean);
         if (entries.some(entry => entry.isDirectory)) return Promise.all(entries.map(filesIn)).then(files => files.flat());
         if (transfer.files.length) return [...transfer.files];
-        const text = (transfer.getData('text/uri-list') || transfer.getData('text/plain')).trim();
-        return /^(https?|data|blob):\S+$/.test(text) ? download(text) : null;
+        const [text] = (transfer.getData('text/uri-list') || transfer.getData('text/plain')).trim().split(/\s/);
+        return /^(https?|data|blob):./.test(text) ? download(text) : null;
     }
 
     async function filesIn(entry) {
