@@ -53,9 +53,9 @@ GLASS = """
     <svg class="ruler" aria-hidden="true"><line/><line/></svg>
     <i class="divider"></i>
     <input type="range" id="split" min="0" max="100" step="0.5" value="50" aria-label="Line between before and after">
-    <output class="length"></output>
-    <span class="scale" hidden></span>
-    <span class="probe"></span>
+    <output class="note length"></output>
+    <span class="note scale" hidden></span>
+    <span class="note probe"></span>
 </div>
 """
 TOOLS = """
