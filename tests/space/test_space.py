@@ -845,6 +845,9 @@ def test_a_volume_is_kept_in_half_of_the_memory_and_measured_without_its_lesions
     )
     assert "<title>head, slice 3 of 5" in report
     assert "0.5 × 0.5 mm (file)" in views.spacing_label(study)
+    # Axial slices lie with the patient's right on the left; of a picture nobody knows.
+    assert re.search(r"<b>R</b>\s*<b>L</b>", views.draw_slice(study, "run"))
+    assert "<b>" not in views.draw_slice(study_of(20), "run")
 
     def with_spacing(spacing: tuple[float, float] | None) -> Study:
         return replace(
