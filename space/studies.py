@@ -150,6 +150,7 @@ class Study:
         refused: the files that could not be used, in their order.
         whole: what is known of the volume, without its voxels, if the slices are those of one.
         paths: the files that the volume was read from, as they were sent.
+        example: name of the example that it is; None if a visitor brought it.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Study:
     refused: tuple[Refusal, ...] = ()
     whole: VolumeSegmentation | None = None
     paths: tuple[Path, ...] = ()
+    example: str | None = None
     _measured: dict[tuple, list] = field(default_factory=dict, repr=False)
 
     @property
@@ -169,7 +171,7 @@ class Study:
     @property
     def volume(self) -> Volume | None:
         """Where the slices come from, if they are those of a volume."""
-        return self.whole and self.whole.volume
+        return self.whole.volume if self.whole else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -246,6 +248,10 @@ class Study:
                 self._measured.pop(key, None)
             self._measured[what, settings] = measured
         return measured
+
+    def is_of(self, other: "Study") -> bool:
+        """Whether both are of the same slices, whichever is on the stage, and whatever they are compared with."""
+        return self.slices[0].segmentation is other.slices[0].segmentation
 
     def turned_to(self, index: float) -> "Study":
         """The same with another slice on the stage; an index beyond the last is that of the last."""

@@ -65,7 +65,7 @@ def label_pieces(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         labels[number] = own
         if number and labels[number - 1].any():
             # Every way in which voxels of two slices touch, one shift after another.
-            below, height, width = np.pad(labels[number - 1], 1), *own.shape
+            below, (height, width) = np.pad(labels[number - 1], 1), own.shape
             for row, column in np.argwhere(square):
                 shifted = below[row : row + height, column : column + width]
                 both = (own > 0) & (shifted > 0)

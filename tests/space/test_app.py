@@ -289,6 +289,29 @@ def test_the_endpoints_are_two_and_say_what_they_are(client):
     assert all("Not a medical device" in endpoint["description"] for endpoint in endpoints.values())
 
 
+def test_the_api_page_describes_every_parameter_and_shows_our_own_files(url):
+    endpoints = httpx.get(f"{url}gradio_api/info").json()["named_endpoints"]
+    for endpoint in endpoints.values():
+        for parameter in endpoint["parameters"]:
+            assert len(parameter["python_type"]["description"]) > 40, parameter["parameter_name"]
+        example = endpoint["parameters"][0]["example_input"]
+        (file,) = example if isinstance(example, list) else [example]
+        assert (ROOT / file["path"]).is_file()
+    assert "gradio-app" not in json.dumps([endpoint["parameters"] for endpoint in endpoints.values()])
+
+
+def test_a_link_to_the_page_shows_what_it_is(url):
+    answered = httpx.get(url, headers={"x-forwarded-proto": "https", "x-forwarded-host": "pictures.test"})
+    head = answered.text.partition("window.gradio_config")[0]
+    tags = dict(re.findall(r'<meta (?:property|name)="([^"]+)" content="([^"]*)" ?/>', head))
+    assert (tags["og:title"], tags["og:image"]) == ("Brain Tumor U-Net", "https://pictures.test/preview.png")
+    assert "tumour" in tags["og:description"] == tags["description"]
+    assert "Gradio" not in head and "gradio-app" not in head
+    assert int(answered.headers["content-length"]) == len(answered.content)
+    with Image.open(io.BytesIO(httpx.get(f"{url}preview.png").content)) as picture:
+        assert picture.width > 600
+
+
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_bad_files_are_refused_in_one_sentence(client, runs, tmp_path, name):
     content, reason = BAD_FILES[name]
@@ -518,8 +541,8 @@ def test_a_crowd_without_studies_takes_none_away(network, monkeypatch):
         measure, example = function(url, "measure"), function(url, "show_example")
         answer(url, example, [0.5, 0, 0], {"index": 0, "moment": 1}, page="patient")
         for number in range(10):
-            answer(url, measure, [1, 0.5, 0, 0], page=f"crowd {number}")
-        assert "px" in answer(url, measure, [2, 0.5, 0, 0], page="patient")["data"][2]
+            answer(url, measure, [{"moment": 1}, 0.5, 0, 0], page=f"crowd {number}")
+        assert "px" in answer(url, measure, [{"moment": 2}, 0.5, 0, 0], page="patient")["data"][2]
 
 
 def test_gradio_keeps_nothing_of_what_it_has_shown(network):
@@ -576,8 +599,9 @@ class TestUnreadAnswers:
         pending = page._queue.pending_messages_per_session
         monkeypatch.setattr(forgetting, "UNREAD_SECONDS", 0.1)
         network.gate.clear()
-        ask(page.url, function(page.url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1}, "waits")
-        ask(page.url, function(page.url, "measure"), [1, 0.5, 0, 0], page="lies")
+        # Not the one that is shown on arrival, for which the network has run.
+        ask(page.url, function(page.url, "show_example"), [0.5, 0, 0], {"index": 1, "moment": 1}, "waits")
+        ask(page.url, function(page.url, "measure"), [{"moment": 1}, 0.5, 0, 0], page="lies")
         until(lambda: "lies" not in pending)
         assert [*pending] == [*page._queue.pending_event_ids_session] == ["waits"]
         network.gate.set()
@@ -595,7 +619,11 @@ class TestUnreadAnswers:
         assert "asks" not in page._queue.pending_messages_per_session
 
     def test_pages_have_short_names(self, page):
-        request = {"data": [1, 0.5, 0, 0], "fn_index": function(page.url, "measure"), "session_hash": "x" * 101}
+        request = {
+            "data": [{"moment": 1}, 0.5, 0, 0],
+            "fn_index": function(page.url, "measure"),
+            "session_hash": "x" * 101,
+        }
         refused = httpx.post(f"{page.url}gradio_api/queue/join", json=request)
         assert (refused.status_code, refused.json()["detail"]) == (400, NAMELESS)
         assert not page._queue.pending_messages_per_session
