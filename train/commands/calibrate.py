@@ -1,11 +1,15 @@
-"""`python -m train calibrate`: make the probabilities of a trained model mean what they say."""
+"""`python -m train calibrate`: make probabilities mean what they say, and measure which pictures the model knows."""
 
 from transformers import HfArgumentParser
 
-from ..scoring.calibration import CalibrateArguments, calibrate
+from ..scoring.calibration import CalibrateArguments, calibrate, teach_familiarity
 
 
 def main(options: list[str]) -> None:
     usage = "python -m train calibrate --data_dir DATA --model RUN --fold K --output_dir CALIBRATED [options]"
     parser = HfArgumentParser(CalibrateArguments, prog="python -m train calibrate", usage=usage, allow_abbrev=False)
-    calibrate(*parser.parse_args_into_dataclasses(options))
+    (arguments,) = parser.parse_args_into_dataclasses(options)
+    if arguments.only_familiarity:
+        teach_familiarity(arguments)
+    else:
+        calibrate(arguments)
