@@ -118,7 +118,7 @@ def find_frames(image: np.ndarray) -> list[Frame]:
         return []
     interface = _is_interface(grey, colours)
     panels = _find_panels(grey)
-    heads = []
+    heads: list[_Head] = []
     if panels is not None:
         # Beside a light box the picture is dark all over.
         dark, bright = np.percentile(grey[panels][::4], (0.2, 99.8))
@@ -267,7 +267,7 @@ def _heads_above(bright: np.ndarray, grey: np.ndarray, edges: np.ndarray, interf
     bright = (bright & ~interface).astype(np.uint8)
     bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
-    heads = []
+    heads: list[_Head] = []
     for label, (x, y, w, h, _) in enumerate(stats.tolist()):
         if label and min(w, h) >= MIN_HEAD_SIDE and max(w, h) < 2 * min(w, h):
             piece = np.pad((labels[y : y + h, x : x + w] == label).astype(np.uint8), 1)
