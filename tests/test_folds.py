@@ -13,7 +13,7 @@ from train.data.raw import DataError
 
 def scan(count: int = 12, **columns: list[str]) -> Dataset:
     """The columns of a scan that persons and folds follow from."""
-    blank = {name: [""] * count for name in ("person_id", "tumor_type", "plane", "split")}
+    blank = {name: [""] * count for name in ("person_id", "tumor_type", "plane", "split", "volume")}
     stems = [str(number) for number in range(1, count + 1)]
     return Dataset.from_dict({"slice": stems, "mask_sha256": [f"hash{stem}" for stem in stems], **blank, **columns})
 
@@ -230,9 +230,17 @@ def test_persons_file_errors_name_column_slices_and_file(tmp_path):
     path = write_persons(tmp_path / "persons.csv", ["a"] * 10)
     with pytest.raises(DataError, match=r"persons\.csv names no person for 2 slices: 11, 12"):
         assign_persons(scan(), path)
-    path.write_text("name,person\n1,a\n")
-    with pytest.raises(DataError, match=r"persons\.csv has no column person_id and slice"):
+    path.write_text("name,who\n1,a\n")
+    with pytest.raises(DataError, match=r"persons\.csv has the columns name, who; say with --person_column which"):
         assign_persons(scan(), path)
+    path.write_text("name,person\nx,a\n")
+    with pytest.raises(DataError, match=r"columns name, person, and none of them names slices such as 1, 2\."):
+        assign_persons(scan(), path)
+    path.write_text("name,patient,subject\n1,a,b\n")
+    with pytest.raises(DataError, match=r"has patient and subject; say with --person_column which of them"):
+        assign_persons(scan(), path)
+    with pytest.raises(DataError, match=r"--person_column is who; the columns of persons\.csv are name, patient"):
+        assign_persons(scan(), path, person_column="who")
     with pytest.raises(DataError, match=r"nowhere\.csv cannot be read"):
         assign_persons(scan(), tmp_path / "nowhere.csv")
 

@@ -5,7 +5,6 @@ import logging
 import os
 import pickle
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 
@@ -19,9 +18,8 @@ from mat import mat_bytes, write_zip
 from slices import draw_slice, write_data_set
 
 from modeling_unet import read_image, read_mask
-from train.data import figshare, sources
 from train.data.raw import DataError, as_file, encode_png, natural_order
-from train.data.sources import open_source
+from train.data.sources import figshare, hub, open_source
 
 
 EXAMPLES = ROOT / "examples"
@@ -319,7 +317,7 @@ def test_the_files_made_here_are_what_matlab_writes(mat_files):
 
 
 def test_without_h5py_the_message_says_how_to_get_it(zips, monkeypatch):
-    monkeypatch.setitem(sys.modules, "train.data.figshare", None)
+    monkeypatch.setattr(figshare, "h5py", None)
     with pytest.raises(DataError, match=r"1-766\.zip needs h5py.*pip install h5py"):
         open_source(zips)
 
@@ -546,7 +544,7 @@ def test_a_data_set_on_the_hub_is_asked_for_by_its_id(folder, monkeypatch):
         "tumor_type", ClassLabel(names=["glioma", "meningioma"])
     )
     asked = []
-    monkeypatch.setattr(sources, "load_dataset", lambda name: asked.append(name) or DatasetDict(train=rows))
+    monkeypatch.setattr(hub, "load_dataset", lambda name: asked.append(name) or DatasetDict(train=rows))
     slices = list(open_source("someone/brain-tumors"))
     assert asked == ["someone/brain-tumors"]
     assert [(raw.slice, raw.person_id, raw.tumor_type) for raw in slices] == [
@@ -560,7 +558,7 @@ def test_empty_cells_are_problems_of_single_slices(folder, monkeypatch):
     rows = table(folder)
     cells = {"image": [*rows.cast_column("image", Image(decode=False))["image"][:2], None], "mask": [None] * 3}
     rows = Dataset.from_dict(cells, features=rows.features)
-    monkeypatch.setattr(sources, "load_dataset", lambda name: DatasetDict(train=rows))
+    monkeypatch.setattr(hub, "load_dataset", lambda name: DatasetDict(train=rows))
     kinds = {raw.slice: raw.problem for raw in open_source("someone/brain-tumors")}
     assert kinds == {
         "1": "Slice 1 has no mask.",

@@ -23,6 +23,7 @@ from datasets import Dataset
 from modeling_unet.segmentation import MIN_LESION_AREA_PX
 
 from .folds import UNKNOWN
+from .masks import advise_labels
 from .raw import SHOWN, DataError, listed
 
 
@@ -131,14 +132,21 @@ def persons_known(slices: Dataset) -> bool:
 
 def _problems(slices: Dataset) -> Iterator[Finding]:
     """What the scan says of single slices, by kind."""
-    by_kind = defaultdict(dict)
-    for name, kind, problem in zip(slices["slice"], slices["problem_kind"], slices["problem"], strict=True):
-        if kind:
-            by_kind[kind].setdefault(name, problem)
+    by_kind, labels, unmasked = defaultdict(dict), set(), 0
+    columns = ("slice", "problem_kind", "problem", "mask_labels", "image", "mask")
+    found = [index for index, kind in enumerate(slices["problem_kind"]) if kind]
+    for row in slices.select(found).select_columns(list(columns)):
+        by_kind[row["problem_kind"]].setdefault(row["slice"], row["problem"])
+        labels |= {float(label) for label in row["mask_labels"].split()}
+        unmasked += row["problem_kind"] == "unpaired" and row["image"] is not None and row["mask"] is None
     for kind, problems in by_kind.items():
         names = tuple(problems)
-        others = f" The same goes for {listed(names[1:])}." if len(names) > 1 else ""
-        yield Finding(kind, "error", names, problems[names[0]] + others)
+        message = problems[names[0]] + (f" The same goes for {listed(names[1:])}." if len(names) > 1 else "")
+        if kind == "not binary" and labels:
+            message += f" {advise_labels(labels)}"
+        if kind == "unpaired" and unmasked:
+            message += " If an image without mask is one without tumour, give --missing_mask empty."
+        yield Finding(kind, "error", names, message)
 
 
 def _blank_images(rows: list[dict]) -> Iterator[Finding]:
@@ -151,7 +159,8 @@ def _coloured_images(rows: list[dict]) -> Iterator[Finding]:
     if names := _names(row for row in rows if row["coloured"]):
         message = (
             f"The colours of an image differ, and the grey that the network sees would be their average: "
-            f"{listed(names)}. Save the sequence that you mean in grey, and nothing drawn on it."
+            f"{listed(names)}. Save the sequence that you mean in grey, and nothing drawn on it; or if each channel "
+            "is a sequence, say which one by --image_channel red, green or blue."
         )
         yield Finding("coloured images", "error", names, message)
 
