@@ -6,7 +6,7 @@ from ..scoring.evaluation import EvaluateArguments, evaluate
 
 
 def main(options: list[str]) -> None:
-    which = "(--fold K | --split NAME | --all_persons)"
+    which = "[--fold K | --split NAME | --all_persons]"
     usage = f"python -m train evaluate --data_dir DATA --model RUN {which} [options]"
     parser = HfArgumentParser(EvaluateArguments, prog="python -m train evaluate", usage=usage, allow_abbrev=False)
     evaluate(*parser.parse_args_into_dataclasses(options))

@@ -21,9 +21,13 @@ MAX_PLAIN_LABEL = 32  # of values up to it, nobody would see a thing: they were 
 COLOR_DISTANCE = 64  # of 255, in each channel: what JPEG and soft edges change
 MOST_COLORS = 6  # that are named
 MIN_COLOR_SHARE = 0.0005  # of the pixels
-# Of the pixels that are neither 0 nor full.
-MAX_INNER_SHARE = 0.2  # whose neighbours are all like that: more of them are labels or a picture, not edges
-MIN_MIDDLE_SHARE = 0.45  # that lie from a fifth to four fifths: less is what JPEG scatters about 0 and full
+# Told apart by discs of 64 to 512 px: as labels, resized, smoothed by up to 2 px, saved as JPEG of quality 10 to 100,
+# and by slices. Of the pixels between the lowest and the highest value,
+MIN_AREA_OF_LABELS = 0.2  # have neighbours that lie between too (edges, at most 0.0 where values are few)
+MIN_MIDDLE_OF_EDGES = 0.25  # have a value from a fifth to four fifths (edges 0.28 or more, JPEG 0.21 or less).
+MIN_AREA_OF_GREY = (
+    0.4  # And of those in the middle, have neighbours there too (pictures 0.6 or more, edges 0.25 or less).
+)
 SQUARE = np.ones((3, 3), np.uint8)
 
 
@@ -90,7 +94,9 @@ def advise(source) -> str:
     taken = f"--mask_threshold {half:g} takes what lies above {half:g}"
     look = _look(mask, values)
     if look == "soft edges":
-        return f"its edges are soft, as those of a mask that was resized or smoothed; {taken}"
+        labels = " ".join(f"{value:g}" for value in values[1:])
+        instead = f", and if these are labels, --tumor_labels {labels} all of them" if len(values) <= MAX_LABELS else ""
+        return f"its edges are soft, as those of a mask that was resized or smoothed; {taken}{instead}"
     if look == "losses":
         return f"its values scatter about 0 and {highest:g}, as JPEG leaves them; {taken}"
     return f"it is grey all over, as a picture or a map of probabilities; if it is a mask at all, {taken}"
@@ -132,13 +138,11 @@ def _look(mask: np.ndarray, values: np.ndarray) -> str:
     shares = (mask.astype(np.float64) - values[0]) / (float(values[-1]) - float(values[0]))
     between = (shares > 0) & (shares < 1)
     middle = (shares > 0.2) & (shares < 0.8)
-    if few and _inner(between) > MAX_INNER_SHARE:
+    if few and (not between.any() or _inner(between) >= MIN_AREA_OF_LABELS):
         return "labels"
-    if _inner(middle) > MAX_INNER_SHARE:
+    if _inner(middle) >= MIN_AREA_OF_GREY:
         return "picture"
-    if few and not between.any():
-        return "labels"
-    return "soft edges" if middle.sum() >= MIN_MIDDLE_SHARE * between.sum() else "losses"
+    return "soft edges" if middle.sum() >= MIN_MIDDLE_OF_EDGES * between.sum() else "losses"
 
 
 def _inner(pixels: np.ndarray) -> float:

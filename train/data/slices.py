@@ -37,7 +37,7 @@ from .audit import fast_findings, refuse
 from .augmentation import Augmentation
 from .cache import checked
 from .folds import assign_persons
-from .masks import BINARY, MaskRule, advise, advise_colors, labels_of
+from .masks import BINARY, MAX_LABELS, MaskRule, advise, advise_colors, labels_of
 from .raw import DETAIL_COLUMNS, Picture, RawSlice, Source, as_file, encode_png
 from .sources import open_source
 from .synthesis import Axis, Synthesizer, find_axis
@@ -188,7 +188,7 @@ def _labels_left_out(picture: Picture, mask: np.ndarray, threshold: float) -> st
     try:
         whole = read_mask(as_file(picture))
     except NonBinaryMaskError as error:
-        labels = error.values[1:] if labels_of(as_file(picture)) else ()
+        labels = error.values[1:] if len(error.values) <= MAX_LABELS else ()
         return ", ".join(f"{label:g}" for label in labels if label <= threshold)
     return "all" if whole.any() and not mask.any() else ""
 

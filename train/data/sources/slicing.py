@@ -111,7 +111,8 @@ def _in_plane(volume: Volume, plane: str, name: str) -> tuple[np.ndarray, tuple[
         return volume.slices, volume.spacing
     if volume.plane == UNKNOWN_PLANE:
         raise VolumeError(
-            f"{name} does not say how the patient lies, so nobody knows its {plane} slices; leave it out."
+            f"{name} does not say how the patient lies, so which of its slices are {plane} is not known; leave "
+            "--planes out, or this volume."
         )
     turn = nib.orientations.ornt_transform(
         *(nib.orientations.axcodes2ornt(DISPLAY[which]) for which in (volume.plane, plane))
