@@ -59,7 +59,7 @@ def assert_is_head(slices, seed: int, of=lambda labels: labels > 0):
 def test_volumes_pair_up_by_their_names(image, mask, tmp_path):
     opened = open_source(write_heads(tmp_path, 2, image, mask))
     slices = list(opened)
-    assert (len(opened), opened.unit, opened.facts()["images"]) == (2, "volume", "2, 2 of them volumes")
+    assert (len(opened), opened.unit, opened.facts()["images"]) == (2, "volume", "2 volumes")
     assert_is_head(slices[:6], 1)
     assert_is_head(slices[6:], 2)
     assert {raw.plane for raw in slices} == {"axial"} and {raw.spacing for raw in slices} == {(1.5, 1.0)}
@@ -136,7 +136,7 @@ def test_brats_is_read_by_its_sequence_with_contrast(tmp_path):
         assert_is_head(of_person, number, of=lambda labels: labels)
     assert opened.facts() == {
         "layout": "BraTS: sequences beside their mask",
-        "images": "3, 3 of them volumes",
+        "images": "3 volumes",
         "masks": "3",
         "persons": "3, such as BraTS20_Training_001, BraTS20_Training_002",
         "sequence": "t1ce; not read: flair, t1, t2",
@@ -296,6 +296,13 @@ def test_files_that_are_not_read_are_counted(pictures):
     pictures("images/old/1.png", "elsewhere/1.png")
     (folder / "notes.txt").touch()
     assert open_source(folder).facts()["passed over"] == "2 × .png, 1 × .txt"
+
+
+@pytest.mark.parametrize("reading", [{"planes": ("axial",)}, {"sequence": "t2"}, {"person_column": "who"}])
+def test_an_option_that_a_layout_cannot_use_is_not_passed_over(reading, pictures):
+    folder = pictures("images/1.png", "masks/1.png")
+    with pytest.raises(DataError, match=f"--{next(iter(reading))} is .* holds no .*; leave it out"):
+        open_source(folder, Reading(**reading))
 
 
 # A table of files

@@ -13,8 +13,9 @@ from slices import write_data_set
 
 from modeling_unet import read_mask
 from train.data.arguments import DataArguments
-from train.data.raw import DataError, as_file
-from train.data.slices import load_slices, scan_slices
+from train.data.masks import advise_labels
+from train.data.raw import DataError, RawSlice, as_file, encode_png
+from train.data.slices import examine, load_slices
 
 
 SIDE = 64
@@ -30,6 +31,10 @@ def disc(side: int = SIDE) -> np.ndarray:
     mask = np.zeros((side, side), np.uint8)
     cv2.ellipse(mask, (side // 2, side * 2 // 5), (side // 8, side // 6), 30, 0, 360, 255, -1)
     return mask
+
+
+def resized(interpolation: int) -> np.ndarray:
+    return cv2.resize(disc(SIDE // 2), (SIDE, SIDE), interpolation=interpolation)
 
 
 def rings(*labels: int) -> np.ndarray:
@@ -56,8 +61,24 @@ def write_masks(folder: Path, *masks: np.ndarray) -> Path:
 
 def refusal(folder: Path, **reading) -> str:
     with pytest.raises(DataError) as error:
-        load_slices(DataArguments(str(folder), **reading))
+        load_slices(DataArguments(str(folder), num_folds=2, **reading))
     return str(error.value)
+
+
+def row_of(mask: np.ndarray, **options) -> dict:
+    """What the scan says of a slice with this mask."""
+    content = io.BytesIO()
+    Image.fromarray(mask).save(content, format="PNG")
+    grey = encode_png(np.random.default_rng(0).integers(0, 256, mask.shape[:2], np.uint8))
+    pictures = ({"path": "1.png", "bytes": found} for found in (grey, content.getvalue()))
+    return examine(RawSlice("1", *pictures), DataArguments("DATA", **options).mask_rule())
+
+
+def advice_on(mask: np.ndarray) -> str:
+    row = row_of(mask)
+    assert row["problem_kind"] == "not binary"
+    labels = [float(label) for label in row["mask_labels"].split()]
+    return f"{row['problem']} {advise_labels(labels)}" if labels else row["problem"]
 
 
 def advised(message: str) -> dict:
@@ -71,8 +92,8 @@ def advised(message: str) -> dict:
     }[name]()
 
 
-def taken(folder: Path, number: int = 1, **reading) -> np.ndarray:
-    row = scan_slices(folder, **reading)[number - 1]
+def taken(mask: np.ndarray, **options) -> np.ndarray:
+    row = row_of(mask, **options)
     assert not row["problem"], row["problem"]
     return read_mask(as_file(row["mask"]))
 
@@ -82,7 +103,7 @@ KINDS = {
     "JPEG of quality 75": (as_jpeg(disc(), 75), "as JPEG leaves them", disc()),
     "JPEG of quality 95": (as_jpeg(disc(), 95), "as JPEG leaves them", disc()),
     "halved": (cv2.resize(disc(128), (64, 64), interpolation=cv2.INTER_AREA), "its edges are soft", disc()),
-    "doubled": (cv2.resize(disc(32), (64, 64), interpolation=cv2.INTER_CUBIC), "its edges are soft", disc()),
+    "doubled": (resized(cv2.INTER_CUBIC), "its edges are soft", resized(cv2.INTER_NEAREST)),
     "smoothed": (cv2.GaussianBlur(disc(), (0, 0), 1.5), "its edges are soft", disc()),
     "a little darker": (np.minimum(cv2.GaussianBlur(disc(), (0, 0), 1), 200), "its edges are soft", disc()),
     "labels": (rings(2, 4, 1), "If these are labels, --tumor_labels 1 2 4 takes all but 0;", rings(2, 4, 1)),
@@ -93,57 +114,55 @@ KINDS = {
 
 
 @pytest.mark.parametrize(("mask", "words", "meant"), KINDS.values(), ids=KINDS)
-def test_what_is_advised_takes_the_mask_as_it_is_meant(mask, words, meant, folder):
-    message = refusal(write_masks(folder, mask))
-    assert "not binary: 1.png: the mask holds" in message and words in message
-    found = taken(folder, **advised(message))
+def test_what_is_advised_takes_the_mask_as_it_is_meant(mask, words, meant):
+    message = advice_on(mask)
+    assert "1.png: the mask holds" in message and words in message
+    found = taken(mask, **advised(message))
     assert (found != (meant > 0)).sum() <= 0.15 * (meant > 0).sum()
-    load_slices(DataArguments(str(folder), num_folds=2, **advised(message)))
 
 
-def test_a_picture_among_the_masks_is_called_one(folder):
+def test_a_picture_among_the_masks_is_called_one():
     picture = cv2.resize(cv2.imread(str(EXAMPLE), cv2.IMREAD_GRAYSCALE), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    assert "it is grey all over, as a picture or a map of probabilities" in refusal(write_masks(folder, picture))
+    assert "it is grey all over, as a picture or a map of probabilities" in advice_on(picture)
 
 
-def test_a_constant_mask_is_no_background(folder):
-    assert "outside the tumour a mask has to be 0" in refusal(write_masks(folder, np.full((SIDE, SIDE), 7, np.uint8)))
+def test_a_constant_mask_is_no_background():
+    assert "outside the tumour a mask has to be 0" in advice_on(np.full((SIDE, SIDE), 7, np.uint8))
 
 
 def test_labels_of_all_masks_are_advised_together(folder):
     write_masks(folder, rings(1), rings(2), rings(4, 2))
-    assert "The same goes for 3. If these are labels, --tumor_labels 2 4 takes all but 0;" in refusal(folder)
-    assert taken(folder, 3, tumor_labels=[4]).sum() == (rings(4, 2) == 4).sum()
-    assert not taken(folder, 1, tumor_labels=[2, 4]).any()
+    message = refusal(folder)
+    assert "2.png: the mask holds" in message
+    assert "The same goes for 3. If these are labels, --tumor_labels 2 4 takes all but 0;" in message
+    assert len(load_slices(DataArguments(str(folder), num_folds=2, **advised(message)))) == 3
 
 
-def test_labels_that_no_mask_holds_leave_nothing_to_learn(folder):
-    write_masks(folder, rings(1, 2))
-    assert "No mask shows a tumour" in refusal(folder, tumor_labels=[7])
+def test_labels_are_taken_and_no_others():
+    np.testing.assert_array_equal(taken(rings(4, 2), tumor_labels=[4]), rings(4, 2) == 4)
+    assert not taken(rings(1), tumor_labels=[2, 4]).any()
 
 
 @pytest.mark.parametrize("quality", [None, 60], ids=["drawn", "JPEG"])
-def test_a_coloured_mask_is_taken_by_its_colour(quality, folder):
-    red, green = (np.repeat(rings(20)[..., None] > 0, 3, axis=2) for _ in range(2))
+def test_a_coloured_mask_is_taken_by_its_colour(quality):
+    red = rings(1)[..., None] > 0
     green = np.roll(red, 30, axis=0) & ~red
-    mask = np.where(red, (255, 0, 0), np.where(green, (0, 180, 0), 0)).astype(np.uint8)
-    meant = red[..., 0]
-    message = refusal(write_masks(folder, as_jpeg(mask, quality) if quality else mask))
+    drawn = np.where(red, (255, 0, 0), np.where(green, (0, 180, 0), 0)).astype(np.uint8)
+    mask = as_jpeg(drawn, quality) if quality else drawn
+    message = advice_on(mask)
     assert "the mask is coloured" in message and "besides its background it has '#" in message
     for options in (advised(message), {"mask_color": ["red"]}):
-        found = taken(folder, **options)
-        assert (found != meant).sum() <= (0.15 if quality else 0) * meant.sum()
-    assert taken(folder, mask_color=["red", "#00b400"]).sum() > 1.3 * meant.sum()
+        assert (taken(mask, **options) != red[..., 0]).sum() <= (0.15 if quality else 0) * red.sum()
+    assert taken(mask, mask_color=["red", "#00b400"]).sum() > 1.3 * red.sum()
 
 
 def test_palettes_count_as_labels_by_their_indices(folder):
     picture = Image.fromarray(rings(1, 2), mode="P")
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
-    for number in (1, 2, 3):
-        picture.save(folder / "masks" / f"{number}.png")
-    assert "--tumor_labels 1 2 takes all but 0" in refusal(folder)
-    np.testing.assert_array_equal(taken(folder, tumor_labels=[2]), rings(1, 2) == 2)
-    np.testing.assert_array_equal(taken(folder, mask_color=["lime"]), rings(1, 2) == 2)
+    picture.save(folder / "1.png")
+    for options in ({"tumor_labels": [2]}, {"mask_color": ["lime"]}):
+        rule = DataArguments("DATA", **options).mask_rule()
+        np.testing.assert_array_equal(rule.read(folder / "1.png"), rings(1, 2) == 2)
 
 
 @pytest.mark.parametrize(

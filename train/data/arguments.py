@@ -75,7 +75,9 @@ class ReadingArguments:
         self.mask_rule()
 
     def reading(self) -> Reading:
-        return Reading(tuple(self.planes or ()), self.sequence, self.person_column, self.missing_mask)
+        """What the source is told; a column of persons is that of `persons`, where it is given."""
+        column = None if self.persons else self.person_column
+        return Reading(tuple(self.planes or ()), self.sequence, column, self.missing_mask)
 
     def mask_rule(self) -> MaskRule:
         colors = tuple(map(parse_color, self.mask_color or ()))

@@ -29,6 +29,7 @@ from .raw import SHOWN, DataError, listed
 
 logger = logging.getLogger(__name__)
 
+NOT_BINARY, EMPTY = "not binary", "empty masks"  # kinds of findings
 MAX_MASK_SHARE = 0.5  # of the slice; a mask above it is more likely one of the background
 MAX_PERSON_SHARE = 1 / 3  # of the slices; above it the scores are mostly one person's
 MIN_PERSONS = 20  # with fewer, intervals over persons are too narrow
@@ -96,8 +97,10 @@ def slice_findings(slices: Dataset) -> list[Finding]:
     sound = sound_slices(slices)
     rows = _rows(sound)
     checks = (_blank_images, _coloured_images, _contradictions, _odd_masks, _labels_left_out, _repeated_masks)
-    found = [finding for check in checks for finding in check(rows)]
-    return errors_first([*_problems(slices), *found, *_misplaced_masks(sound)])
+    problems, found = list(_problems(slices)), [finding for check in checks for finding in check(rows)]
+    if any(problem.kind == NOT_BINARY for problem in problems):  # those may be all that show a tumour
+        found = [finding for finding in found if (finding.kind, finding.severity) != (EMPTY, "error")]
+    return errors_first([*problems, *found, *_misplaced_masks(sound)])
 
 
 def errors_first(findings: Iterable[Finding]) -> list[Finding]:
@@ -142,7 +145,7 @@ def _problems(slices: Dataset) -> Iterator[Finding]:
     for kind, problems in by_kind.items():
         names = tuple(problems)
         message = problems[names[0]] + (f" The same goes for {listed(names[1:])}." if len(names) > 1 else "")
-        if kind == "not binary" and labels:
+        if kind == NOT_BINARY and labels:
             message += f" {advise_labels(labels)}"
         if kind == "unpaired" and unmasked:
             message += " If an image without mask is one without tumour, give --missing_mask empty."
@@ -175,10 +178,10 @@ def _labels_left_out(rows: list[dict]) -> Iterator[Finding]:
 def _odd_masks(rows: list[dict]) -> Iterator[Finding]:
     if empty := _names(row for row in rows if not row["mask_area"]):
         if len(empty) == len(rows):
-            yield Finding("empty masks", "error", empty, "No mask shows a tumour, so there is nothing to learn.")
+            yield Finding(EMPTY, "error", empty, "No mask shows a tumour, so there is nothing to learn.")
         else:
             message = f"{len(empty):,} of {len(rows):,} masks show no tumour: {listed(empty)}. Is there none?"
-            yield Finding("empty masks", "warning", empty, message)
+            yield Finding(EMPTY, "warning", empty, message)
     if large := _names(row for row in rows if row["mask_area"] > MAX_MASK_SHARE * row["height"] * row["width"]):
         message = f"The mask covers more than half of its slice: {listed(large)}. Are tumour and background exchanged?"
         yield Finding("large masks", "warning", large, message)
@@ -392,4 +395,6 @@ def _listed_pairs(pairs: list[tuple[dict, dict]]) -> str:
 
 def _with_person(row: dict) -> str:
     person = row["person_id"]
-    return row["slice"] if person in ("", row["slice"]) else f"{row['slice']} (person {person})"
+    # Slices that were cut from a volume are often called by their person.
+    is_said = person in ("", row["slice"]) or row["slice"].startswith(tuple(f"{person}{sign}" for sign in "-_/"))
+    return row["slice"] if is_said else f"{row['slice']} (person {person})"

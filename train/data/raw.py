@@ -80,6 +80,7 @@ class Source:
     """
 
     unit: ClassVar[str] = "slice"
+    heeds: ClassVar[frozenset[str]] = frozenset()  # of `planes`, `sequence` and `person_column`, what it can use
 
     def __len__(self) -> int:
         """Number of parts."""

@@ -262,7 +262,7 @@ def take_share(slices: Dataset, negative_share: float | None) -> Dataset:
     taken = _spread_over_persons(negatives)
     if negative_share is not None:
         taken = taken[: round(with_tumor * negative_share / (1 - negative_share))]
-    if blank or negative_share is not None:
+    if with_tumor and (blank or negative_share is not None):
         logger.info(
             "%d slices show tumour, %d of the %d without are taken%s.",
             *(with_tumor, len(taken), len(negatives)),

@@ -5,8 +5,8 @@
 | `metadata.csv` or `.jsonl`, also in `train/`, `test/`; or a CSV file itself | `metadata` |
 | nnU-Net raw: `imagesTr/`, `labelsTr/`, `dataset.json` | `nnunet` |
 | BIDS: `sub-01/anat/…`, masks in `derivatives/` | `bids` |
-| BraTS: `ID_t1ce.nii.gz` and the other sequences beside `ID_seg.nii.gz` | `brats` |
 | `images/` and `masks/`, `imgs/` and `labels/`, …: files of equal stems | `two_folders` |
+| BraTS: `ID_t1ce.nii.gz` and the other sequences beside `ID_seg.nii.gz` | `brats` |
 | `NAME.tif` beside `NAME_mask.tif`, as in kaggle_3m | `beside` |
 | COCO: `annotations.json` | `coco` |
 | figshare's zips or `N.mat` | `figshare` |
@@ -27,9 +27,15 @@ from . import beside, bids, brats, coco, figshare, hub, metadata, nnunet, two_fo
 
 
 # The first that fits is taken.
-LAYOUTS = (metadata, nnunet, bids, brats, two_folders, beside, coco, figshare, hub)
+LAYOUTS = (metadata, nnunet, bids, two_folders, brats, beside, coco, figshare, hub)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 AS_USUAL = Reading()
+# Options that nothing but such a source can use.
+USED_BY = {
+    "planes": "volumes",
+    "sequence": "sequences by name",
+    "person_column": "table of persons (which --persons FILE.csv would be)",
+}
 
 
 def open_source(source: str | Path, reading: Reading = AS_USUAL) -> Source:
@@ -44,6 +50,15 @@ def open_source(source: str | Path, reading: Reading = AS_USUAL) -> Source:
         DataError: there is no such source, no kind fits, a file of it is damaged, the Hub gives no answer or no data
             set.
     """
+    opened = _open(source, reading)
+    for option, of_what in USED_BY.items():
+        if (value := getattr(reading, option)) and option not in opened.heeds:
+            shown = " ".join(value) if isinstance(value, tuple) else value
+            raise DataError(f"--{option} is {shown}, and {source} holds no {of_what}; leave it out.")
+    return opened
+
+
+def _open(source: str | Path, reading: Reading) -> Source:
     path = Path(source).expanduser().absolute()  # pictures keep it, in caches too
     if path.is_dir():
         return _open_folder(path, reading)

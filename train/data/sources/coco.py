@@ -49,6 +49,8 @@ class CocoFiles(Source):
         person_column: the field of an image that says whose it is, by default `person_id`.
     """
 
+    heeds = frozenset({"person_column"})
+
     paths: tuple[Path, ...]
     takes_missing_masks: bool
     person_column: str | None

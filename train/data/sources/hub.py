@@ -34,6 +34,8 @@ def open_id(name: str, reading: Reading) -> "DatasetRows":
 class DatasetRows(Source):
     """A `datasets.Dataset` with the columns `image` and `mask`, and perhaps `slice`, `person_id` and the like."""
 
+    heeds = frozenset({"person_column"})
+
     dataset: Dataset
     takes_missing_masks: bool = False
 

@@ -1,12 +1,15 @@
 """A table with a row per slice or volume, which names the files.
 
-DATA/metadata.csv | metadata.jsonl, also DATA/train/metadata.csv    🤗 Datasets' `imagefolder`, as `prepare` writes
-python -m train check pairs.csv                                    a CSV file of any columns and separators
+    DATA/metadata.csv | metadata.jsonl, also DATA/train/metadata.csv    🤗 Datasets' `imagefolder`, as `prepare` writes
+    python -m train check pairs.csv                                    a CSV file of any columns and separators
+
+Of the first, every picture beside those that are named has to be named too; the second takes what it names.
 """
 
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +23,7 @@ from .pairs import MASK_ENDING, FilePairs, Pair, bare_name, is_image, picture
 NAMES = ("metadata.csv", "metadata.jsonl")
 FILE_COLUMNS = ("image_file_name", "mask_file_name")
 PIXEL_COLUMNS = ("row_mm", "column_mm")
+MASK_WORD = re.compile(r"mask|seg|label|lesion|truth|annotation", re.IGNORECASE)  # in the name of a column
 
 
 def find(folder: Path, reading: Reading) -> "MetadataFolders | None":
@@ -39,6 +43,8 @@ class MetadataFolders(Source):
     They are not read by `load_dataset`, which turns the id 0012 of a CSV file into the number 12, notices missing files
     only when they are used, and ignores pictures that no row names.
     """
+
+    heeds = frozenset({"person_column"})
 
     metadata: tuple[Path, ...]
     takes_missing_masks: bool = False
@@ -204,7 +210,7 @@ def _file_columns(path: Path, columns: list[str], rows: list[dict[str, str]]) ->
         files = [path.parent / row[column] for row in rows if row[column]]
         if files and any(is_image(file) and file.is_file() for file in files):
             found[column] = files
-    masks = [column for column in found if MASK_ENDING.search(f"_{column.partition('_file')[0]}")]
+    masks = [column for column in found if MASK_WORD.search(column)]
     masks = masks or [column for column, files in found.items() if MASK_ENDING.search(bare_name(files[0]))]
     if len(found) != 2 or len(masks) != 1:
         raise DataError(

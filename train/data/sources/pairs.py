@@ -65,6 +65,12 @@ class FilePairs(Source):
     def unit(self) -> str:
         return "volume" if any(pair.image and slicing.is_nifti(pair.image) for pair in self.pairs) else "slice"
 
+    @property
+    def heeds(self) -> frozenset[str]:
+        found = {"planes"} if self.unit == "volume" else set()
+        found |= {"sequence"} & {*self.said} | ({"person_column"} if "columns" in self.said else set())
+        return frozenset(found)
+
     def parts(self) -> Iterator[Pair]:
         return iter(self.pairs)
 
@@ -95,9 +101,10 @@ class FilePairs(Source):
         volumes = [path for path in images if slicing.is_nifti(path)]
         unmasked = sum(1 for pair in self.pairs if pair.image and not pair.mask)
         means = "empty, by --missing_mask" if self.reading.takes_missing_masks else "faults"
+        counts = ((len(images) - len(volumes), " pictures"), (len(volumes), " volumes"))
         facts = {
             "layout": self.layout,
-            "images": f"{len(images):,}" + (f", {len(volumes):,} of them volumes" if volumes else ""),
+            "images": ", ".join(f"{count:,}{what}" for count, what in counts if count),
             "masks": f"{sum(1 for pair in self.pairs if pair.mask):,}"
             + (f"; {unmasked:,} images have none ({means})" if unmasked else ""),
             "persons": _persons_of(self.pairs),

@@ -99,7 +99,7 @@ def _slices(raw: RawSlice, volume: Volume, labels: Volume | None, plane: str) ->
             slice=name,
             image=_picture(name, _encode(values)),
             mask=None if masks is None else _picture(name, _encode_labels(masks[index])),
-            plane=raw.plane or known,
+            plane=known or raw.plane,
             volume=raw.slice,
             spacing=spacing,
         )

@@ -1,8 +1,10 @@
 """Two folders, one of images and one of masks, whose files pair up: pictures or NIfTI volumes.
 
-DATA/images/1.png        DATA/masks/1.png              the layout on Kaggle
-DATA/imgs/p07/1.nii.gz   DATA/labels/p07/1_seg.nii.gz  persons by their folders, names with an ending
-DATA/train/Images/1.png  DATA/train/*_mask/…           a given split
+    DATA/images/1.png          DATA/masks/1.png                  the layout on Kaggle
+    DATA/imgs/p07/1.nii.gz     DATA/labels/p07/1_seg.nii.gz      persons by their folders, names with an ending
+    DATA/train/Images/1.png    DATA/train/Tumor_mask/1.png       a given split
+
+The two folders nearest to DATA count, and in each the files that lie in it, or in its sub-folders if none do.
 """
 
 import re
