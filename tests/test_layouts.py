@@ -291,6 +291,16 @@ def test_an_image_without_mask_is_a_fault_or_without_tumour(pictures):
     assert "1" in problems(folder, missing_mask="empty"), "a mask without image is a fault in any case"
 
 
+def test_linked_folders_are_read_and_links_in_a_circle_end(pictures, tmp_path_factory):
+    folder = pictures("images/a/1.png", "masks/a/1.png")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for kind in ("images", "masks"):
+        (folder / kind / "a").rename(elsewhere / kind)
+        (folder / kind / "b").symlink_to(elsewhere / kind)
+        (elsewhere / kind / "circle").symlink_to(folder / kind)
+    assert [(raw.slice, raw.problem) for raw in open_source(folder)] == [("b/1", "")]
+
+
 def test_files_that_are_not_read_are_counted(pictures):
     folder = pictures("images/1.png", "masks/1.png")
     pictures("images/old/1.png", "elsewhere/1.png")

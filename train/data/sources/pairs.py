@@ -1,5 +1,6 @@
 """Files that pair up: pictures or volumes and their masks, as any layout lists them → slices."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -135,9 +136,20 @@ def bare_name(path: Path) -> str:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Pictures and volumes in a folder and its sub-folders, hidden ones left out, in the order of their paths."""
-    found = (path for path in folder.rglob("*") if is_image(path) and not path.is_dir())
-    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
+    """Pictures and volumes in a folder and its sub-folders, in the order of their paths."""
+    return sorted(filter(is_image, files_below(folder)))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files but hidden ones, those in linked folders included."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := Path(place).resolve()) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
 def described(words: Iterable[str]) -> dict[str, str]:
@@ -181,6 +193,6 @@ def _persons_of(pairs: Iterable[Pair]) -> str:
 
 def _passed_over(folder: Path, taken: set[Path]) -> str:
     """How many files of a folder are not read, by their kinds."""
-    files = (path for path in folder.rglob("*") if not path.name.startswith(".") and path.is_file())
-    kinds = Counter(".nii" if slicing.is_nifti(path) else path.suffix.lower() for path in files if path not in taken)
+    left = (path for path in files_below(folder) if path not in taken)
+    kinds = Counter(".nii" if slicing.is_nifti(path) else path.suffix.lower() for path in left)
     return ", ".join(f"{count:,} × {kind or 'no suffix'}" for kind, count in kinds.most_common())
