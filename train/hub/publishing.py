@@ -135,7 +135,7 @@ def _verify(repo_id: str, commit: CommitInfo, picture: Path, expected: dict, tok
         except subprocess.SubprocessError as error:
             reason = f"it was not done after {VERIFY_SECONDS} s"
             if isinstance(error, subprocess.CalledProcessError):
-                *_, reason = (str(error), *error.stderr.strip().splitlines())
+                reason = [str(error), *error.stderr.strip().splitlines()][-1]
             raise OSError(
                 f"{repo_id} is published, but a fresh process could not load it from the Hub: {reason}"
             ) from error
@@ -205,8 +205,8 @@ def publish_space(
     with tempfile.TemporaryDirectory() as temporary:
         origins = stage_space(Path(temporary), model_id, dataset_id)
         what = {"repo_type": "space", "message": "Publish the page", "replaces": SPACE_REPLACES}
-        what["variables"] = {"MODEL_ID": model_id}
-        return _send(Path(temporary), origins, repo_id, private, token, dry_run, **what)
+        variables = {"MODEL_ID": model_id}
+        return _send(Path(temporary), origins, repo_id, private, token, dry_run, **what, variables=variables)
 
 
 def _send(
