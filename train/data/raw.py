@@ -28,6 +28,10 @@ class DataError(ValueError):
     """A data set that cannot be trained on; the message names the files and says what is expected."""
 
 
+class HalfLayoutError(DataError):
+    """A folder that could be laid out in some way if it held more; another layout may fit it as a whole."""
+
+
 class Picture(TypedDict):
     """An encoded picture, as a cell of a `datasets.Image(decode=False)` column: a path alone, or bytes and a name."""
 

@@ -22,7 +22,7 @@ Single slices never raise errors: each comes with its `problem`, so that one pas
 import re
 from pathlib import Path
 
-from ..raw import DataError, Reading, Source
+from ..raw import DataError, HalfLayoutError, Reading, Source
 from . import beside, bids, brats, coco, figshare, hub, metadata, nnunet, two_folders
 
 
@@ -76,9 +76,9 @@ def _open_folder(folder: Path, reading: Reading) -> Source:
     half = None
     for layout in LAYOUTS:
         try:
-            if found := layout.find(folder, reading):
+            if (found := layout.find(folder, reading)) is not None:
                 return found
-        except DataError as error:  # half a layout; another one may fit as a whole
+        except HalfLayoutError as error:
             half = half or error
     raise half or DataError(
         f"{folder} holds no slices in a known layout: images/ and masks/ with files of the same stems, files beside "

@@ -93,7 +93,7 @@ def _rows(metadata: Path, person_column: str | None) -> list[dict[str, str]]:
     """Every row, with all columns that matter, as strings; "" where nothing is given."""
     names = ("slice", *FILE_COLUMNS, *DETAIL_COLUMNS, "volume", *PIXEL_COLUMNS)
     try:
-        text = metadata.readas_text(encoding="utf-8-sig")
+        text = metadata.read_text(encoding="utf-8-sig")
         if metadata.suffix == ".csv":
             rows = list(csv.DictReader(io.StringIO(text)))
         else:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 
-from ..raw import DataError, Reading, natural_order
+from ..raw import DataError, HalfLayoutError, Reading, natural_order
 from .pairs import (
     IMAGE_ENDING,
     MASK_ENDING,
@@ -38,13 +38,13 @@ DEPTH = 2  # of folders above the two, such as DATA/train/p07/images
 
 
 def find(folder: Path, reading: Reading) -> FilePairs | None:
-    """Raises DataError if one of the two folders is missing, empty, or there several times."""
+    """Raises HalfLayoutError if `images` or `masks` is missing or empty, DataError if such a folder is there twice."""
     found = next(
         filter(None, ({parent: both for parent in level if (both := _both(parent))} for level in _levels(folder))), {}
     )
     if not found:
         if any((folder / kind).is_dir() for kind in USUAL):
-            raise DataError(_what_is_missing(folder))
+            raise HalfLayoutError(_what_is_missing(folder))
         return None
     names = sorted({" and ".join(f"{path.name}/" for path in both) for both in found.values()})
     pairs = [pair for parent, both in found.items() for pair in _pairs(folder, parent, *both, reading)]
