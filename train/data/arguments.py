@@ -103,9 +103,9 @@ class DataArguments(ReadingArguments):
 
     def as_options(self) -> list[str]:
         """What to type for these arguments, those that are as by default left out."""
-        options = []
-        for name in ("data_dir", *(own.name for own in fields(self))):
-            value = getattr(self, name)
-            if value != getattr(DataArguments, name, None) and f"--{name}={value}" not in options:
-                options += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
+        options = [f"--data_dir={self.data_dir}"]
+        for own in fields(DataArguments):
+            value = getattr(self, own.name)
+            if own.name != "data_dir" and value != own.default:
+                options += [f"--{own.name}", *map(str, value)] if isinstance(value, list) else [f"--{own.name}={value}"]
         return options

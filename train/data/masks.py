@@ -2,7 +2,8 @@
 
 picture ─ MaskRule.read ─→ bool [H, W]        0/1, 0/255, 0/65535; or what lies above --mask_threshold, is one of
                                               --tumor_labels or has one of --mask_color
-        ─ advice ─→ the end of a sentence     are these labels, soft edges, losses of JPEG, colours, or no mask?
+        ─ advise ─→ the end of a sentence     are these soft edges, losses of JPEG, or no mask at all?
+        ─ labels_of, advise_colors            what values or colours are there to choose from?
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,10 +25,8 @@ MIN_COLOR_SHARE = 0.0005  # of the pixels
 # Told apart by discs of 64 to 512 px: as labels, resized, smoothed by up to 2 px, saved as JPEG of quality 10 to 100,
 # and by slices. Of the pixels between the lowest and the highest value,
 MIN_AREA_OF_LABELS = 0.2  # have neighbours that lie between too (edges, at most 0.0 where values are few)
-MIN_MIDDLE_OF_EDGES = 0.25  # have a value from a fifth to four fifths (edges 0.28 or more, JPEG 0.21 or less).
-MIN_AREA_OF_GREY = (
-    0.4  # And of those in the middle, have neighbours there too (pictures 0.6 or more, edges 0.25 or less).
-)
+MIN_MIDDLE_OF_EDGES = 0.25  # have a value from a fifth to four fifths (edges 0.28 or more, JPEG 0.21 or less);
+MIN_AREA_OF_GREY = 0.4  # and of those in the middle, have neighbours there too (pictures 0.6 or more, edges 0.25)
 SQUARE = np.ones((3, 3), np.uint8)
 
 

@@ -71,7 +71,7 @@ def load_slices(arguments: DataArguments, without_folds: bool = False) -> Datase
         without_folds: as in `assign_persons`.
 
     Returns:
-        The rows of `scan_slices`, with `person_id`, `tumor_type`, `plane`, `split` and `fold` as `assign_persons` gives
+        The rows of `scan`, with `person_id`, `tumor_type`, `plane`, `split` and `fold` as `assign_persons` gives
         them; without those that `take_share` leaves out.
 
     Raises:

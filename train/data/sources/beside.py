@@ -9,7 +9,7 @@ Folders are persons; `train`, `val` and `test` are a given split.
 from pathlib import Path
 
 from ..raw import Reading, natural_order
-from .pairs import MASK_ENDING, FilePairs, Pair, bare_name, described, images_below, name_in, with_persons
+from .pairs import MASK_ENDING, FilePairs, Pair, bare_name, described, images_below, named
 
 
 def find(folder: Path, reading: Reading) -> FilePairs | None:
@@ -23,7 +23,7 @@ def find(folder: Path, reading: Reading) -> FilePairs | None:
         return None
     names = sorted({*images, *masks}, key=lambda name: natural_order(name.as_posix()))
     pairs = [_pair(folder, name, images.get(name, []), masks.get(name, [])) for name in names]
-    return FilePairs("NAME beside NAME_mask", with_persons(pairs), reading, folder=folder)
+    return FilePairs("NAME beside NAME_mask", named(pairs), reading, folder=folder)
 
 
 def _pair(folder: Path, name: Path, images: list[Path], masks: list[Path]) -> Pair:
@@ -36,4 +36,4 @@ def _pair(folder: Path, name: Path, images: list[Path], masks: list[Path]) -> Pa
     if masks and not images:
         kind, problem = "unpaired", f"{masks[0].parent.name}/{masks[0].name} has no image of its name beside it."
     files = (paths[0] if paths else None for paths in (images, masks))
-    return Pair(name_in(words, name.name), *files, **described(words), problem_kind=kind, problem=problem)
+    return Pair("/".join((*words, name.name)), *files, **described(words), problem_kind=kind, problem=problem)

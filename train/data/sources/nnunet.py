@@ -54,8 +54,9 @@ def _pair(case: str, image: Path | None, mask: Path | None, number: int) -> Pair
 
 
 def _named(labels: dict) -> str:
-    """Label values with their names; regions of nnU-Net are lists of labels."""
-    return ", ".join(f"{value} {name}" for name, value in labels.items() if value != 0) or "not said"
+    """Label values with their names; regions are lists of values, and older versions put the values first."""
+    pairs = [(name, value) if str(name).isdecimal() else (value, name) for name, value in labels.items()]
+    return ", ".join(f"{value} {name}" for value, name in pairs if str(value) != "0") or "not said"
 
 
 def _read(path: Path) -> dict:
@@ -65,6 +66,9 @@ def _read(path: Path) -> dict:
         raise DataError(f"{path} cannot be read, which says what the channels of imagesTr/ are: {error}.") from error
     names = ("channel_names", "modality", "labels")
     parts = [description, *(description.get(name, {}) for name in names if isinstance(description, dict))]
-    if not all(isinstance(part, dict) for part in parts):
-        raise DataError(f"{path} is no description of a data set as nnU-Net has it: a mapping is missing.")
+    channels = [number for part in parts[1:3] if isinstance(part, dict) for number in part]
+    if not all(isinstance(part, dict) for part in parts) or not all(number.isdecimal() for number in channels):
+        raise DataError(
+            f"{path} is no description of a data set as nnU-Net has it: it needs mappings, and channels by number."
+        )
     return description

@@ -168,18 +168,24 @@ def described(words: Iterable[str]) -> dict[str, str]:
     return {**found, "person_id": "/".join(found["person_id"])}
 
 
-def with_persons(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
-    """The pairs; the one folder that all of them lie in is no person."""
+def named(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Pairs that are called by their paths, under shorter names; the one folder that all of them lie in is no person.
+
+    A file whose own name begins with that of its folder is called by that alone, if no other one is.
+    """
     pairs = tuple(pairs)
+    short = [_without_folders(pair.name) for pair in pairs]
+    counts = Counter(short)
     if len({pair.person_id for pair in pairs}) == 1:
-        return tuple(replace(pair, person_id="") for pair in pairs)
-    return pairs
+        pairs = tuple(replace(pair, person_id="") for pair in pairs)
+    return tuple(
+        replace(pair, name=name) if counts[name] == 1 else pair for pair, name in zip(pairs, short, strict=True)
+    )
 
 
-def name_in(words: Iterable[str], stem: str) -> str:
-    """A name that no other file has: the stem alone where it begins with its folder's name, or lies in none."""
-    words = list(words)
-    return stem if not words or stem.startswith(words[-1]) else "/".join([*words, stem])
+def _without_folders(path: str) -> str:
+    *folders, name = path.split("/")
+    return name if folders and re.match(rf"{re.escape(folders[-1])}([-_. ]|$)", name) else path
 
 
 def _shown(path: Path) -> str:

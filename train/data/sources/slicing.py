@@ -1,7 +1,7 @@
 """NIfTI volumes → slices, as the network and whoever looks at them know them; their masks are cut the same way.
 
 Slices of whole numbers keep their values. Of others each is stretched over 16 bits, from 0 or its lowest value to its
-highest: the network sees every slice by its own mean and deviation, and a step is below a hundredth of that deviation.
+highest: the network sees every slice by its own mean and deviation, far below which such a step is.
 """
 
 import io
@@ -66,12 +66,13 @@ def facts_of(volumes: Sequence[Path], planes: Sequence[str]) -> dict[str, str]:
         try:
             header = nib.load(path).header
             zooms = [float(size) for size in header.get_zooms()[:3]]
+            is_placed = header["qform_code"] > 0 or header["sform_code"] > 0
         # nibabel raises any kind of error for a damaged file, which is named when it is read.
         except Exception:
             continue
         sizes[" × ".join(f"{size:.3g}" for size in zooms)] += 1
         thick += max(zooms) > MAX_STRETCH * min(zooms)
-        turned += not (header["qform_code"] > 0 or header["sform_code"] > 0)
+        turned += not is_placed
     named = [f"{size} mm ({count:,})" for size, count in sizes.most_common(MOST_SIZES)]
     more = len(sizes) - len(named)
     facts["voxels"] = ", ".join([*named, *([f"{more:,} more sizes"] if more else [])])
@@ -158,7 +159,7 @@ def _encode(values: np.ndarray) -> bytes:
     low, high = min(float(values.min()), 0.0), float(values.max())
     if high - low <= MAX_VALUE and (values == np.rint(values)).all():
         return encode_png(values.astype(np.int32))
-    stretched = (values.astype(np.float64) - low) * (MAX_VALUE / (high - low))
+    stretched = (values.astype(np.float64) - low) * (MAX_VALUE / ((high - low) or 1.0))
     return encode_png(np.rint(stretched).astype(np.uint16))
 
 

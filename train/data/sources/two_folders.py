@@ -24,8 +24,7 @@ from .pairs import (
     described,
     images_below,
     is_image,
-    name_in,
-    with_persons,
+    named,
 )
 
 
@@ -48,7 +47,7 @@ def find(folder: Path, reading: Reading) -> FilePairs | None:
         return None
     names = sorted({" and ".join(f"{path.name}/" for path in both) for both in found.values()})
     pairs = [pair for parent, both in found.items() for pair in _pairs(folder, parent, *both, reading)]
-    return FilePairs(f"{', '.join(names)}: files of equal names", with_persons(pairs), reading, folder=folder)
+    return FilePairs(f"{', '.join(names)}: files of equal names", named(pairs), reading, folder=folder)
 
 
 def _levels(folder: Path) -> Iterator[list[Path]]:
@@ -97,10 +96,10 @@ def _pairs(root: Path, parent: Path, images: Path, masks: Path, reading: Reading
     _match_endings(first, second)
     for name in sorted({*first, *second}, key=natural_order):
         *inner, stem = name.split("/")
-        words, files = [*above, *inner], (first.get(name, []), second.get(name, []))
+        words, files = (*above, *inner), (first.get(name, []), second.get(name, []))
         kind, problem = _problem(*files, images, masks, reading) or ("", "")
         paths = (found[0] if found else None for found in files)
-        yield Pair(name_in(words, stem), *paths, **described(words), problem_kind=kind, problem=problem)
+        yield Pair("/".join((*words, stem)), *paths, **described(words), problem_kind=kind, problem=problem)
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:

@@ -264,6 +264,13 @@ def test_folders_say_split_and_person(pattern, pictures):
     assert "train (2)" in opened.facts()["split"] and opened.facts()["persons"] == "4, such as a, b"
 
 
+def test_names_that_begin_like_their_folders_stay_apart(pictures):
+    for path in ("1/1", "1/10", "10/1", "10/10", "a/1/1_x", "b/1/1_x", "c/c_1"):
+        folder = pictures(f"images/{path}.png", f"masks/{path}.png")
+    found = [(raw.slice, raw.problem) for raw in open_source(folder)]
+    assert sorted(found) == [(name, "") for name in ("1", "1/10", "10", "10/1", "a/1/1_x", "b/1/1_x", "c_1")]
+
+
 def test_folders_of_tumour_types_and_planes_are_no_persons(pictures):
     for word, number in (("glioma", 1), ("meningioma", 2), ("Axial", 3)):
         folder = pictures(f"images/{word}/{number}.png", f"masks/{word}/{number}.png")
