@@ -135,21 +135,27 @@ def persons_known(slices: Dataset) -> bool:
 
 def _problems(slices: Dataset) -> Iterator[Finding]:
     """What the scan says of single slices, by kind."""
-    by_kind, labels, unmasked = defaultdict(dict), set(), 0
-    columns = ("slice", "problem_kind", "problem", "mask_labels", "image", "mask")
-    found = [index for index, kind in enumerate(slices["problem_kind"]) if kind]
-    for row in slices.select(found).select_columns(list(columns)):
-        by_kind[row["problem_kind"]].setdefault(row["slice"], row["problem"])
-        labels |= {float(label) for label in row["mask_labels"].split()}
-        unmasked += row["problem_kind"] == "unpaired" and row["image"] is not None and row["mask"] is None
+    by_kind, labels = defaultdict(dict), set()
+    columns = zip(*(slices[name] for name in ("slice", "problem_kind", "problem", "mask_labels")), strict=True)
+    for name, kind, problem, held in columns:
+        if kind:
+            by_kind[kind].setdefault(name, problem)
+            labels |= {float(label) for label in held.split()}
     for kind, problems in by_kind.items():
         names = tuple(problems)
         message = problems[names[0]] + (f" The same goes for {listed(names[1:])}." if len(names) > 1 else "")
         if kind == NOT_BINARY and labels:
             message += f" {advise_labels(labels)}"
-        if kind == "unpaired" and unmasked:
+        if kind == "unpaired" and _lacks_masks(slices):
             message += " If an image without mask is one without tumour, give --missing_mask empty."
         yield Finding(kind, "error", names, message)
+
+
+def _lacks_masks(slices: Dataset) -> bool:
+    """Whether some image is unpaired for want of a mask."""
+    unpaired = [index for index, kind in enumerate(slices["problem_kind"]) if kind == "unpaired"]
+    pictures = slices.select(unpaired).select_columns(["image", "mask"])
+    return any(row["image"] is not None and row["mask"] is None for row in pictures)
 
 
 def _blank_images(rows: list[dict]) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, cycle, islice, repeat
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -53,7 +54,7 @@ PANEL_SIDE = 256  # pixels
 LONGEST_LABEL = 20  # characters that fit above a panel
 
 
-def check(source: str | Path, persons: str | Path | None = None, out: str | Path | None = None, **reading) -> int:
+def check(source: str | Path, persons: str | Path | None = None, out: str | Path | None = None, **reading: Any) -> int:
     """Print what is in a data set and what is wrong with it, and write the same with pictures to `out`.
 
     Args:

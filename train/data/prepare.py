@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from huggingface_hub import DatasetCardData
@@ -86,7 +87,7 @@ the licence, and says what was changed. Changed here: images stored as PNG (they
 """
 
 
-def prepare(source: str | Path, out: str | Path, persons: str | Path | None = None, **reading) -> Path:
+def prepare(source: str | Path, out: str | Path, persons: str | Path | None = None, **reading: Any) -> Path:
     """Write the data set. The folder appears when all of it is there.
 
     Args:

@@ -16,6 +16,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import datasets
@@ -93,7 +94,7 @@ def load_slices(arguments: DataArguments, without_folds: bool = False) -> Datase
 # ----------------------------------------------------------------------------------------------------------------- scan
 
 
-def scan_slices(source: str | Path, **reading) -> Dataset:
+def scan_slices(source: str | Path, **reading: Any) -> Dataset:
     """`scan` of a source; `reading` are fields of `ReadingArguments`."""
     return scan(DataArguments(str(source), **reading))
 
