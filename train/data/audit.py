@@ -135,16 +135,17 @@ def persons_known(slices: Dataset) -> bool:
 
 def _problems(slices: Dataset) -> Iterator[Finding]:
     """What the scan says of single slices, by kind."""
-    by_kind, labels = defaultdict(dict), set()
+    by_kind, labels, is_of_labels = defaultdict(dict), set(), False
     columns = zip(*(slices[name] for name in ("slice", "problem_kind", "problem", "mask_labels")), strict=True)
     for name, kind, problem, held in columns:
+        labels |= {float(label) for label in held.split()}
         if kind:
             by_kind[kind].setdefault(name, problem)
-            labels |= {float(label) for label in held.split()}
+            is_of_labels |= kind == NOT_BINARY and bool(held)
     for kind, problems in by_kind.items():
         names = tuple(problems)
         message = problems[names[0]] + (f" The same goes for {listed(names[1:])}." if len(names) > 1 else "")
-        if kind == NOT_BINARY and labels:
+        if kind == NOT_BINARY and is_of_labels:
             message += f" {advise_labels(labels)}"
         if kind == "unpaired" and _lacks_masks(slices):
             message += " If an image without mask is one without tumour, give --missing_mask empty."

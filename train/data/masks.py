@@ -96,6 +96,8 @@ def advise(source) -> str:
         labels = " ".join(f"{value:g}" for value in values[1:])
         instead = f", and if these are labels, --tumor_labels {labels} all of them" if len(values) <= MAX_LABELS else ""
         return f"its edges are soft, as those of a mask that was resized or smoothed; {taken}{instead}"
+    if look == "two values":
+        return f"it has the values {lowest:g} and {highest:g} alone; {taken}"
     if look == "losses":
         return f"its values scatter about 0 and {highest:g}, as JPEG leaves them; {taken}"
     return f"it is grey all over, as a picture or a map of probabilities; if it is a mask at all, {taken}"
@@ -130,14 +132,16 @@ def advise_colors(source) -> str:
 
 
 def _look(mask: np.ndarray, values: np.ndarray) -> str:
-    """ "labels", "soft edges", "losses" (of JPEG) or "picture"."""
+    """ "labels", "two values", "soft edges", "losses" (of JPEG) or "picture"."""
     few = len(values) <= MAX_LABELS
     if few and values[-1] <= MAX_PLAIN_LABEL and (values == np.rint(values)).all():
         return "labels"
+    if len(values) == 2:
+        return "two values"
     shares = (mask.astype(np.float64) - values[0]) / (float(values[-1]) - float(values[0]))
     between = (shares > 0) & (shares < 1)
     middle = (shares > 0.2) & (shares < 0.8)
-    if few and (not between.any() or _inner(between) >= MIN_AREA_OF_LABELS):
+    if few and _inner(between) >= MIN_AREA_OF_LABELS:
         return "labels"
     if _inner(middle) >= MIN_AREA_OF_GREY:
         return "picture"

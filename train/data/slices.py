@@ -29,7 +29,7 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
 from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
-from modeling_unet.image_processing_unet import NonBinaryMaskError, is_coloured, to_grayscale
+from modeling_unet.image_processing_unet import NonBinaryMaskError, is_coloured, read_labels, to_grayscale
 from modeling_unet.volumes import read_volume
 
 from ..looks import look_of
@@ -110,7 +110,7 @@ def scan(arguments: DataArguments) -> Dataset:
         ("" where the source does not say); `row_mm` and `column_mm`, the size of a pixel, or None; `height`, `width`
         and `mask_area` in pixels; `dtype` of the pixels; `image_sha256` and `mask_sha256`, the first 16 hex digits over
         size and values; `look`, see `looks.look_of`; `labels_left_out`, values of the mask that the threshold takes for
-        background; `mask_labels`, those of a mask that is not binary and seems to hold labels; `coloured`; `thumbnail`,
+        background; `mask_labels`, the values of a mask that is binary or seems to hold labels; `coloured`; `thumbnail`,
         the bytes of a uint8 [32, 32]; `problem_kind` ("", "unpaired", "repeated stem", "unreadable", "size mismatch" or
         "not binary") and `problem`, a sentence.
 
@@ -164,6 +164,8 @@ def examine(raw: RawSlice, rule: MaskRule = BINARY, channel: str | None = None) 
         mask = rule.read(as_file(raw.mask)) if raw.mask else np.zeros(image.shape[:2], bool)
         row.update(_mask_facts(mask, raw.slice))
         row["look"] = look_of(np.frombuffer(row["thumbnail"], np.uint8).reshape(THUMBNAIL_SIDE, -1), mask)
+        if raw.mask and rule == BINARY and mask.any():
+            row["mask_labels"] = f"0 {read_labels(as_file(raw.mask)).max():g}"
         if raw.mask and rule.threshold is not None:
             row["labels_left_out"] = _labels_left_out(raw.mask, mask, rule.threshold)
     except NonBinaryMaskError as error:

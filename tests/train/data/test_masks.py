@@ -106,6 +106,7 @@ KINDS = {
     "doubled": (resized(cv2.INTER_CUBIC), "its edges are soft", resized(cv2.INTER_NEAREST)),
     "smoothed": (cv2.GaussianBlur(disc(), (0, 0), 1.5), "its edges are soft", disc()),
     "a little darker": (np.minimum(cv2.GaussianBlur(disc(), (0, 0), 1), 200), "its edges are soft", disc()),
+    "two values": (np.where(disc() > 0, 250, 3).astype(np.uint8), "has the values 3 and 250 alone", disc()),
     "labels": (rings(2, 4, 1), "If these are labels, --tumor_labels 1 2 4 takes all but 0;", rings(2, 4, 1)),
     "grey labels": (60 * rings(2, 4, 1), "--tumor_labels 60 120 240 takes all but 0;", rings(2, 4, 1)),
     "one label": (rings(2), "If these are labels, --tumor_labels 2 takes all but 0.", rings(2)),
@@ -133,8 +134,8 @@ def test_a_constant_mask_is_no_background():
 def test_labels_of_all_masks_are_advised_together(folder):
     write_masks(folder, rings(1), rings(2), rings(4, 2))
     message = refusal(folder)
-    assert "2.png: the mask holds" in message
-    assert "The same goes for 3. If these are labels, --tumor_labels 2 4 takes all but 0;" in message
+    assert "2.png: the mask holds" in message, "alone, the first is a mask as it should be"
+    assert "The same goes for 3. If these are labels, --tumor_labels 1 2 4 takes all but 0;" in message
     assert len(load_slices(DataArguments(str(folder), num_folds=2, **advised(message)))) == 3
 
 
