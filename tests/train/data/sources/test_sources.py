@@ -18,7 +18,7 @@ from mat import mat_bytes, write_zip
 from slices import draw_slice, write_data_set
 
 from modeling_unet import read_image, read_mask
-from train.data.raw import DataError, as_file, encode_png, natural_order
+from train.data.raw import DataError, Reading, as_file, encode_png, natural_order
 from train.data.sources import figshare, hub, open_source
 
 
@@ -454,6 +454,25 @@ def test_metadata_of_no_use_is_named(folder, name, content, message):
         list(open_source(folder))
 
 
+def test_persons_of_another_column_spacing_and_missing_masks_are_read_from_metadata(tmp_path):
+    folder = write_data_set(tmp_path / "data", 2)
+    (folder / "masks" / "2.png").unlink()
+    rows = [row_of(1, patient="07", row_mm="0.5", column_mm="1.5"), row_of(2, patient="7")]
+    rows[1]["mask_file_name"] = ""
+    write_metadata(folder, "metadata.jsonl", rows)
+    slices = list(open_source(folder, Reading(person_column="patient", missing_mask="empty")))
+    assert [(raw.person_id, raw.spacing, raw.problem) for raw in slices] == [("07", (0.5, 1.5), ""), ("7", None, "")]
+    assert slices[1].mask is None and open_source(folder).facts()["masks"] == "1"
+    with pytest.raises(DataError, match=r"--person_column is who; the columns of metadata\.jsonl are image_file_name,"):
+        list(open_source(folder, Reading(person_column="who")))
+
+
+def test_a_table_that_cannot_be_read_is_not_passed_over_for_its_folders(folder):
+    (folder / "metadata.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"metadata\.csv gives no image_file_name"):
+        list(open_source(folder))
+
+
 def test_two_metadata_files_are_one_too_many(folder):
     for name in ("metadata.csv", "metadata.jsonl"):
         write_metadata(folder, name, [row_of(1)])
@@ -552,6 +571,14 @@ def test_a_data_set_on_the_hub_is_asked_for_by_its_id(folder, monkeypatch):
         ("8", "2", "glioma"),
         ("9", "3", "meningioma"),
     ]
+
+
+def test_a_data_set_may_call_its_persons_otherwise(tmp_path, folder):
+    rows = table(folder, person_id=["x", "x", "x"], patient=["a", "b", "a"])
+    parquet = write_parquet(tmp_path / "parquet", train=rows)
+    assert [raw.person_id for raw in open_source(parquet, Reading(person_column="patient"))] == ["a", "b", "a"]
+    with pytest.raises(DataError, match=r"--person_column is who, and its columns are image, mask, person_id, patient"):
+        open_source(parquet, Reading(person_column="who"))
 
 
 def test_empty_cells_are_problems_of_single_slices(folder, monkeypatch):
