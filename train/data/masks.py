@@ -150,7 +150,7 @@ def _look(mask: np.ndarray, values: np.ndarray) -> str:
 
 def _inner(pixels: np.ndarray) -> float:
     """The share of some pixels whose eight neighbours are such pixels too."""
-    inside = cv2.erode(pixels.astype(np.uint8), SQUARE, borderValue=0)
+    inside = cv2.erode(pixels.astype(np.uint8), SQUARE, borderValue=(0.0,))
     return float(inside.sum()) / max(int(pixels.sum()), 1)
 
 
