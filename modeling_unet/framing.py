@@ -231,7 +231,7 @@ def _find_panels(grey: np.ndarray) -> np.ndarray | None:
             filled = cv2.drawContours(np.zeros_like(panels), [hull], -1, 1, cv2.FILLED)
             around = (cv2.dilate(filled, np.ones((15, 15))) > 0) & ~(cv2.dilate(filled, np.ones((5, 5))) > 0)
             if around.any() and (grey[around] > level).mean() > 0.6:
-                panels |= cv2.erode(filled, np.ones((5, 5)), borderValue=1)
+                panels |= cv2.erode(filled, np.ones((5, 5)), borderValue=1).astype(np.uint8)
     return panels > 0 if panels.any() else None
 
 

@@ -142,10 +142,8 @@ def read_image(source) -> np.ndarray:
 def read_mask(source, threshold: float | None = None) -> np.ndarray:
     """Read one mask: a source as in [`read_image`] whose values are 0/1, 0/255, 0/65535 or booleans → bool [H, W].
 
-    The values of a picture with a palette are its indices, unless it shows black and white alone: then white is 255.
-
     Args:
-        source: as in `read_image`.
+        source: as in `read_labels`.
         threshold: if given, any values are taken and those above it are the mask, e.g. 127 for a mask that was saved as
             JPEG.
 
@@ -153,13 +151,7 @@ def read_mask(source, threshold: float | None = None) -> np.ndarray:
         InvalidImageError: as `read_image`.
         NonBinaryMaskError: any other values (without a threshold), which the message lists, or colours.
     """
-    mask, name = _read(source, keep_palette_indices=True), _name(source)
-    if mask.ndim == 3:
-        if (mask != mask[..., :1]).any():
-            raise NonBinaryMaskError(
-                f"{name}: the mask is coloured; a mask has one channel with the values 0/1, 0/255 or 0/65535."
-            )
-        mask = mask[..., 0]
+    mask, name = read_labels(source), _name(source)
     if threshold is not None:
         return mask > threshold
     values = np.unique(mask)
@@ -171,6 +163,25 @@ def read_mask(source, threshold: float | None = None) -> np.ndarray:
             values,
         )
     return mask != 0
+
+
+def read_labels(source) -> np.ndarray:
+    """Read one mask without changing its values: a source as in [`read_image`] → [H, W] of any type.
+
+    The values of a picture with a palette are its indices, unless it shows black and white alone: then white is 255.
+
+    Raises:
+        InvalidImageError: as `read_image`.
+        NonBinaryMaskError: colours.
+    """
+    mask, name = _read(source, keep_palette_indices=True), _name(source)
+    if mask.ndim == 3:
+        if (mask != mask[..., :1]).any():
+            raise NonBinaryMaskError(
+                f"{name}: the mask is coloured; a mask has one channel with the values 0/1, 0/255 or 0/65535."
+            )
+        mask = mask[..., 0]
+    return mask
 
 
 def to_grayscale(image: np.ndarray) -> np.ndarray:
