@@ -67,7 +67,7 @@ def write_page(folder: Path, segmenter: TumorSegmenter, name: str, revision: str
         ValueError: this is no clone, or the runtime is another version.
         OSError: npm is missing or failed, or a file cannot be written.
     """
-    content = {**page_files(), **runtime_files(runtime)}
+    content = {file: source.read_bytes() for file, source in page_sources().items()} | runtime_files(runtime)
     metadata = describe(segmenter.model, segmenter.image_processor, name, revision)
     content[MODEL_FILE] = to_whole_onnx(segmenter.model, segmenter.image_processor, segmenter.familiarity, metadata)
     content[SETTINGS_FILE] = json.dumps(_settings(content, name, revision), ensure_ascii=False).encode()
@@ -77,15 +77,17 @@ def write_page(folder: Path, segmenter: TumorSegmenter, name: str, revision: str
     return sum(map(len, content.values()))
 
 
-def page_files() -> dict[str, bytes]:
-    """Name → content of the files that come from a clone; a ValueError if this is none."""
+def page_sources() -> dict[str, Path]:
+    """Name in the folder → the file of a clone that it is; a ValueError if this is none."""
     if not (ROOT / PAGE / "index.html").is_file():
         raise ValueError(f"the page comes with a clone of the project alone: there is no {ROOT / PAGE / 'index.html'}.")
-    found = {}
-    for folder, patterns in SOURCES.items():
-        for path in (path for pattern in patterns for path in sorted(ROOT.glob(pattern)) if path.is_file()):
-            found[str(Path(folder, path.name).as_posix())] = path.read_bytes()
-    return found
+    return {
+        Path(folder, path.name).as_posix(): path
+        for folder, patterns in SOURCES.items()
+        for pattern in patterns
+        for path in sorted(ROOT.glob(pattern))
+        if path.is_file()
+    }
 
 
 def runtime_files(runtime: Path | None = None) -> dict[str, bytes]:

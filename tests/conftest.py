@@ -23,13 +23,16 @@ os.environ.update(
     OMP_NUM_THREADS="1",
 )
 
+from modeling_unet.web import RUNTIME, TARBALL  # noqa: E402 - torch reads the environment when it is imported
+
+
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "weights" / "brain-tumor-unet"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # What is trained for long, read by a browser, served, or made by fresh processes.
 SLOW_FIXTURES = {
     *("chromium", "ended", "executed", "exported", "fine_tuned", "loaded", "published"),
-    *("received", "straight", "stranger", "trained", "tuned", "url"),
+    *("received", "site", "straight", "stranger", "trained", "tuned", "url"),
 }
 
 
@@ -57,6 +60,15 @@ def chromium() -> str:
         if path := shutil.which(name):
             return path
     missing(f"needs a browser: none of {', '.join(BROWSERS)} is on the PATH")
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_web() -> Path:
+    """What npm gives of the program that runs networks in a browser, for `--runtime`."""
+    path = Path(os.environ.get("ONNXRUNTIME_WEB", "nowhere"))
+    if not path.exists():
+        missing(f"needs {TARBALL} of `npm pack {RUNTIME}`, named by the variable ONNXRUNTIME_WEB")
+    return path.resolve()
 
 
 @pytest.fixture(scope="session")
