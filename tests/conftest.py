@@ -23,9 +23,6 @@ os.environ.update(
     OMP_NUM_THREADS="1",
 )
 
-from modeling_unet.web import RUNTIME, TARBALL  # noqa: E402 - torch reads the environment when it is imported
-
-
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "weights" / "brain-tumor-unet"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -67,7 +64,7 @@ def onnxruntime_web() -> Path:
     """What npm gives of the program that runs networks in a browser, for `--runtime`."""
     path = Path(os.environ.get("ONNXRUNTIME_WEB", "nowhere"))
     if not path.exists():
-        missing(f"needs {TARBALL} of `npm pack {RUNTIME}`, named by the variable ONNXRUNTIME_WEB")
+        missing("needs what `npm pack` gets (docs/static.md), named by the variable ONNXRUNTIME_WEB")
     return path.resolve()
 
 

@@ -40,9 +40,8 @@ def segmenter() -> TumorSegmenter:
     torch.manual_seed(0)
     model = UNetForSemanticSegmentation(tiny_config(presence_logit=0.3)).half().float()
     familiarity = Familiarity.fit(torch.randn(40, FEATURES), torch.randn(HELD_OUT, FEATURES))
-    return TumorSegmenter(
-        model, UNetImageProcessor(size={"longest_edge": 32}), "cpu", "none", "fast", "none", familiarity
-    )
+    processor = UNetImageProcessor(size={"longest_edge": 32})
+    return TumorSegmenter(model, processor, "cpu", framing="none", familiarity=familiarity)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +73,9 @@ def test_the_pictures_reach_all_that_the_graph_does(segmenter):
 def test_the_file_says_what_it_is_and_keeps_large_tensors_in_half_precision(exported, session):
     assert session.get_modelmeta().custom_metadata_map == {"model": "tiny"}
     assert [value.name for value in session.get_inputs()] == ["pixels"]
-    large = [
-        tensor for tensor in onnx.load_from_string(exported).graph.initializer if np.prod(tensor.dims) >= HALVED_FROM
-    ]
+    tensors = onnx.load_from_string(exported).graph.initializer
+    large = [tensor for tensor in tensors if np.prod(tensor.dims) >= HALVED_FROM]
+    assert large
     assert not [tensor.name for tensor in large if tensor.data_type == onnx.TensorProto.FLOAT]
 
 
