@@ -26,12 +26,13 @@ ALL_PERSONS = "all persons"  # in an evaluation, instead of a fold: all slices o
 STANDS_FOR = "stands_for"  # in an evaluation: hash of the weights trained on all folds that it is published with
 
 
-def read_record(model: str) -> dict:
+def read_record(model: str | Path) -> dict:
     """How weights were made, by the record beside them in a folder or on the Hub; empty without one."""
     try:
-        return read_json(Path(cached_file(model, RECORD_FILE)))
+        path = cached_file(model, RECORD_FILE)
     except OSError:
         return {}
+    return read_json(Path(path)) if path else {}
 
 
 def is_seen_in_training(model: str, scored: Dataset) -> bool | None:

@@ -45,7 +45,7 @@ def write_figure(draw: Callable[[], Figure | None], path: Path) -> bool:
         Whether there is a file now: `draw` may return None if there is nothing to show.
     """
     picture = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]  # its keys are typed as literals
         figure = draw()
         if figure is None:
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A scan as its file lays it out: nifti.py and dicom.py make it, volume.py turns it to be looked at.
+"""A scan as its file lays it out: nifti.py and dicom/ make it, volume.py turns it to be looked at.
 
 The limits are checked against the header, before any voxel is read.
 """

@@ -132,7 +132,7 @@ def cross_validate(options: list[str], output_dir: Path, gpus: list[str]) -> dic
         logger.info("Fold %d is scored already and kept.", fold_run.fold)
     _check_alike(finished)
     waiting = [fold_run for fold_run in runs if not fold_run.finished]
-    failed = asyncio.run(_run_all(waiting, gpus or [None]))
+    failed = asyncio.run(_run_all(waiting, [*gpus] or [None]))
     if failed:
         raise ChildProcessError(
             f"{len(failed)} of {len(runs)} folds failed ({', '.join(map(str, failed))}); the same command tries "
@@ -191,7 +191,7 @@ def _check_alike(runs: list[FoldRun]) -> None:
 
 async def _run_all(runs: list[FoldRun], slots: list[str | None]) -> list[int]:
     """Run the folds, one per slot at a time; returns the folds that failed."""
-    free = asyncio.Queue()
+    free: asyncio.Queue[str | None] = asyncio.Queue()
     for slot in slots:
         free.put_nowait(slot)
 
@@ -203,10 +203,17 @@ async def _run_all(runs: list[FoldRun], slots: list[str | None]) -> list[int]:
 
     # Stop the folds with this process: a second start would train in the same folders.
     with contextlib.suppress(NotImplementedError):  # on Windows, which has no such signal
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _this_task().cancel)
     async with asyncio.TaskGroup() as group:
         tasks = {fold_run.fold: group.create_task(run_when_free(fold_run)) for fold_run in runs}
     return [fold for fold, task in tasks.items() if not task.result()]
+
+
+def _this_task() -> asyncio.Task:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("There is no task outside of an event loop.")
+    return task
 
 
 async def _run_fold(fold_run: FoldRun, gpu: str | None, log: Path | None) -> bool:

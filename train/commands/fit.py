@@ -14,29 +14,31 @@ def main(options: list[str]) -> None:
 
 def fit(options: FitOptions) -> dict:
     """`run.fit`; what publishing needs is looked at before the first step."""
-    publishes = options.trainer.push_to_hub and options.trainer.process_index == 0
-    if options.trainer.push_to_hub:
-        check_repo_id("--hub_model_id", options.trainer.hub_model_id)
-    if publishes:
+    repo_id = options.trainer.hub_model_id if options.trainer.push_to_hub else None
+    if repo_id:
+        check_repo_id("--hub_model_id", repo_id)
+    if options.trainer.process_index != 0:
+        return run.fit(options)
+    if repo_id:
         check_token(find_token(options.trainer.hub_token))
     record = run.fit(options)
-    if publishes:
-        _publish(options.trainer)
+    if repo_id:
+        _publish(options.trainer, repo_id)
     return record
 
 
-def _publish(arguments: FitArguments) -> None:
+def _publish(arguments: FitArguments, repo_id: str) -> None:
     try:
         publish_model(
             arguments.output_dir,
-            arguments.hub_model_id,
+            repo_id,
             private=bool(arguments.hub_private_repo),
             revision=arguments.hub_revision,
             token=arguments.hub_token,
         )
     except (OSError, ValueError) as error:
         command = ["python", "-m", "train", "publish", "model", arguments.output_dir]
-        command += ["--repo_id", arguments.hub_model_id]
+        command += ["--repo_id", repo_id]
         command += ["--revision", arguments.hub_revision] if arguments.hub_revision else []
         command += ["--private"] if arguments.hub_private_repo else []
         raise OSError(

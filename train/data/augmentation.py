@@ -129,11 +129,11 @@ class Augmentation:
         if rng.random() < self.gamma_probability:
             low, high = image.min(), image.max()
             span = max(high - low, 1e-6)
-            image = ((image - low) / span) ** rng.uniform(*self.gamma) * span + low
+            image = ((image - low) / span) ** _drawn(self.gamma, rng) * span + low
         if rng.random() < self.contrast_probability:
-            image = image * rng.uniform(*self.contrast) + rng.uniform(-self.brightness, self.brightness)
+            image = image * _drawn(self.contrast, rng) + rng.uniform(-self.brightness, self.brightness)
         if rng.random() < self.blur_probability:
-            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(*self.blur))
+            image = cv2.GaussianBlur(image, (0, 0), _drawn(self.blur, rng))
         if rng.random() < self.noise_probability:
             image = image + rng.normal(0, rng.uniform(0, self.noise), image.shape)
         return image.astype(np.float32)
@@ -145,13 +145,18 @@ class Augmentation:
         field = cv2.resize(rng.uniform(-self.bias, self.bias, (3, 3)), (width, height), interpolation=cv2.INTER_CUBIC)
         values = (image - black) * np.exp(field)
         detail = values - cv2.GaussianBlur(values, (0, 0), 1.0)
-        values = np.maximum(values + rng.uniform(*self.sharpness) * rng.choice([-0.5, 1]) * detail, 0)
+        values = np.maximum(values + _drawn(self.sharpness, rng) * rng.choice([-0.5, 1]) * detail, 0)
         bright = max(float(np.percentile(values, 99.5)), 1e-6)
         steps = np.exp(rng.normal(0, self.bend, 6)) if self.bend else np.ones(6)
         curve = np.concatenate([[0.0], np.cumsum(steps) / steps.sum()])
         top = float(values.max() / bright)
         bent = np.interp(values / bright, [*np.linspace(0, 1, 7), max(top, 1.001)], [*curve, max(top, 1.001)])
         return standardize(bent, 0.0)
+
+
+def _drawn(span: list[float], rng: np.random.Generator) -> float:
+    low, high = span
+    return rng.uniform(low, high)
 
 
 def standardize(image: np.ndarray, black: float) -> np.ndarray:

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -91,6 +91,14 @@ class Axis(NamedTuple):
         return np.column_stack([linear, middle - linear @ middle + 2 * self.offset * normal])
 
 
+class Slices(Protocol):
+    """Prepared slices: of each `pixel_values`, float32 [1, S, S], and `labels`, uint8 [S, S]."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
+
+
 class Synthesizer:
     """Callable `(index, rng) → pixel_values float32 [1, S, S], labels uint8 [S, S]` over prepared training slices.
 
@@ -104,7 +112,7 @@ class Synthesizer:
 
     def __init__(
         self,
-        slices: Sequence[dict[str, np.ndarray]],
+        slices: Slices,
         axes: Sequence[Axis],
         person_id: Sequence[str],
         options: Synthesis,
@@ -121,12 +129,12 @@ class Synthesizer:
         scanned, labels = self._read(index)
         image = scanned
         if self.canvases and rng.random() < self.options.canvas_probability:
-            image = self.canvases[rng.integers(len(self.canvases))]
+            image = self.canvases[int(rng.integers(len(self.canvases)))]
             labels = np.zeros(image.shape, np.uint8)
         elif rng.random() < self.options.mirror_probability:
             image, labels = mirror_region(image, labels, self.axes[index], take_out=rng.random() < 0.5)
         if image is scanned and self.donors is not None and rng.random() < self.options.cover_probability:
-            image, labels = self._cover(image, labels, index, rng)
+            image, labels = self._cover(image, labels, index, self.donors, rng)
             return image[None], labels
         often = self.options.paste_probability if image is scanned else LESION_ON_MADE
         draw = rng.random()
@@ -156,7 +164,7 @@ class Synthesizer:
         return image, labels
 
     def _cover(
-        self, image: np.ndarray, labels: np.ndarray, index: int, rng: np.random.Generator
+        self, image: np.ndarray, labels: np.ndarray, index: int, donors: "Donors", rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cover the tumour, or as often a place of its shape beside it, by the same place of another person."""
         tumor = (labels == 1).astype(np.uint8)
@@ -169,9 +177,9 @@ class Synthesizer:
         region[~inside] = 0
         if not region.any():
             return image, labels
-        for donor in rng.permutation(self.donors.of(index))[:TRIES]:
+        for donor in rng.permutation(donors.of(index))[:TRIES]:
             source, other = self._read(int(donor))
-            matrix = self.donors.overlay(int(donor), index)
+            matrix = donors.overlay(int(donor), index)
             if not (_warp((other == 1).astype(np.uint8), matrix, 0, cv2.INTER_NEAREST) & region).any():
                 return _lay(image, labels, source, matrix, region, inside, label=0)
         return image, labels
@@ -188,16 +196,16 @@ class Donors:
         slices, person_id: as in `Synthesizer`.
     """
 
-    def __init__(self, slices: Sequence[dict[str, np.ndarray]], person_id: np.ndarray):
-        self.boxes, pictures = [], []
-        for sample in slices:
+    def __init__(self, slices: Slices, person_id: np.ndarray):
+        self.boxes, shown_heads = [], []
+        for sample in map(slices.__getitem__, range(len(slices))):
             image = sample["pixel_values"][0]
             x, y, width, height = box = cv2.boundingRect(head(image).astype(np.uint8))
             self.boxes.append(box)
             shown = image[y : y + height, x : x + width] if width and height else image
             picture = cv2.resize(shown, (DONOR_SIDE, DONOR_SIDE), interpolation=cv2.INTER_AREA).clip(-2, 2)
-            pictures.append((picture - picture.mean()).ravel() / max(float(picture.std()), 1e-6))
-        pictures = np.stack(pictures)
+            shown_heads.append((picture - picture.mean()).ravel() / max(float(picture.std()), 1e-6))
+        pictures = np.stack(shown_heads)
         self.nearest = []
         for index, picture in enumerate(pictures):
             likeness = np.where(person_id == person_id[index], -np.inf, pictures @ picture)
@@ -257,7 +265,7 @@ def find_axis(image: np.ndarray, labels: np.ndarray) -> Axis:
     return best._replace(offset=best.offset * scale)
 
 
-def _most_symmetric(image: np.ndarray, counts: np.ndarray, candidates: list[tuple[float, float]]) -> Axis:
+def _most_symmetric(image: np.ndarray, counts: np.ndarray, candidates: Sequence[tuple[float, float]]) -> Axis:
     axes = [Axis(angle, offset, 0.0) for angle, offset in candidates]
     return max(
         (axis._replace(symmetry=_symmetry(image, counts, axis)) for axis in axes), key=lambda axis: axis.symmetry

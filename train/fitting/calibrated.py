@@ -41,11 +41,11 @@ def logit(probability: np.ndarray) -> np.ndarray:
 
 def fold_into_head(platt: Platt, source: str | Path, output_dir: Path) -> None:
     """Write a model, of a folder or the Hub, to a folder, perhaps its own, with the calibration in its weights."""
-    model, processor = (cls.from_pretrained(source) for cls in (UNetForSemanticSegmentation, UNetImageProcessor))
+    model = UNetForSemanticSegmentation.from_pretrained(source)
     with torch.no_grad():
         model.head.weight.mul_(platt.scale)
         model.head.bias.mul_(platt.scale).add_(platt.shift)
-    save_model(model, processor, output_dir)
+    save_model(model, UNetImageProcessor.from_pretrained(source), output_dir)
 
 
 def read_calibration(model_dir: str | Path) -> Platt:

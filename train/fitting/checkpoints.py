@@ -47,8 +47,9 @@ def find_newest_intact(run: Path) -> Path | None:
 
 
 def _newest_first(run: Path) -> list[Path]:
-    steps = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in run.glob("checkpoint-*") if path.is_dir()}
-    return sorted((path for path in steps if steps[path]), key=lambda path: -int(steps[path].group(1)))
+    folders = [path for path in run.glob("checkpoint-*") if path.is_dir()]
+    steps = {path: int(match[1]) for path in folders if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))}
+    return sorted(steps, key=lambda path: -steps[path])
 
 
 def _damage(checkpoint: Path) -> str | None:

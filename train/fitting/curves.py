@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -72,7 +73,7 @@ def write_curves(log_history: list[dict], folder: Path) -> None:
 
 def curve_rows(log_history: list[dict]) -> list[dict[str, float]]:
     """One row per epoch, in order: `epoch` and those of the figures named in `COLUMNS` that the log gives for it."""
-    rows = {}
+    rows: dict[float, dict[str, float]] = {}
     for entry in log_history:
         figures = {column: entry[name] for name, column in COLUMNS.items() if name in entry}
         if figures:
@@ -82,8 +83,7 @@ def curve_rows(log_history: list[dict]) -> list[dict[str, float]]:
 
 
 def _draw_curves(rows: list[dict[str, float]]) -> Figure:
-    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.06)
+    figure = Figure(figsize=(10.5, 3.4), layout=ConstrainedLayoutEngine(wspace=0.06))
     panels = figure.subplots(1, len(PANELS), sharex=True)
     for axes, (name, title) in zip(panels, PANELS.items(), strict=True):
         for subset, (color, marker) in LINES.items():
@@ -153,7 +153,7 @@ def pick_examples(
     rows, taken = {}, set()
     for title, candidates in (("best", order), ("worst", order[::-1]), ("median", from_the_middle)):
         left = [index for index in candidates if index not in taken]
-        rows[title] = sorted(_of_different_persons(left, persons or range(len(dice)))[:per_row], key=place.get)
+        rows[title] = sorted(_of_different_persons(left, persons or range(len(dice)))[:per_row], key=place.__getitem__)
         taken.update(rows[title])
     return {title: rows[title] for title in ("best", "median", "worst")}
 
@@ -176,8 +176,8 @@ def write_predictions(samples: dict[str, list[Prediction]], path: Path) -> None:
 
 def _draw_predictions(samples: dict[str, list[Prediction]]) -> Figure:
     columns = max(map(len, samples.values()))
-    figure = Figure(figsize=(2.4 * columns + 0.4, 2.75 * len(samples) + 0.4), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.06)
+    size = (2.4 * columns + 0.4, 2.75 * len(samples) + 0.4)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.06))
     grid = figure.subplots(len(samples), columns, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")

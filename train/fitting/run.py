@@ -14,7 +14,7 @@ import platform
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from enum import Enum
@@ -54,8 +54,10 @@ logger = logging.getLogger(__name__)
 
 MASK_DIGITS = 8  # hexadecimal; with 2,000 slices trained on, one new slice in two million matches by chance
 # Facts that identify a run: a checkpoint is resumed only if all of them are equal.
-STARTED = ("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256")
-STARTED += (CANVASES, BASE_WEIGHTS)
+STARTED = (
+    *("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256"),
+    *(CANVASES, BASE_WEIGHTS),
+)
 ADDED_LATER = (LOOKS, BASE_WEIGHTS)
 FIXED_OPTIONS = {field.name for group in (RunArguments, Synthesis, Augmentation) for field in fields(group)}
 FIXED_OPTIONS |= {"ema_decay", "ema_warm_up", "freeze_encoder", "seed"}
@@ -78,12 +80,13 @@ def fit(options: FitOptions) -> dict:
     output_dir, commit = Path(options.trainer.output_dir), _commit()
     check_writable(output_dir / RECORD_FILE, "--output_dir")
     options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
-    calibration = read_calibration(options.run.calibration) if options.run.calibration else None
+    fold, calibrated = options.run.fold, options.run.calibration
+    calibration = asdict(read_calibration(calibrated)) if calibrated else None
     transformers.set_seed(options.trainer.seed)
     model, processor = build_model(options.run)
     with options.trainer.main_process_first(desc="reading the slices"):
         slices = load_slices(options.data)
-        sides = (all_indices(slices), []) if options.run.all_persons else fold_indices(slices, options.run.fold)
+        sides = (all_indices(slices), []) if fold is None else fold_indices(slices, fold)
         prepared = prepare_slices(slices, processor)  # slices of all folds, so that the folds share one cache
     training, validation = (slices.select(rows) for rows in sides)
     logger.info(
@@ -91,16 +94,17 @@ def fit(options: FitOptions) -> dict:
         *(len(training), len(set(training["person_id"]))),
         *(len(validation), len(set(validation["person_id"]))),
     )
-    canvases, pixels = [], None
+    canvases: list[np.ndarray] = []
+    pixels = ""
     if options.synthesis.canvases:
         canvases, pixels = read_canvases(options.synthesis.canvases, processor)
     started = _started(options, model.config, training)
     _warn_of_other_weights(options.run, started)
     if canvases:
         started[CANVASES] = pixels
-    if calibration is not None:
-        started[CALIBRATION] = asdict(calibration)
-        for folder in calibrated_folders(options.run.calibration):
+    if calibrated:
+        started[CALIBRATION] = calibration
+        for folder in calibrated_folders(calibrated):
             _warn_of_another_recipe(folder, started)
     if options.run.all_persons:
         options.trainer.eval_strategy = IntervalStrategy.NO
@@ -134,8 +138,8 @@ def fit(options: FitOptions) -> dict:
     trainer.save_average(output_dir)
     record = {**started, "commit": commit, **_finished(trainer)}
     if trainer.is_world_process_zero():
-        if calibration is not None:
-            take_over(options.run.calibration, output_dir)
+        if calibrated:
+            take_over(calibrated, output_dir)
         for folder in (output_dir, output_dir / BEST_FOLDER):
             if folder.is_dir():
                 write_json(folder / RECORD_FILE, record)
@@ -147,7 +151,7 @@ def fit(options: FitOptions) -> dict:
 
 
 def _training_slices(
-    options: FitOptions, prepared: Dataset, person_id: Iterable[str], canvases: list[np.ndarray]
+    options: FitOptions, prepared: Dataset, person_id: Sequence[str], canvases: list[np.ndarray]
 ) -> AugmentedSlices:
     if not options.run.augment:
         return AugmentedSlices(prepared)
@@ -205,7 +209,7 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
 
 def _recipe(options: FitOptions) -> dict:
     """The options that the default recipe names, and those that are not plain defaults: `--recipe training.json`."""
-    plain, named = FitArguments(output_dir=""), read_recipe(DEFAULT_RECIPE).keys()
+    plain, named = FitArguments(output_dir="anywhere"), read_recipe(DEFAULT_RECIPE).keys()
     values = {
         **asdict(options.run),
         **asdict(options.synthesis),
@@ -246,7 +250,7 @@ def _trainings(run: dict) -> Iterator[dict]:
     """The records of a training and of those that it started from, the last one first."""
     while run:
         yield run
-        run = run.get("started_from")
+        run = run.get("started_from") or {}
 
 
 def _finished_before(output_dir: Path, started: dict) -> dict | None:

@@ -15,10 +15,12 @@ from transformers import (
     TrainerCallback,
 )
 
+from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.comparison import Overlap
 from modeling_unet.files import write_atomically
 from modeling_unet.image_processing_unet import IGNORE_INDEX
 
+from ..data.slices import AugmentedSlices
 from ..files import save_model
 from .checkpoints import keep_newest, seal
 from .ema import ExponentialMovingAverage
@@ -35,9 +37,12 @@ class SegmentationTrainer(Trainer):
     """`Trainer` that averages the weights, evaluates the average, and keeps it in every checkpoint, sealed."""
 
     args: FitArguments
+    model: UNetForSemanticSegmentation
+    processing_class: UNetImageProcessor
+    train_dataset: AugmentedSlices
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, compute_metrics=self._watch, preprocess_logits_for_metrics=predicted_labels, **kwargs)
+    def __init__(self, **kwargs):
+        super().__init__(compute_metrics=self._watch, preprocess_logits_for_metrics=predicted_labels, **kwargs)
         if self.args.freeze_encoder:
             self.model.unet.encoder.requires_grad_(False)
         self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay, self.args.ema_warm_up)
@@ -47,11 +52,11 @@ class SegmentationTrainer(Trainer):
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
 
-    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self.args.freeze_encoder:
             # Before every step the Trainer puts the whole model into training mode, where batch statistics move.
             self.model.unet.encoder.eval()
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training:
             self.epoch_means.add(loss, outputs.logits, inputs["labels"])
         return (loss, outputs) if return_outputs else loss

@@ -7,6 +7,7 @@ README.md of this project, a model's id ─ write_space_card, write_static_card 
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, RepoCard
 
@@ -211,16 +212,17 @@ def complete_model_card(
     text = text.replace(PLACEHOLDER, repo_id).replace('revision="main"', f'revision="{revision}"')
     text = text.replace(f"]({OWN_FOLDER}/", "](")  # its pictures lie beside it there
     card = ModelCard(text, ignore_metadata_errors=False)
+    data: Any = card.data  # it takes every field that the Hub knows
     if dataset_id:
-        card.data.datasets = [dataset_id]
+        data.datasets = [dataset_id]
     if license:
-        card.data.license = license
+        data.license = license
     if base_model:
-        card.data.base_model = base_model
+        data.base_model = base_model
     # Figures on persons that were trained on, or may have been, must not be ranked beside honest ones.
     if evaluation and evaluation.get("seen_in_training") is False:
-        card.data.model_name = repo_id.partition("/")[2]
-        card.data.eval_results = _eval_results(evaluation, dataset_id)
+        data.model_name = repo_id.partition("/")[2]
+        data.eval_results = _eval_results(evaluation, dataset_id)
     return str(card)
 
 
@@ -338,7 +340,8 @@ def write_data_card(readme: str, repo_id: str, splits: Sequence[str]) -> str:
         splits: names of the splits.
     """
     card = DatasetCard(readme)
-    card.data.configs = [
+    data: Any = card.data
+    data.configs = [
         {
             "config_name": "default",
             "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits],

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub import (
     CommitInfo,
@@ -95,8 +95,9 @@ def upload(
         OSError: the Hub refused, failed or was out of reach.
         ValueError: `private` is asked for and the repository is public.
     """
-    api, where = HfApi(token=token), {"repo_id": repo_id, "repo_type": repo_type}
-    space = {"space_sdk": space_sdk} if repo_type == "space" else {}
+    api = HfApi(token=token)
+    where: dict[str, Any] = {"repo_id": repo_id, "repo_type": repo_type}
+    space: dict[str, Any] = {"space_sdk": space_sdk} if repo_type == "space" else {}
 
     def create() -> None:
         api.create_repo(**where, **space, private=private or None, exist_ok=True)
@@ -111,6 +112,7 @@ def upload(
         files = {path.relative_to(folder).as_posix(): path for path in list_files(folder)}
         there = api.list_repo_files(**where, revision=revision)
         gone = [name for name in there if name not in files and any(fnmatch.fnmatch(name, old) for old in replaces)]
+        operations: list[CommitOperationAdd | CommitOperationDelete]
         operations = [CommitOperationAdd(name, path) for name, path in files.items()]
         operations += [CommitOperationDelete(name) for name in gone]
         return api.create_commit(**where, revision=revision, operations=operations, commit_message=message)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from huggingface_hub import CommitInfo
@@ -136,7 +137,7 @@ def _verify(repo_id: str, commit: CommitInfo, picture: Path, expected: dict, tok
         except subprocess.SubprocessError as error:
             reason = f"it was not done after {VERIFY_SECONDS} s"
             if isinstance(error, subprocess.CalledProcessError):
-                *_, reason = (str(error), *error.stderr.strip().splitlines())
+                reason = [str(error), *error.stderr.strip().splitlines()][-1]
             raise OSError(
                 f"{repo_id} is published, but a fresh process could not load it from the Hub: {reason}"
             ) from error
@@ -210,10 +211,10 @@ def publish_space(
     check_repo_id("--model_id", model_id)
     if runtime and not static:
         raise ValueError(f"--runtime {runtime} is for a static page; add --static, or leave it out.")
-    what: dict = {"repo_type": "space", "message": "Publish the page", "replaces": SPACE_REPLACES}
+    what: dict[str, Any] = {"repo_type": "space", "message": "Publish the page", "replaces": SPACE_REPLACES}
     with tempfile.TemporaryDirectory() as temporary:
         if static:
-            origins = stage_static_space(Path(temporary), model_id, dataset_id, runtime and Path(runtime))
+            origins = stage_static_space(Path(temporary), model_id, dataset_id, Path(runtime) if runtime else None)
             what["space_sdk"] = "static"
         else:
             origins = stage_space(Path(temporary), model_id, dataset_id)

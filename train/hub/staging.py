@@ -39,8 +39,10 @@ PICTURES = ("curves.csv", "curves.png", "predictions.png", "failures.png")
 MODEL_FILES = ("*.json", "*.safetensors", CARD_FILE, *PICTURES)
 ROWS_FILE = "metadata.jsonl"
 ROWS = ("per_slice", "per_negative")  # of an evaluation: names of slices and persons, which are not published
-SPACE_FILES = ("app.py", "space/*.py", "space/page.*", "requirements.txt", "LICENSE", "modeling_unet/**/*.py")
-SPACE_FILES += ("modeling_unet/*.html", "examples/ATTRIBUTION.md", "examples/images/*.png", "examples/masks/*.png")
+SPACE_FILES = (
+    *("app.py", "space/*.py", "space/page.*", "requirements.txt", "LICENSE", "modeling_unet/**/*.py"),
+    *("modeling_unet/*.html", "examples/ATTRIBUTION.md", "examples/images/*.png", "examples/masks/*.png"),
+)
 DATA_FILE = "data/{split}-{index:05d}-of-{count:05d}.parquet"
 SHARD_BYTES = 500_000_000  # as `push_to_hub` of 🤗 Datasets divides
 DATA_FEATURES = Features(

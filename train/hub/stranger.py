@@ -37,5 +37,7 @@ def predict(model_id: str, revision: str, picture: Path) -> dict[str, torch.Tens
 
 
 if __name__ == "__main__":
-    sys.modules["modeling_unet"] = None  # the code that is published has to do, also where the package is installed
-    save_file(predict(*sys.argv[1:3], Path(sys.argv[3])), sys.argv[4])
+    # The code that is published has to do, also where the package is installed.
+    sys.modules["modeling_unet"] = None  # type: ignore[assignment]
+    _, model_id, revision, picture, out = sys.argv
+    save_file(predict(model_id, revision, Path(picture)), out)

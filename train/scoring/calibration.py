@@ -120,7 +120,7 @@ def calibrate(arguments: CalibrateArguments) -> dict:
     check_writable(output_dir / RECORD_FILE, "--output_dir")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
     held_out = _open(arguments)
-    counts = {}
+    counts: dict[str, LogitCounts] = {}
     with scratch_file(output_dir / RECORD_FILE) as kept:
         for part in held_out:
             probabilities = segment_fold(part.segmenter, part.slices, arguments.batch_size)
@@ -205,7 +205,7 @@ def _score(
 
 def count_logits(probabilities: Iterable[np.ndarray], slices: Dataset) -> dict[str, LogitCounts]:
     """Person → the logits of the pixels in and around that person's tumours."""
-    counts = defaultdict(LogitCounts)
+    counts: dict[str, LogitCounts] = defaultdict(LogitCounts)
     pairs = zip(probabilities, slices.select_columns(["mask", "person_id"]), strict=True)
     for probability, row in tqdm(pairs, total=len(slices), desc="Counting logits", unit="slice"):
         counts[row["person_id"]].add(probability, read_mask(as_file(row["mask"])))

@@ -81,7 +81,7 @@ def draw_persons(evaluations: dict[str, dict]) -> Figure:
         axes.set(ylabel="Dice", ylim=(-0.03, 1.03), xticks=[])
         _draw_grid(axes)
     panels[-1].set_xlabel("persons, by the mean of their slices")
-    handles = [_handle(tumor_type, *look, size=7) for tumor_type, look in looks.items()]
+    handles = [_handle(tumor_type, color, marker, size=7) for tumor_type, (color, marker) in looks.items()]
     handles.append(_handle("a single slice", PALE, "o", size=3))
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), frameon=False)
     return figure
@@ -90,11 +90,11 @@ def draw_persons(evaluations: dict[str, dict]) -> Figure:
 def _draw_persons(axes: Axes, rows: list[dict], looks: dict[str, tuple[str, str]]) -> None:
     persons, dice = [row["person_id"] for row in rows], [row["dice"] for row in rows]
     means = person_means(dice, persons)
-    places = {person: place for place, person in enumerate(sorted(means, key=means.get))}
+    places = {person: place for place, person in enumerate(sorted(means, key=means.__getitem__))}
     axes.plot(
         [places[person] for person in persons], dice, linestyle="", marker="o", markersize=3, color=PALE, alpha=0.6
     )
-    types = defaultdict(Counter)
+    types: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         types[row["person_id"]][row["tumor_type"]] += 1
     for person, place in places.items():

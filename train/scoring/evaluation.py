@@ -147,7 +147,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     return report
 
 
-def _choose(arguments: EvaluateArguments) -> tuple[int | str, Dataset]:
+def _choose(arguments: EvaluateArguments) -> tuple[int | str | None, Dataset]:
     """What is scored, by its name and its slices."""
     if arguments.fold is not None:
         slices = load_slices(with_folds_of(arguments, {arguments.model: read_record(arguments.model)}))

@@ -81,9 +81,9 @@ def detection_rates(found: Sequence[bool], present: Sequence[bool]) -> tuple[flo
         found: per slice, whether any lesion was predicted, wherever it lies.
         present: per slice, whether there is a tumour.
     """
-    found, present = np.asarray(found, dtype=bool), np.asarray(present, dtype=bool)
-    sensitivity = float(found[present].mean()) if present.any() else None
-    specificity = float(1 - found[~present].mean()) if (~present).any() else None
+    marked, ill = np.asarray(found, dtype=bool), np.asarray(present, dtype=bool)
+    sensitivity = float(marked[ill].mean()) if ill.any() else None
+    specificity = float(1 - marked[~ill].mean()) if (~ill).any() else None
     return sensitivity, specificity
 
 
@@ -135,7 +135,7 @@ def paired_interval(first: Sequence[float], second: Sequence[float], persons: Se
 
     The difficulty of a slice cancels out, so a difference may be clear even if the intervals of the two means overlap.
     """
-    return bootstrap_interval(np.subtract(second, first, dtype=float), persons)
+    return bootstrap_interval(np.subtract(second, first, dtype=float).tolist(), persons)
 
 
 def summarize(overlaps: Sequence[Overlap], persons: Sequence[str]) -> dict[str, float | int | list[float]]:

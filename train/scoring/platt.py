@@ -40,7 +40,7 @@ def fit_platt(parts: Iterable[LogitCounts]) -> Platt:
     Raises:
         ValueError: there are no tumour pixels or no others, or a higher logit does not mean more tumour.
     """
-    background, tumor = sum(part.counts for part in parts)
+    background, tumor = np.sum([part.counts for part in parts], axis=0)
     if not tumor.any() or not background.any():
         raise ValueError("A calibration needs pixels with and without tumour; these slices do not show both.")
     centers = (torch.arange(NUM_BINS, dtype=torch.float64) + 0.5) * (2 * LOGIT_LIMIT / NUM_BINS) - LOGIT_LIMIT

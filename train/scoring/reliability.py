@@ -62,7 +62,8 @@ class Reliability:
     def total(cls, parts: Iterable["Reliability"]) -> "Reliability":
         """The sums of several slices, at least one."""
         *bins, errors = zip(*map(astuple, parts), strict=True)
-        return cls(*(tuple(np.sum(values, axis=0).tolist()) for values in bins), squared_error=sum(errors))
+        pixels, probability, tumor = (tuple(np.sum(values, axis=0).tolist()) for values in bins)
+        return cls(pixels, probability, tumor, squared_error=sum(errors))
 
     @property
     def ece(self) -> float | None:

@@ -167,18 +167,19 @@ def _differences(ours: list[dict], theirs: list[dict]) -> dict[str, dict]:
     with_tumor = [index for index, row in enumerate(ours) if row["true"]]
     headline = {}
     if 0 < len(with_tumor) < len(ours):
-        chosen = [[values[index] for index in with_tumor] for values in (*dice, persons)]
-        headline[f"slice_dice, {WITH_TUMOR}"] = _difference(*chosen)
+        chosen = [[values[index] for index in with_tumor] for values in dice]
+        headline[f"slice_dice, {WITH_TUMOR}"] = _difference(chosen, [persons[index] for index in with_tumor])
     return {
         **headline,
-        "slice_dice": _difference(*dice, persons),
-        "person_dice": _difference(*dice_of_persons, list(dict.fromkeys(persons))),
-        "slice_iou": _difference(*iou, persons),
-        "zero_dice_rate": _difference(*zero, persons),
+        "slice_dice": _difference(dice, persons),
+        "person_dice": _difference(dice_of_persons, list(dict.fromkeys(persons))),
+        "slice_iou": _difference(iou, persons),
+        "zero_dice_rate": _difference(zero, persons),
     }
 
 
-def _difference(first: Sequence[float], second: Sequence[float], persons: Sequence[str]) -> dict:
+def _difference(scores: Sequence[Sequence[float]], persons: Sequence[str]) -> dict:
+    first, second = scores
     means = float(np.mean(first)), float(np.mean(second))
     interval = list(paired_interval(first, second, persons))
     return {"first": means[0], "second": means[1], "difference": means[1] - means[0], "interval": interval}

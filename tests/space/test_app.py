@@ -20,6 +20,7 @@ import nibabel as nib
 import numpy as np
 import phantoms
 import pytest
+from conftest import ROOT
 from gradio.route_utils import MultiPartException
 from gradio.server_messages import ProcessCompletedMessage
 from gradio_client import Client, handle_file
@@ -40,9 +41,6 @@ from space.sweeping import own_folder, start_sweeping
 from space.views import EXAMPLES
 from train.data.folds import read_manifest
 from train.data.slices import mask_hash
-
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..scan import VolumeError
 from .grid import gap_of, heights_of, places_of
-from .scan import VolumeError
 from .tags import Frame
 
 

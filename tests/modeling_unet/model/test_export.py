@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from conftest import ROOT
 from tiny import tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor, __main__, export
@@ -18,7 +19,6 @@ from modeling_unet.export import describe, to_onnx
 from modeling_unet.provenance import origin
 
 
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))
 
 # Measured over the nine slices: 4.4e-5 and 1e-5. Another processor adds in another order.

@@ -2,7 +2,7 @@
 
     pip download --no-deps --no-build-isolation --no-binary transformers "transformers==5.23.0"
     tar xf transformers-5.23.0.tar.gz
-    TRANSFORMERS_SOURCE=transformers-5.23.0 pytest -o addopts= tests/stock_mixins.py
+    TRANSFORMERS_SOURCE=transformers-5.23.0 pytest -o addopts= tests/modeling_unet/model/stock_mixins.py
 
 Before an upgrade it tells what the new release asks. Its source distribution holds the mixins but not all that they
 import; a clone holds everything. Tests that are set to None here ask for what a U-Net on grey slices has not.

@@ -1,15 +1,14 @@
 """`docs/train.ipynb` runs from top to bottom, in a fresh kernel, on a handful of slices."""
 
 import os
-from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import ROOT
 from nbclient import NotebookClient
 from slices import write_data_set, write_persons
 
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "docs" / "train.ipynb"
 TINY_RECIPE = """
 config: {block_type: plain, stem_width: 0, stem_stride: 1, widths: [4, 6], depths: [1, 1], strides: [1, 2],

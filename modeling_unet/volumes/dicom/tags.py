@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..image_processing_unet import MIB, MIN_SIDE
+from ...image_processing_unet import MIB, MIN_SIDE
+from ..scan import File, VolumeError, check_size, file_size, pydicom
 from .protocol import Protocol, protocol_of
-from .scan import File, VolumeError, check_size, file_size, pydicom
 
 
 PREAMBLE_BYTES = 128

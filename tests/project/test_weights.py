@@ -1,12 +1,12 @@
 """The shipped model: what its folder holds, what it finds in the examples, and that this does not change unseen."""
 
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForSemanticSegmentation
 
@@ -18,9 +18,8 @@ from train.files import read_json
 from train.record import read_evaluation
 
 
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 
 # Convolutions add in another order on every processor: float32 sums differ in the sixth digit, which the steepest
 # sigmoid turns into less than 1e-3. The stored probabilities are 16-bit, another 1e-5.

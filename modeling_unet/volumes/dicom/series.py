@@ -5,26 +5,13 @@ Messages count files instead of naming them, because archives name them by UIDs 
 
 import numpy as np
 
-from .archives import ArchiveError
+from ..archives import ArchiveError
+from ..nifti import geometry_of
+from ..scan import File, Scan, VolumeError, check_affine, check_size, read_file
 from .grid import Grid, lay_out
-from .nifti import geometry_of
 from .pixels import decode
-from .scan import File, Scan, VolumeError, check_affine, check_size, read_file
 from .sequence import choose, find_stacks
-from .tags import (
-    MAX_FRAMES,
-    MAX_HEADER_BYTES,
-    MAX_ITEMS_OF_ALL,
-    Frame,
-    Image,
-    count_items,
-    read_frames,
-    read_header,
-    sniff_dicom,
-)
-
-
-__all__ = ["MAX_FRAMES", "read_dicom", "sniff_dicom"]
+from .tags import MAX_FRAMES, MAX_HEADER_BYTES, MAX_ITEMS_OF_ALL, Frame, Image, count_items, read_frames, read_header
 
 
 def read_dicom(files: list[File], stack: int | None = None) -> Scan:

@@ -8,8 +8,8 @@ from itertools import islice
 
 import numpy as np
 
-from ..image_processing_unet import open_picture
-from .scan import VolumeError, pydicom, read_file
+from ...image_processing_unet import open_picture
+from ..scan import VolumeError, pydicom, read_file
 from .tags import BY_PILLOW, RLE, UNCOMPRESSED, Frame, Image
 
 

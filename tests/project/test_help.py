@@ -3,9 +3,9 @@
 import re
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from modeling_unet.__main__ import build_parser, main
 from train.__main__ import COMMANDS
@@ -13,7 +13,6 @@ from train.__main__ import COMMANDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # as other tests import them
 
-ROOT = Path(__file__).resolve().parents[1]
 KINDS_TO_PUBLISH = ("model", "dataset", "space")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import tiny_config
@@ -26,7 +27,6 @@ from modeling_unet.prediction import Shard
 from modeling_unet.segmenter import TumorSegmenter
 
 
-ROOT = Path(__file__).resolve().parents[1]
 PROBABILITY = 1 / (1 + np.exp(-2))
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import phantoms
 import pytest
+from conftest import ROOT
 from hub import Hub
 from pages import served
 from served import serve
@@ -28,7 +29,6 @@ from train.files import save_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # as other tests import them
 
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "images" / "glioma-axial-726.png"
 PAGE = "http://127.0.0.1:7860"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import ROOT
 from hub import DROP, HANG, READER, STRANGER, WRITER, Hub
 from huggingface_hub import DatasetCard, ModelCard, get_session
 from PIL import Image
@@ -27,7 +28,6 @@ from train.hub.cards import complete_model_card, describe_scored
 from train.hub.staging import stage_dataset, stage_model
 
 
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 MODEL, DATA, SPACE, FITTED = "you/tiny", "you/slices", "you/page", "you/fitted"
 INITIAL = {".gitattributes"}  # what a new repository holds

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from .scan import pydicom
+from ..scan import pydicom
 
 
 KNOWS = "the network knows T1-weighted MR with contrast alone."

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
 from safetensors.torch import load_file
 from tiny import TINY, tiny_config
 from torch import nn
@@ -16,7 +17,7 @@ from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentatio
 from modeling_unet.inference import UNetFoldedDecoderLevel, fastest_dtype, optimize_for_inference, transposed_kernel
 
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples" / "images").glob("*.png"))
+EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))
 # Folding measured 8e-6 over the nine examples and no pixel; another processor adds in another order.
 FOLDED_TOLERANCE = 1e-4
 # bfloat16 keeps three digits; measured over the nine examples 0.21, on a blurred edge, and 93 of 262,144 pixels.

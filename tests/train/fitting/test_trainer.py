@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 from slices import write_data_set, write_persons
 from tiny import TINY
@@ -33,7 +34,6 @@ from train.fitting.trainer import SegmentationTrainer
 from train.record import is_seen_in_training
 
 
-ROOT = Path(__file__).resolve().parents[1]
 # Batch statistics depend on how a batch is divided; these do not.
 WITHOUT_BATCH_STATISTICS = ("--config", json.dumps({**TINY, "norm": "group", "norm_groups": 2}))
 EVERY_STEP = ("--logging_steps", "1", "--lr_scheduler_type", "constant", "--warmup_steps", "0")
@@ -658,7 +658,7 @@ def test_average_comes_back_from_its_file(tmp_path):
 def test_trainer_leaves_the_loss_as_it_is(tmp_path):
     model = UNetForSemanticSegmentation(UNetConfig(**TINY))
     data = {"train_dataset": [0], "eval_dataset": [0], "processing_class": UNetImageProcessor()}
-    segmentation = SegmentationTrainer(model, FitArguments(output_dir=str(tmp_path), bf16=False), **data)
+    segmentation = SegmentationTrainer(model=model, args=FitArguments(output_dir=str(tmp_path), bf16=False), **data)
     assert segmentation.model_accepts_loss_kwargs is False
     assert segmentation.label_names == ["labels"]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from safetensors import safe_open
 from safetensors.torch import save_file
 from slices import draw_slice, write_data_set, write_persons
@@ -23,7 +24,6 @@ from space.studies import Settings, Slice, Study
 from space.views import UNKNOWN, draw_report
 
 
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import ROOT
 from hub import Hub
 from safetensors.torch import load_file
 from served import save_tiny_model, serve
@@ -22,7 +23,6 @@ from transformers import AutoModelForSemanticSegmentation, pipeline
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetModel
 
 
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "images" / "glioma-axial-726.png"
 REPO_ID = "you/tiny"
 CODE = {"configuration_unet.py", "image_processing_unet.py", "modeling_unet.py"}
