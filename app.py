@@ -4,10 +4,9 @@
     MODEL_ID=FOLDER_OR_HUB_ID python app.py        another one; of the Hub, MODEL_REVISION names the commit
 
 Layout and wiring only: `space` holds what the page asks for (events.py), what it shows (views.py, page.css), and what
-the browser does by itself (page.js).
+the browser does by itself (scripts).
 """
 
-import json
 import os
 import sys
 from contextlib import ExitStack
@@ -30,7 +29,7 @@ from modeling_unet.segmenter import TumorSegmenter
 from modeling_unet.volumes.dicom import MAX_FRAMES
 from space import views
 from space.downloads import SAVERS
-from space.events import EMPTY_VIEW, KEPT_SECONDS, Server
+from space.events import KEPT_SECONDS, Server
 from space.memory import hold_memory_down, open_more_files
 from space.network import BATCH_SIZE, Network, Origin
 from space.requests import EXCEPTION_HANDLERS, Page, ShortBodies
@@ -71,13 +70,16 @@ STYLESHEET = f":root {{ --tumor-opacity: {DEFAULT_ALPHA}; --tumor-color: {DEFAUL
     f'#color input[value="{color}"] {{ background: {color}; }}' for _, color in COLORS
 )
 
+SCRIPTS = ("page", "connection", "look", "files", "choices", "viewer")
+SCRIPT = "\n".join((HERE / "space" / "scripts" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+
 # For `launch`, here and in the tests. Gradio serves nothing but its own temporary files, and browsers keep no history
 # of the slices they have shown.
 LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
     "css": STYLESHEET,
     "css_paths": HERE / "space" / "page.css",
-    "head": f"<script>{(HERE / 'space' / 'page.js').read_text(encoding='utf-8')}</script>",
+    "head": f"<script>{SCRIPT}</script>",
     "allowed_paths": [],
     "max_file_size": "128mb",
     "run_history": False,
@@ -115,51 +117,60 @@ def load_network(model_id: str | None = None, revision: str | None = None) -> Ne
 def build_app(network: Network) -> Page:
     """The page around a network; start it with `.launch(**LAUNCH_OPTIONS)`."""
     server = Server(network)
+    arrival = server.arrival()
     block = partial(gr.HTML, apply_default_css=False)
     with Page(title="Brain Tumor U-Net", analytics_enabled=False) as page:
         page.sessions = server.sessions
         block(views.HEADER, elem_id="header")
         with gr.Row(elem_id="viewer"):
-            with gr.Column(scale=7, min_width=320):
+            with gr.Column(elem_id="rail", min_width=0):
+                upload = block(views.DROP_BOX, elem_id="upload", js_on_load="page.startFiles(element, trigger, upload)")
+                examples = block(
+                    views.draw_examples(), elem_id="examples", js_on_load="page.startExamples(element, trigger)"
+                )
+            with gr.Column(elem_id="middle", min_width=0):
                 with gr.Column(elem_id="stage", min_width=0):
-                    anatomy = block(views.EMPTY_STAGE, elem_id="anatomy")
-                    layers = block(elem_id="layers")
-                    both = gr.ImageSlider(
-                        label="Before and after", show_label=False, buttons=[], interactive=False, elem_id="both"
+                    anatomy = block(
+                        arrival.anatomy, elem_id="anatomy", js_on_load="page.startStage(element, trigger, watch)"
                     )
-                    tools = block(views.draw_tools(), elem_id="tools", js_on_load="page.startTools(element, trigger)")
+                    layers = block(arrival.layers, elem_id="layers", js_on_load="watch('value', page.whenMeasured)")
+                    block(views.GLASS, elem_id="glass", js_on_load="page.startGlass(element)")
+                    block(
+                        views.draw_tools(),
+                        elem_id="tools",
+                        js_on_load="page.startLook(element); page.startTools(element)",
+                    )
                 with gr.Column(elem_id="study", min_width=0):
                     overview = block(elem_id="overview", js_on_load="page.startChoices(element, trigger)")
                     # Its range is that of any volume: what is sent is checked by the page as it was built.
                     scrubber = gr.Slider(
                         1, MAX_FRAMES, 1, step=1, label="Slice", buttons=[], visible=False, elem_id="scrubber"
                     )
-                examples = block(
-                    views.draw_examples(), elem_id="examples", js_on_load="page.startChoices(element, trigger)"
+            with gr.Column(elem_id="side", min_width=0):
+                report = block(
+                    arrival.report, elem_id="report", js_on_load="watch('value', () => page.announce(element))"
                 )
-            with gr.Column(scale=5, min_width=320):
-                upload = block(
-                    views.DROP_BOX, elem_id="upload", js_on_load="page.startDropBox(element, trigger, upload)"
-                )
-                report = block(views.EMPTY_REPORT, elem_id="report")
                 with gr.Column(elem_id="controls", min_width=0):
                     opacity = gr.Slider(0, 1, DEFAULT_ALPHA, step=0.01, label="Opacity", buttons=[], elem_id="opacity")
                     with gr.Row():
-                        style = gr.Radio(STYLES, value="fill", label="Style", elem_id="style", scale=3, min_width=250)
+                        style = gr.Radio(STYLES, value="fill", label="Style", elem_id="style", scale=3, min_width=220)
                         color = gr.Radio(
-                            COLORS, value=DEFAULT_COLOR, label="Colour", elem_id="color", scale=2, min_width=150
+                            COLORS, value=DEFAULT_COLOR, label="Colour", elem_id="color", scale=2, min_width=130
                         )
-                    with gr.Row():
-                        threshold = gr.Slider(
-                            0.05, 0.95, DEFAULT_THRESHOLD, step=0.01, label="Threshold", buttons=[], elem_id="threshold"
-                        )
-                        min_area = gr.Slider(
-                            0, MAX_MIN_AREA_PX, 0, step=1, label="Hide pieces below, px", buttons=[], elem_id="min-area"
-                        )
-                    with gr.Row():
-                        # Without a minimum: Gradio would refuse what is below before `server` learns of the choice.
-                        spacing = gr.Number(0, label=views.spacing_label(None), elem_id="spacing", min_width=200)
-                        truth = gr.Checkbox(True, label="Outline drawn by hand", elem_id="truth", min_width=200)
+                    threshold = gr.Slider(
+                        0.05, 0.95, DEFAULT_THRESHOLD, step=0.01, label="Threshold", buttons=[], elem_id="threshold"
+                    )
+                    min_area = gr.Slider(
+                        0, MAX_MIN_AREA_PX, 0, step=1, label="Hide pieces below, px", buttons=[], elem_id="min-area"
+                    )
+                    # Without a minimum: Gradio would refuse what is below before `server` learns of the choice.
+                    spacing = gr.Number(
+                        0,
+                        label=arrival.spacing["label"],
+                        interactive=arrival.spacing["interactive"],
+                        elem_id="spacing",
+                    )
+                    truth = gr.Checkbox(True, label="Outline drawn by hand", elem_id="truth")
                     mask = gr.UploadButton(
                         "Compare with a mask drawn by hand …", file_types=["image"], size="md", elem_id="mask"
                     )
@@ -168,7 +179,7 @@ def build_app(network: Network) -> Page:
                     everything = gr.Button("All results (ZIP)", size="md", visible=False, elem_id="everything")
         block(views.FOOTER, elem_id="footer")
         with gr.Row(visible=False):
-            moment = gr.Number(0, precision=0)
+            mark = gr.JSON()
             file, segment, segment_batch = gr.File(), gr.Button(), gr.Button()
             one_image, many_files = gr.Image(label="MRI slice"), gr.File(label="MRI slices", file_count="multiple")
             results = [
@@ -179,7 +190,7 @@ def build_app(network: Network) -> Page:
             batch_results = [gr.File(label="Masks, overlays and table"), gr.JSON(label="Measurements")]
 
         cut = [threshold, min_area, spacing]
-        asked = [moment, *cut]  # `stamp` puts the moment in
+        asked = [mark, *cut]  # `stamp` puts the mark in
         view = [anatomy, layers, report, overview, scrubber, everything, spacing]
         at_once = MAX_AT_ONCE if network.place == "CPU" else MAX_AT_ONCE_ON_GPU
         network_options: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": at_once}
@@ -193,7 +204,8 @@ def build_app(network: Network) -> Page:
             upload.upload(server.show_files, cut, view, **opening),
             examples.select(server.show_example, cut, view, **opening),
         ):
-            opened.failure(None, None, view, js=f"() => {json.dumps(EMPTY_VIEW)}")
+            opened.failure(None, js="page.showChosen")
+        anatomy.clear(server.clear, None, view, **choice)
         scrubber.input(server.turn, [*asked, scrubber], view, **setting, **stamped)
         overview.select(server.pick, cut, view, **choice)
         recut = [threshold.input, min_area.input, spacing.input]
@@ -202,7 +214,7 @@ def build_app(network: Network) -> Page:
         # With preprocess=True, Gradio would open the file first and fail with a message of its own.
         mask.upload(server.compare, [*asked, mask], view, preprocess=False, **choice, **stamped)
         for kind, button in {**savers, "everything": everything}.items():
-            saving = button.click(server.saver(kind), [*cut, style, color, opacity], file, **setting)
+            saving = button.click(server.saver(kind), [*asked, style, color, opacity], file, **setting, **stamped)
             saving.success(None, file, js="page.save")
 
         parameters = [spacing, threshold, min_area]
@@ -228,7 +240,6 @@ def build_app(network: Network) -> Page:
         looks = {opacity: "setOpacity", style: "setStyle", color: "setColor", truth: "setTruth"}
         for control, setter in looks.items():
             control.change(None, control, js=f"value => page.{setter}(value)")
-        tools.select(None, None, both, js="() => page.beforeAndAfter()")
     # Without `api_open`, no request can skip the queue.
     return page.queue(max_size=MAX_WAITING, api_open=False)
 

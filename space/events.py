@@ -2,9 +2,11 @@
 
 import html
 import traceback
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import gradio as gr
@@ -17,8 +19,8 @@ from . import downloads, views
 from .downloads import Look
 from .network import Network
 from .reading import read_slice, segment, segment_files
-from .requests import BUSY, USED_UP, all_uploaded, chosen, moment_of, refusal, said, uploaded, whole
-from .sessions import Session, Sessions
+from .requests import BUSY, USED_UP, Mark, all_uploaded, chosen, mark_of, refusal, said, uploaded
+from .sessions import DEFAULTS, Session, Sessions
 from .studies import Settings, Study, measurements
 
 
@@ -26,7 +28,15 @@ from .studies import Settings, Study, measurements
 MAX_KEPT_BYTES = 768 << 20
 MAX_VISITORS = 1024
 KEPT_SECONDS = 3300
+# Of the persons in the data set that the examples are from.
+EXAMPLE_SPACING = (0.49, 0.49)
+
 NOTHING_SHOWN = "There is no slice on the page any more; choose one first."
+FORGOTTEN = (
+    f"The server keeps slices for {KEPT_SECONDS // 60} minutes, or less where many visitors come, and has forgotten what "
+    "this page shows; open it again."
+)
+RESTARTED = "The server has started anew and has forgotten what this page shows; open it again."
 
 
 class View(NamedTuple):
@@ -67,11 +77,21 @@ def one_sentence() -> Iterator[None]:
 
 
 class Server:
-    """The listeners. What they know of a visitor is the session of the page that asks (sessions.py)."""
+    """The listeners. What they know of a visitor is the session of the page that asks (sessions.py).
+
+    Attributes:
+        run: a name of its own for every server that is started, by which pages know who has drawn what they show.
+    """
 
     def __init__(self, network: Network):
         self.network = network
         self.sessions = Sessions(MAX_KEPT_BYTES, KEPT_SECONDS, MAX_VISITORS)
+        self.run = uuid.uuid4().hex
+        self._examples: dict[str, Study] = {}
+
+    def arrival(self) -> View:
+        """What the page shows before anybody asks: the first example."""
+        return self._draw(self._example(views.EXAMPLES[0]), DEFAULTS)
 
     # ------------------------------------------------------------------------------------------------------- to show
 
@@ -100,17 +120,20 @@ class Server:
         """Segment an example, and show it with its truth."""
 
         def read() -> Study:
-            path = views.EXAMPLES[chosen(event, len(views.EXAMPLES))]
-            study = segment_files([path], self.network)
-            truth = read_mask(path.parents[1] / "masks" / path.name)
-            return replace(study, slices=(replace(study.shown, title=views.describe(path), truth=truth),))
+            return self._example(views.EXAMPLES[chosen(event, len(views.EXAMPLES))])
 
         return self._show(read, (threshold, min_area, spacing), event, page.session_hash)
 
     @one_sentence()
+    def clear(self, event: gr.EventData, page: gr.Request) -> View:
+        """Take everything off the page, and forget it."""
+        self.sessions.take(page.session_hash, Session.clear, mark_of(event).moment)
+        return EMPTY_VIEW
+
+    @one_sentence()
     def turn(
         self,
-        moment: int,
+        mark: dict,
         threshold: float,
         min_area: int,
         spacing: float | None,
@@ -118,7 +141,7 @@ class Server:
         page: gr.Request,
     ) -> View | dict:
         """Put another slice of the study on the stage; `index` counts from 1."""
-        self._ask((threshold, min_area, spacing), moment, page.session_hash)
+        moment = self._ask((threshold, min_area, spacing), mark_of(mark), page.session_hash)
         return self._change(lambda study: study.turned_to(index - 1), moment, page.session_hash)
 
     @one_sentence()
@@ -126,14 +149,13 @@ class Server:
         self, threshold: float, min_area: int, spacing: float | None, event: gr.EventData, page: gr.Request
     ) -> View | dict:
         """The same for a click on a slice in the overview."""
-        moment = moment_of(event)
-        self._ask((threshold, min_area, spacing), moment, page.session_hash)
+        moment = self._ask((threshold, min_area, spacing), mark_of(event), page.session_hash)
         return self._change(lambda study: study.turned_to(chosen(event, len(study.slices))), moment, page.session_hash)
 
     @one_sentence()
     def compare(
         self,
-        moment: int,
+        mark: dict,
         threshold: float,
         min_area: int,
         spacing: float | None,
@@ -141,8 +163,8 @@ class Server:
         page: gr.Request,
     ) -> View | dict:
         """Compare the slice on the stage with a mask drawn by hand."""
-        self._study(page.session_hash)
-        self._ask((threshold, min_area, spacing), moment, page.session_hash)
+        self._study(mark_of(mark), page.session_hash)
+        moment = self._ask((threshold, min_area, spacing), mark_of(mark), page.session_hash)
         path = uploaded(file)
         truth = read_mask(path)
 
@@ -158,10 +180,11 @@ class Server:
 
     @one_sentence()
     def measure(
-        self, moment: int, threshold: float, min_area: int, spacing: float | None, page: gr.Request
+        self, mark: dict, threshold: float, min_area: int, spacing: float | None, page: gr.Request
     ) -> View | dict:
         """The slice on the stage by other settings, at once; the network does not run."""
-        study = self._ask((threshold, min_area, spacing), moment, page.session_hash).study
+        self._ask((threshold, min_area, spacing), mark_of(mark), page.session_hash)
+        study = self.sessions.get(page.session_hash).study
         if study is None:
             return EMPTY_VIEW
         measured = self._measured(study, page.session_hash)
@@ -176,10 +199,37 @@ class Server:
         overview = views.draw_overview(session.study, session.settings)
         # Whoever turns to another slice keeps the overview.
         now = self.sessions.get(page.session_hash)
-        return overview if now.study and now.shown_at == session.shown_at else NOTHING_NEW
+        return overview if now.study and now.study.is_of(session.study) else NOTHING_NEW
 
-    def _ask(self, asked: tuple, moment: object, page: str | None) -> Session:
-        return self.sessions.take(page, Session.ask, Settings.given(*asked), whole(moment))
+    def _example(self, path: Path) -> Study:
+        """An example with its truth; the network runs once for each of them."""
+        name = path.stem
+        if name not in self._examples:
+            study = segment_files([path], self.network)
+            truth = read_mask(path.parents[1] / "masks" / path.name)
+            segmentation = study.shown.segmentation.cut(spacing=EXAMPLE_SPACING)
+            part = replace(study.shown, title=views.describe(path), segmentation=segmentation, truth=truth)
+            self._examples[name] = replace(study, slices=(part,), example=name)
+        return self._examples[name]
+
+    def _ask(self, asked: tuple, mark: Mark, page: str | None) -> int:
+        """Note settings for what is on the page, and return the moment."""
+        self._recall(mark, page)
+        self.sessions.take(page, Session.ask, Settings.given(*asked), mark.moment)
+        return mark.moment
+
+    def _recall(self, mark: Mark, page: str | None):
+        """Where nothing is known of what a page shows: an example is there again, anything else has to be opened again.
+
+        Raises:
+            gr.Error: it has to.
+        """
+        if not mark.shown or self.sessions.get(page).study is not None:
+            return
+        path = next((path for path in views.EXAMPLES if path.stem == mark.shown), None)
+        if path is None:
+            raise refusal(FORGOTTEN if mark.shown == self.run else RESTARTED)
+        self.sessions.take(page, Session.adopt, self._example(path))
 
     def _change(self, change: Callable[[Study], Study], moment: int, page: str | None) -> View | dict:
         """The stage after a change."""
@@ -188,7 +238,7 @@ class Server:
             return EMPTY_VIEW
         if session.changed_at != moment:
             return NOTHING_NEW
-        anatomy = views.draw_slice(session.study)
+        anatomy = views.draw_slice(session.study, self.run)
         measured = self._measured(session.study, page)
         return View(anatomy, *measured) if measured else NOTHING_NEW
 
@@ -203,7 +253,7 @@ class Server:
 
     def _show(self, read: Callable[[], Study], asked: tuple, event: gr.EventData, page: str | None) -> View | dict:
         """What was chosen on a page, unless something else is chosen there before it is ready."""
-        moment = moment_of(event)
+        moment = mark_of(event).moment
 
         def is_last(session: Session) -> bool:
             return session.chosen_at <= moment
@@ -211,7 +261,7 @@ class Server:
         if not is_last(self.sessions.take(page, Session.choose, moment)):
             return NOTHING_NEW
         try:
-            self._ask(asked, moment, page)
+            self.sessions.take(page, Session.ask, Settings.given(*asked), moment)
             study = read()
             while is_last(session := self.sessions.get(page)):
                 view = self._draw(study, session.settings)
@@ -229,7 +279,7 @@ class Server:
         layers, report = self._measure(study, settings)
         count, volume = len(study.slices), study.volume
         return View(
-            views.draw_slice(study),
+            views.draw_slice(study, self.run),
             layers,
             report,
             views.draw_overview(study, settings),
@@ -237,7 +287,7 @@ class Server:
             everything=gr.update(
                 visible=count > 1 or volume is not None, value="Whole mask (NIfTI)" if volume else "All results (ZIP)"
             ),
-            spacing=gr.update(label=views.spacing_label(volume), interactive=not (volume and volume.spacing)),
+            spacing=gr.update(label=views.spacing_label(study), interactive=study.shown.segmentation.spacing is None),
         )
 
     def _measure(self, study: Study, settings: Settings) -> tuple[str, str]:
@@ -252,6 +302,7 @@ class Server:
 
         @one_sentence()
         def save(
+            mark: dict,
             threshold: float,
             min_area: int,
             spacing: float | None,
@@ -260,12 +311,16 @@ class Server:
             opacity: float,
             page: gr.Request,
         ) -> str:
-            study, settings = self._study(page.session_hash), Settings.given(threshold, min_area, spacing)
+            study, settings = (
+                self._study(mark_of(mark), page.session_hash),
+                Settings.given(threshold, min_area, spacing),
+            )
             return write(study, settings, Look(style, color, opacity), self.network.origin)
 
         return save
 
-    def _study(self, page: str | None) -> Study:
+    def _study(self, mark: Mark, page: str | None) -> Study:
+        self._recall(mark, page)
         study = self.sessions.get(page).study
         if study is None:
             raise refusal(NOTHING_SHOWN)

@@ -8,7 +8,7 @@ import json
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio.route_utils import FnIndexInferError, MultiPartException
@@ -209,9 +209,22 @@ def whole(number: object) -> int:
     return number
 
 
-def moment_of(event: gr.EventData) -> int:
-    """When a visitor chose something, by the count of the page."""
-    return whole(said(event, "moment"))
+class Mark(NamedTuple):
+    """What a page says of itself with every request (scripts/page.js).
+
+    Attributes:
+        moment: when its visitor did something, by the count of the page.
+        shown: what is on its stage: the name of an example, or the `Server.run` that has drawn it; empty if nothing is.
+    """
+
+    moment: int
+    shown: str
+
+
+def mark_of(event: gr.EventData | dict) -> Mark:
+    """The mark of an event, or of a request."""
+    moment, shown = (event.get(name) if isinstance(event, dict) else said(event, name) for name in Mark._fields)
+    return Mark(whole(moment), shown if isinstance(shown, str) else "")
 
 
 def chosen(event: gr.EventData, count: int) -> int:

@@ -1,7 +1,7 @@
 """What the server knows of its visitors, each known by the page in front of them.
 
-A `Session` is all of one visitor's state. It never changes: a step (`ask`, `choose`, `show`, `fail`, `change`) makes
-the next one of it, and `Sessions` takes one step at a time. Nothing else keeps anything of a visitor.
+A `Session` is all of one visitor's state. It never changes: a step (`ask`, `choose`, `show`, `fail`, `clear`, `adopt`,
+`change`) makes the next one of it, and `Sessions` takes one step at a time. Nothing else keeps anything of a visitor.
 
 Requests overtake each other on their way and while they are answered. Pages therefore number what their visitors do
 (page.js); of two such moments the later one wins, whichever is ready first, and a step that comes too late changes
@@ -25,11 +25,11 @@ class Session:
     """One visitor's state.
 
     Attributes:
-        study: what the page shows; None before the first choice, and after one that failed.
+        study: what the page shows; None before the first choice, and after the page is cleared.
         settings: the newest that were asked for.
         asked_at: moment of those.
         chosen_at: moment of the newest choice of files or an example, which may still be read.
-        shown_at: moment of the choice that the study comes from, or that failed.
+        shown_at: moment of the last choice that is not waited for any more.
         changed_at: moment of the newest change of the study.
     """
 
@@ -60,8 +60,16 @@ class Session:
         return replace(self, study=study, chosen_at=moment, shown_at=moment, changed_at=max(moment, self.changed_at))
 
     def fail(self, moment: int) -> "Session":
-        """Without a study: what cannot be shown must not be taken for what was there before."""
+        """Not waiting any more: the study that was there stays, as it does on the page."""
+        return self if moment < self.chosen_at else replace(self, chosen_at=moment, shown_at=moment)
+
+    def clear(self, moment: int) -> "Session":
+        """Without a study."""
         return self if moment < self.chosen_at else replace(self, study=None, chosen_at=moment, shown_at=moment)
+
+    def adopt(self, study: Study) -> "Session":
+        """With a study that the page shows already, if nothing else is known of it."""
+        return self if self.study else replace(self, study=study)
 
     def change(self, change: Callable[[Study], Study], moment: int) -> "Session":
         """With the study as it is after a change."""

@@ -133,6 +133,7 @@ class Study:
         index: of the slice on the stage.
         refused: the files that could not be used, in their order.
         volume: where the slices come from, if they are those of a volume.
+        example: name of the example that it is; None if a visitor brought it.
     """
 
     name: str
@@ -141,6 +142,7 @@ class Study:
     index: int = 0
     refused: tuple[Refusal, ...] = ()
     volume: Volume | None = None
+    example: str | None = None
     _measured: dict[tuple, list] = field(default_factory=dict, repr=False)
 
     @property
@@ -180,6 +182,10 @@ class Study:
             self._measured.clear()
             self._measured[measure, settings] = measured
         return measured
+
+    def is_of(self, other: "Study") -> bool:
+        """Whether both are of the same slices, whichever is on the stage, and whatever they are compared with."""
+        return self.slices[0].segmentation is other.slices[0].segmentation
 
     def turned_to(self, index: float) -> "Study":
         """The same with another slice on the stage; an index beyond the last is that of the last."""

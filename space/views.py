@@ -15,7 +15,6 @@ from modeling_unet.overlay import draw_layer, draw_overlay
 from modeling_unet.pictures import data_uri
 from modeling_unet.report import definitions
 from modeling_unet.segmentation import Lesion, Segmentation
-from modeling_unet.volumes import Volume
 
 from .network import Origin
 from .studies import Settings, Slice, Study
@@ -23,31 +22,57 @@ from .studies import Settings, Slice, Study
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples" / "images").glob("*.png"))  # TYPE-PLANE-NUMBER.png
 
+# What lies on the left and right of slices as they are looked at (modeling_unet/volumes), if that is known.
+SIDES = {"axial": "RL", "coronal": "RL", "sagittal": "AP"}
+
 THUMBNAIL_SIDE = 128
 MAX_LESIONS_LISTED = 20
 MAX_REFUSED_LISTED = 8
 
 HEADER = "<h1>Brain Tumor U-Net</h1><p>Drop an MRI slice and see where a small neural network finds a tumour.</p>"
-EMPTY_STAGE = "<p class='invitation'>Drop an MRI slice, or choose an example.</p>"
-EMPTY_REPORT = "<p class='verdict'>No slice yet</p><p class='detail'>Its measurements will appear here.</p>"
+EMPTY_STAGE = (
+    "<label class='invitation' for='files'>Drop an MRI slice, click to choose one, or take an example.</label>"
+)
+EMPTY_REPORT = "<h2 class='verdict'>No slice yet</h2><p class='detail'>Its measurements will appear here.</p>"
 UNKNOWN = "The network does not know such pictures"
 SPACING_LABEL = "Pixel size in mm (0: unknown)"
 DROP_BOX = """
-<label>
-    <input type="file" multiple aria-describedby="drop-hint">
-    <span>Drop MRI slices or a volume, or <u>choose files</u></span>
+<div class="box">
+    <label><input type="file" id="files" multiple aria-describedby="drop-hint">
+    <span>Drop MRI slices or a volume, or <u>choose files</u></span></label>
+    <label class="folder"><input type="file" webkitdirectory><u>or a folder</u></label>
     <small id="drop-hint" role="status">PNG, JPEG, TIFF, … · several or a ZIP · NIfTI · DICOM</small>
-</label>
+</div>
+"""
+GLASS = """
+<div class="slice">
+    <svg class="filter" aria-hidden="true"><filter id="window" color-interpolation-filters="sRGB"><feComponentTransfer>
+        <feFuncR type="linear"/><feFuncG type="linear"/><feFuncB type="linear"/>
+    </feComponentTransfer></filter></svg>
+    <svg class="ruler" aria-hidden="true"><line/><line/></svg>
+    <i class="divider"></i>
+    <input type="range" id="split" min="0" max="100" step="0.5" value="50" aria-label="Line between before and after">
+    <output class="length"></output>
+    <span class="scale" hidden></span>
+    <span class="probe"></span>
+</div>
 """
 TOOLS = """
 <div class="bar"><span>0</span><i style="background-image: url({bar})"></i><span>1 probability</span></div>
 <button type="button" id="hide" aria-pressed="false" title="Or hold the key H">Hold to hide <kbd>H</kbd></button>
 <button type="button" id="compare-button" aria-pressed="false">Before / after</button>
+<button type="button" data-tool="window" aria-pressed="false" title="Drag: brightness and contrast; so does the right button"
+>Window</button>
+<button type="button" data-tool="ruler" aria-pressed="false" title="Drag from one point to another">Ruler</button>
+<button type="button" id="reset" disabled title="Or press the key 0">Reset</button>
+<p id="said" role="status"></p>
 """
 FOOTER = """
 <p><strong>Not a medical device. For research and education.</strong> Made for T1-weighted slices with contrast. Every
 slice of its data set shows a tumour: in a healthy slice, and more often in other kinds of images, it may report one
-that is not there. What you drop is kept for your page alone, for an hour at most.</p>
+that is not there. What you drop is kept for your page alone, for an hour at most, or until you press “Clear”.</p>
+<p>The wheel or two fingers zoom, a double click shows the whole slice again. Keys: H hides the overlay, O changes its
+opacity, + and − zoom, 0 resets, arrows turn slices.</p>
 <p>Examples, of people the network has never seen: Jun Cheng,
 <a href="https://doi.org/10.6084/m9.figshare.1512427">brain tumor dataset</a>, figshare, CC BY 4.0.</p>
 """
@@ -56,19 +81,24 @@ that is not there. What you drop is kept for your page alone, for an hour at mos
 # ------------------------------------------------------------------------------------------------------------ the stage
 
 
-def draw_slice(study: Study) -> str:
-    """The slice on the stage, and its heat map, which no threshold changes."""
+def draw_slice(study: Study, run: str) -> str:
+    """The slice on the stage, and its heat map, which no threshold changes; `run` names the server that draws it."""
     part = study.shown
     segmentation = part.segmentation
     heatmap = draw_layer(segmentation.mask, style="heatmap", probability=segmentation.probability)
     height, width = segmentation.mask.shape
     title = html.escape(_title(study))
+    sides = SIDES.get(study.volume.plane, "") if study.volume else ""
+    link = '<button type="button" class="link">Copy link</button>' if study.example else ""
     return f"""
-    <div class="slice" style="--width: {width}; --height: {height}">
+    <div class="slice" style="--width: {width}; --height: {height}" data-shown="{study.example or run}"
+    data-index="{study.index}" data-count="{len(study.slices)}">
         <img src="{data_uri(segmentation.image)}" alt="MRI slice: {title}">
         <img class="tumor heatmap" src="{data_uri(heatmap)}" alt="">
+        {"".join(f"<b>{side}</b>" for side in sides)}
     </div>
-    <p class="caption"><span>{title}</span><span>{width} × {height} px</span></p>"""
+    <p class="caption"><span>{title}</span><span>{width} × {height} px</span>{link}
+    <button type="button" class="clear">Clear</button></p>"""
 
 
 def draw_layers(cut: Segmentation, truth: np.ndarray | None) -> str:
@@ -80,7 +110,8 @@ def draw_layers(cut: Segmentation, truth: np.ndarray | None) -> str:
     layers = "".join(
         f'<div class="{name}" style="mask-image: url({data_uri(shape)})"></div>' for name, shape in shapes.items()
     )
-    return f'<div class="slice" style="--width: {width}; --height: {height}">{layers}</div>'
+    spacing = f' data-spacing="{cut.spacing[0]:g} {cut.spacing[1]:g}"' if cut.spacing else ""
+    return f'<div class="slice" style="--width: {width}; --height: {height}"{spacing}>{layers}</div>'
 
 
 def draw_tools() -> str:
@@ -90,12 +121,13 @@ def draw_tools() -> str:
     return TOOLS.format(bar=data_uri(draw_overlay(black, ramp > 0, alpha=1, style="heatmap", probability=ramp)))
 
 
-def spacing_label(volume: Volume | None) -> str:
-    """Of the box for the pixel size; a volume's own cannot be typed over."""
-    if not (volume and volume.spacing):
+def spacing_label(study: Study | None) -> str:
+    """Of the box for the pixel size; what is known of a slice cannot be typed over."""
+    spacing = study.shown.segmentation.spacing if study else None
+    if not (study and spacing):
         return SPACING_LABEL
-    height, width = volume.spacing
-    return f"Pixel size: {width:.3g} × {height:.3g} mm (file)"
+    height, width = spacing
+    return f"Pixel size: {width:.3g} × {height:.3g} mm ({'data set' if study.example else 'file'})"
 
 
 def _title(study: Study) -> str:
@@ -124,7 +156,7 @@ def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Ori
     probability = study.shown.segmentation.highest_probability
     revision = f", revision {html.escape(origin.revision)}" if origin.revision else ""
     return f"""
-    <p class="verdict {kind}">{verdict}</p>
+    <h2 class="verdict {kind}">{verdict}</h2>
     {doubt}
     <p class="detail">Highest probability {100 * probability:.0f} %{" in this slice" if len(study.slices) > 1 else ""}
     · {study.timing}</p>
@@ -266,12 +298,12 @@ def _thumbnail(cut: Segmentation) -> str:
 
 
 def draw_examples() -> str:
-    """A button with a small picture for every example, grouped by tumour type."""
+    """A button with a small picture for every example, grouped by tumour type; the first one is shown on arrival."""
     groups = []
     for tumor_type, members in groupby(enumerate(EXAMPLES), lambda member: member[1].stem.split("-")[0]):
         buttons = "".join(
-            f"""<button type="button" data-index="{index}" aria-pressed="false" title="{describe(path)}"
-            aria-label="{describe(path)}"><img src="{_example_thumbnail(path)}" alt=""></button>"""
+            f"""<button type="button" data-index="{index}" data-name="{path.stem}" aria-pressed="{str(not index).lower()}"
+            title="{describe(path)}" aria-label="{describe(path)}"><img src="{_example_thumbnail(path)}" alt=""></button>"""
             for index, path in members
         )
         groups.append(f"<div><p>{tumor_type.capitalize()}</p>{buttons}</div>")

@@ -517,8 +517,8 @@ def test_a_crowd_without_studies_takes_none_away(network, monkeypatch):
         measure, example = function(url, "measure"), function(url, "show_example")
         answer(url, example, [0.5, 0, 0], {"index": 0, "moment": 1}, page="patient")
         for number in range(10):
-            answer(url, measure, [1, 0.5, 0, 0], page=f"crowd {number}")
-        assert "px" in answer(url, measure, [2, 0.5, 0, 0], page="patient")["data"][2]
+            answer(url, measure, [{"moment": 1}, 0.5, 0, 0], page=f"crowd {number}")
+        assert "px" in answer(url, measure, [{"moment": 2}, 0.5, 0, 0], page="patient")["data"][2]
 
 
 def test_gradio_keeps_nothing_of_what_it_has_shown(network):
@@ -575,8 +575,9 @@ class TestUnreadAnswers:
         pending = page._queue.pending_messages_per_session
         monkeypatch.setattr(forgetting, "UNREAD_SECONDS", 0.1)
         network.gate.clear()
-        ask(page.url, function(page.url, "show_example"), [0.5, 0, 0], {"index": 0, "moment": 1}, "waits")
-        ask(page.url, function(page.url, "measure"), [1, 0.5, 0, 0], page="lies")
+        # Not the one that is shown on arrival, for which the network has run.
+        ask(page.url, function(page.url, "show_example"), [0.5, 0, 0], {"index": 1, "moment": 1}, "waits")
+        ask(page.url, function(page.url, "measure"), [{"moment": 1}, 0.5, 0, 0], page="lies")
         until(lambda: "lies" not in pending)
         assert [*pending] == [*page._queue.pending_event_ids_session] == ["waits"]
         network.gate.set()
@@ -594,7 +595,11 @@ class TestUnreadAnswers:
         assert "asks" not in page._queue.pending_messages_per_session
 
     def test_pages_have_short_names(self, page):
-        request = {"data": [1, 0.5, 0, 0], "fn_index": function(page.url, "measure"), "session_hash": "x" * 101}
+        request = {
+            "data": [{"moment": 1}, 0.5, 0, 0],
+            "fn_index": function(page.url, "measure"),
+            "session_hash": "x" * 101,
+        }
         refused = httpx.post(f"{page.url}gradio_api/queue/join", json=request)
         assert (refused.status_code, refused.json()["detail"]) == (400, NAMELESS)
         assert not page._queue.pending_messages_per_session

@@ -61,7 +61,7 @@ def test_a_page_leads_to_its_study_alone():
     kept = sessions()
     one, other = shown(kept, "one"), shown(kept, "other")
     assert [kept.get(page).study for page in ("one", "other", "guessed")] == [one, other, None]
-    kept.take("one", Session.fail, 2)
+    kept.take("one", Session.clear, 2)
     assert [kept.get(page).study for page in ("one", "other")] == [None, other]
 
 
@@ -77,7 +77,15 @@ def test_of_two_choices_the_last_is_shown_whichever_is_ready_first():
         Session().choose(2).show(last, settings, 2).choose(1).show(first, settings, 1),
     ):
         assert (ready.study, ready.chosen_at, ready.shown_at) == (last, 2, 2)
-    assert begun.show(last, settings, 2).fail(2).study is None
+    assert begun.show(last, settings, 2).clear(2).study is None
+    assert begun.show(last, settings, 2).clear(1).study is last
+
+
+def test_a_choice_that_fails_takes_nothing_away():
+    session = Session().show(study_of(20), DEFAULTS, 1).choose(2)
+    failed = session.fail(2)
+    assert (failed.study, failed.shown_at) == (session.study, 2)
+    assert Session().choose(1).fail(1).is_empty
 
 
 def test_while_a_choice_is_read_the_study_before_it_stays_and_can_be_changed():
@@ -557,6 +565,11 @@ def test_a_file_that_vanishes_meanwhile_does_not_end_the_sweep(tmp_path, monkeyp
 PAGE = SimpleNamespace(session_hash="page")
 
 
+def at(moment: int, shown: str = "") -> dict:
+    """What a page says with a request."""
+    return {"moment": moment, "shown": shown}
+
+
 def event(moment: int = 1, **said) -> gr.EventData:
     return gr.EventData(None, {"moment": moment, **said})
 
@@ -575,7 +588,7 @@ def shown_by(server: Server) -> Study | None:
 
 def test_errors_stay_until_they_are_closed(network):
     with pytest.raises(gr.Error, match="There is no slice on the page") as error:
-        Server(network).saver("Mask")(0.5, 0, 0, "fill", "#e69f00", 0.5, PAGE)
+        Server(network).saver("Mask")(at(1), 0.5, 0, 0, "fill", "#e69f00", 0.5, PAGE)
     assert error.value.duration is None
     with pytest.raises(gr.Error, match="no file was given") as error:
         Server(network).segment(None)
@@ -616,7 +629,7 @@ def test_moments_are_counted(server, moment):
             with pytest.raises(gr.Error, match="A parameter of this request is missing, or has another type"):
                 listener(0.5, 0, 0, gr.EventData(None, data), PAGE)
     with pytest.raises(gr.Error, match="A parameter of this request is missing, or has another type"):
-        server.compare(moment, 0.5, 0, 0, None, PAGE)
+        server.compare(at(moment), 0.5, 0, 0, None, PAGE)
     assert shown_by(server) is study
 
 
@@ -651,7 +664,7 @@ def test_an_answer_that_is_ready_after_its_study_is_replaced_changes_nothing(
     take_long = getattr(module, slow)
 
     def overtaken(*arguments):
-        shown(server.sessions, "page", newer, 3) if newer else server.sessions.take("page", Session.fail, 3)
+        shown(server.sessions, "page", newer, 3) if newer else server.sessions.take("page", Session.clear, 3)
         return take_long(*arguments)
 
     monkeypatch.setattr(module, slow, overtaken)
@@ -659,7 +672,7 @@ def test_an_answer_that_is_ready_after_its_study_is_replaced_changes_nothing(
     if listener == "survey":
         answer = server.survey(PAGE)
     else:
-        answer = getattr(server, listener)(2, 0.5, 0, 0, *arguments[listener], PAGE)
+        answer = getattr(server, listener)(at(2), 0.5, 0, 0, *arguments[listener], PAGE)
     # Where nothing is left to change, all of it leaves the page.
     assert answer == (EMPTY_VIEW if slow == "read_mask" and not newer else gr.skip())
     assert shown_by(server) is newer
@@ -678,16 +691,16 @@ def test_who_turns_to_another_slice_keeps_the_overview_but_not_the_outline_of_th
 
     monkeypatch.setattr(views, "draw_report", meanwhile(draw_report, 3))
     monkeypatch.setattr(views, "draw_overview", meanwhile(draw_overview, 4))
-    assert server.measure(2, 0.5, 0, 0, PAGE) == gr.skip()
+    assert server.measure(at(2), 0.5, 0, 0, PAGE) == gr.skip()
     assert "2 slices" in server.survey(PAGE)
 
 
 def test_a_mask_is_compared_with_the_slice_that_it_was_chosen_for(server, monkeypatch):
     shown(server.sessions, "page", replace(study_of(20), slices=study_of(20).slices * 2))
-    assert server.turn(3, 0.5, 0, 0, 2, PAGE) != gr.skip()
-    assert server.compare(2, 0.5, 0, 0, mask_file(), PAGE) == gr.skip()
+    assert server.turn(at(3), 0.5, 0, 0, 2, PAGE) != gr.skip()
+    assert server.compare(at(2), 0.5, 0, 0, mask_file(), PAGE) == gr.skip()
     assert [part.truth for part in shown_by(server).slices] == [None, None]
-    assert server.compare(4, 0.5, 0, 0, mask_file(), PAGE) != gr.skip()
+    assert server.compare(at(4), 0.5, 0, 0, mask_file(), PAGE) != gr.skip()
     assert [part.truth is None for part in shown_by(server).slices] == [True, False]
 
 
@@ -696,31 +709,31 @@ def test_what_is_drawn_last_is_drawn_by_the_newest_settings(server, monkeypatch)
 
     def meanwhile(*arguments):
         monkeypatch.setattr(views, "draw_report", draw_report)
-        answers.append(server.measure(3, 0.8, 0, 2, PAGE))
+        answers.append(server.measure(at(3), 0.8, 0, 2, PAGE))
         return draw_report(*arguments)
 
     monkeypatch.setattr(views, "draw_report", meanwhile)
-    turned = server.turn(2, 0.5, 0, 0, 1, PAGE)
-    assert turned.report == answers[0].report == server.measure(3, 0.8, 0, 2, PAGE).report
-    assert turned.report != server.measure(4, 0.5, 0, 0, PAGE).report
+    turned = server.turn(at(2), 0.5, 0, 0, 1, PAGE)
+    assert turned.report == answers[0].report == server.measure(at(3), 0.8, 0, 2, PAGE).report
+    assert turned.report != server.measure(at(4), 0.5, 0, 0, PAGE).report
 
 
 def test_older_settings_that_arrive_later_change_nothing(server):
-    newest = server.measure(3, 0.8, 0, 2, PAGE)
-    assert server.turn(2, 0.5, 0, 0, 1, PAGE).report == newest.report
-    assert server.measure(2, 0.5, 0, 0, PAGE).report == newest.report
+    newest = server.measure(at(3), 0.8, 0, 2, PAGE)
+    assert server.turn(at(2), 0.5, 0, 0, 1, PAGE).report == newest.report
+    assert server.measure(at(2), 0.5, 0, 0, PAGE).report == newest.report
 
 
 def test_settings_that_change_while_a_choice_is_read_hold_for_it(server, monkeypatch):
     segment_files = events.segment_files
 
     def meanwhile(*arguments):
-        server.measure(3, 0.8, 0, 2, PAGE)
+        server.measure(at(3), 0.8, 0, 2, PAGE)
         return segment_files(*arguments)
 
     monkeypatch.setattr(events, "segment_files", meanwhile)
     report = server.show_example(0.5, 0, 0, event(2, index=0), PAGE).report
-    assert report == server.measure(3, 0.8, 0, 2, PAGE).report != server.measure(4, 0.5, 0, 0, PAGE).report
+    assert report == server.measure(at(3), 0.8, 0, 2, PAGE).report != server.measure(at(4), 0.5, 0, 0, PAGE).report
 
 
 def test_settings_that_change_while_a_choice_is_drawn_hold_for_it(server, monkeypatch):
@@ -728,12 +741,12 @@ def test_settings_that_change_while_a_choice_is_drawn_hold_for_it(server, monkey
 
     def meanwhile(*arguments):
         monkeypatch.setattr(views, "draw_overview", draw_overview)
-        server.measure(3, 0.8, 0, 2, PAGE)
+        server.measure(at(3), 0.8, 0, 2, PAGE)
         return draw_overview(*arguments)
 
     monkeypatch.setattr(views, "draw_overview", meanwhile)
     report = server.show_example(0.5, 0, 0, event(2, index=0), PAGE).report
-    assert report == server.measure(3, 0.8, 0, 2, PAGE).report != server.measure(4, 0.5, 0, 0, PAGE).report
+    assert report == server.measure(at(3), 0.8, 0, 2, PAGE).report != server.measure(at(4), 0.5, 0, 0, PAGE).report
 
 
 def test_a_choice_that_is_overtaken_on_its_way_is_not_read(server, network):
@@ -761,18 +774,58 @@ def test_a_choice_that_fails_after_a_later_one_takes_nothing_away(server, monkey
 
 
 @pytest.mark.parametrize("spacing", [0.001, -1])
-def test_a_choice_by_settings_that_cannot_be_leaves_no_study_behind(server, spacing):
+def test_a_choice_by_settings_that_cannot_be_changes_nothing(server, spacing):
+    study = shown_by(server)
     with pytest.raises(gr.Error, match=f"The spacing is {spacing} mm; a pixel may have"):
         server.show_example(0.5, 0, spacing, event(2, index=0), PAGE)
-    assert shown_by(server) is None
+    assert shown_by(server) is study
 
 
 def test_when_a_study_is_gone_all_of_it_leaves_the_page(network):
     server = Server(network)
-    assert server.turn(1, 0.5, 0, 0, 1, PAGE) == server.measure(1, 0.5, 0, 0, PAGE) == EMPTY_VIEW
+    assert server.turn(at(1), 0.5, 0, 0, 1, PAGE) == server.measure(at(1), 0.5, 0, 0, PAGE) == EMPTY_VIEW
     assert server.survey(PAGE) == ""
     assert EMPTY_VIEW.anatomy == views.EMPTY_STAGE
     assert EMPTY_VIEW.scrubber["visible"] is EMPTY_VIEW.everything["visible"] is False
+
+
+def test_an_example_is_there_again_whatever_the_server_has_forgotten(network):
+    """A page that shows one has perhaps never asked for it, or long ago."""
+    network.runs.clear()
+    server = Server(network)
+    arrived, name = server.arrival(), views.EXAMPLES[0].stem
+    assert network.runs == [1]
+    assert (
+        f'data-shown="{name}"' in arrived.anatomy
+        and arrived.report == server.measure(at(1, name), 0.5, 0, 0, PAGE).report
+    )
+    assert Path(
+        server.saver("Mask")(at(2, name), 0.5, 0, 0, "fill", "#e69f00", 0.5, SimpleNamespace(session_hash="new"))
+    )
+    assert network.runs == [1]
+    assert server.measure(at(1, views.EXAMPLES[1].stem), 0.5, 0, 0, SimpleNamespace(session_hash="other")).report
+
+
+@pytest.mark.parametrize(("run", "sentence"), [("", events.FORGOTTEN), ("before", events.RESTARTED)])
+def test_what_the_server_has_forgotten_is_said_and_stays_on_the_page(server, run, sentence):
+    shown = run or server.run
+    server.sessions.take("page", Session.clear, 2)
+    for ask in (
+        lambda: server.measure(at(3, shown), 0.5, 0, 0, PAGE),
+        lambda: server.turn(at(3, shown), 0.5, 0, 0, 1, PAGE),
+        lambda: server.pick(0.5, 0, 0, event(3, shown=shown, index=0), PAGE),
+        lambda: server.compare(at(3, shown), 0.5, 0, 0, mask_file(), PAGE),
+        lambda: server.saver("Mask")(at(3, shown), 0.5, 0, 0, "fill", "#e69f00", 0.5, PAGE),
+    ):
+        with pytest.raises(gr.Error, match=re.escape(sentence)):
+            ask()
+    # What is chosen then is shown.
+    assert server.show_example(0.5, 0, 0, event(4, shown=shown, index=1), PAGE).anatomy
+
+
+def test_a_cleared_page_is_empty_and_forgotten(server):
+    assert server.clear(event(2), PAGE) == EMPTY_VIEW
+    assert shown_by(server) is None
 
 
 def test_a_volume_is_kept_in_half_of_the_memory_and_measured_without_its_lesions(network, tmp_path, monkeypatch):
@@ -786,7 +839,13 @@ def test_a_volume_is_kept_in_half_of_the_memory_and_measured_without_its_lesions
     assert [area for area, _ in study.extents(Settings())] == areas
     assert views.draw_overview(study, Settings()).count("<rect") == 5
     assert downloads.save_everything(study, Settings(), Look(), Origin("m")).endswith("head_mask.nii.gz")
-    assert "0.5 × 0.5 mm" in views.spacing_label(study.volume)
+    assert "0.5 × 0.5 mm (file)" in views.spacing_label(study)
+
+    def with_spacing(spacing: tuple[float, float] | None) -> Study:
+        return replace(
+            study_of(20), slices=(replace(study.shown, segmentation=study.shown.segmentation.cut(spacing=spacing)),)
+        )
+
     # Width × height, where the package has (row, column).
-    assert "3 × 2 mm" in views.spacing_label(replace(study.volume, spacing=(2, 3)))
-    assert views.spacing_label(None) == views.spacing_label(replace(study.volume, spacing=None)) == views.SPACING_LABEL
+    assert "3 × 2 mm" in views.spacing_label(with_spacing((2, 3)))
+    assert views.spacing_label(None) == views.spacing_label(with_spacing(None)) == views.SPACING_LABEL

@@ -63,7 +63,7 @@ def opened(browser: Browser, url: str, width: int = 1280, **options) -> Page:
     # The controls are there once the scripts of the page run.
     expect(page.locator("#opacity input[type=range]")).to_be_visible()
     expect(page.locator("#examples button")).to_have_count(len(EXAMPLES))
-    expect(page.locator("#upload input")).to_have_count(1)
+    expect(page.locator("#upload input")).to_have_count(2)
     return page
 
 
@@ -81,7 +81,8 @@ def asked(page: Page) -> list[str]:
     return [request for request in page.requests if not request.startswith(("data:", "blob:"))]
 
 
-def choose_example(page: Page, index: int = 0):
+def choose_example(page: Page, index: int = 4):
+    """One that is not shown on arrival."""
     page.locator("#examples button").nth(index).click()
     expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[index]))
     expect(page.locator("#layers .fill")).to_be_visible()
@@ -132,21 +133,21 @@ def test_the_page_asks_nobody_else(page, url):
 
 
 def test_an_example_shows_its_overlay_its_truth_and_how_they_agree(page, network):
-    choose_example(page, 4)
+    choose_example(page)
     anatomy, fill = page.locator("#anatomy img").first, page.locator("#layers .fill")
     assert anatomy.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [512, 512]
     assert fill.bounding_box() == pytest.approx(anatomy.bounding_box())
     assert float(style_of(fill, "opacity")) == DEFAULT_ALPHA
-    cut = network.segmenter(EXAMPLES[4])
-    agreement = compare(cut.mask, read_mask(BY_HAND[4]))
-    assert measured(page, "Area") == f"{cut.area_px:,} px"
+    cut = network.segmenter(EXAMPLES[4]).cut(spacing=(0.49, 0.49))
+    agreement = compare(cut.mask, read_mask(BY_HAND[4]), cut.spacing)
+    assert measured(page, "Area") == f"{cut.area_mm2:,.0f} mm²"
     assert measured(page, "Dice") == f"{agreement.dice:.2f}"
-    assert measured(page, "HD95") == f"{agreement.hd95_px:.1f} px"
+    assert measured(page, "HD95") == f"{agreement.hd95_mm:.1f} mm"
     expect(page.locator("#layers .truth")).to_be_visible()
     expect(page.locator("#report .detail").last).to_have_text(re.compile("and .* smaller ones|Model tiny-unet"))
     expect(page.locator("#report")).to_contain_text("Model tiny-unet, revision v1")
     first = page.locator("#report tbody tr").first.locator("td")
-    assert first.nth(1).inner_text() == f"{cut.lesions[0].area_px:,}"
+    assert first.nth(1).inner_text() == f"{cut.lesions[0].area_mm2:,.0f}"
     assert first.last.inner_text() == f"{cut.lesions[0].mean_probability:.2f}"
 
 
@@ -178,7 +179,7 @@ def test_opacity_never_asks_the_server(page):
     assert asked(page)[before:] == []
 
 
-def test_style_colour_truth_hiding_and_comparing_never_ask_the_server(page):
+def test_style_colour_truth_and_hiding_never_ask_the_server(page):
     choose_example(page)
     fill, contour = page.locator("#layers .fill"), page.locator("#layers .contour")
     heatmap, truth = page.locator("#anatomy .heatmap"), page.locator("#layers .truth")
@@ -213,37 +214,16 @@ def test_style_colour_truth_hiding_and_comparing_never_ask_the_server(page):
         expect(heatmap).to_be_visible()
 
     page.get_by_label("Fill").check()
-    page.get_by_role("button", name="Before / after").click()
-    expect(page.locator("#both img")).to_have_count(2)
-    colors = page.locator("#both img").evaluate_all(SATURATIONS)
-    assert sorted(color > 0 for color in colors) == [False, True]
-    page.get_by_role("button", name="Before / after").click()
-    expect(page.locator("#both")).to_be_hidden()
     page.wait_for_timeout(500)
     assert asked(page)[before:] == []
-
-
-# How far the pixels of pictures are from grey.
-SATURATIONS = """
-images => Promise.all(images.map(async image => {
-    await image.decode();
-    const canvas = document.createElement('canvas');
-    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
-    const context = canvas.getContext('2d');
-    context.drawImage(image, 0, 0);
-    const {data} = context.getImageData(0, 0, canvas.width, canvas.height);
-    let most = 0;
-    for (let at = 0; at < data.length; at += 4) most = Math.max(most, data[at] - data[at + 2]);
-    return most;
-}))
-"""
 
 
 def test_threshold_and_hiding_pieces_cut_again_without_the_network(page, network):
     choose_example(page)
     report, layer = page.locator("#report"), page.locator("#layers .fill")
-    cut = network.segmenter(EXAMPLES[0])
+    cut = network.segmenter(EXAMPLES[4])
     large = cut.cut(min_area_px=500)
+    network.runs.clear()
     before = layer.get_attribute("style")
     page.locator("#min-area input[type=range]").press("End")
     expect(report).to_contain_text(f"{large.lesion_mask.sum():,} px")
@@ -253,16 +233,17 @@ def test_threshold_and_hiding_pieces_cut_again_without_the_network(page, network
     expect(report).to_contain_text(f"{512 * 512:,} px")
     slider.press("End")
     expect(report).to_contain_text("No tumour found")
-    assert measured(page, "Area") == "0 px"
-    assert network.runs == [1]
+    assert measured(page, "Area") == "0 mm²"
+    assert network.runs == []
 
 
-def test_a_pixel_size_gives_millimetres_without_the_network(page, network):
-    choose_example(page)
+def test_a_pixel_size_gives_millimetres_without_the_network(page, network, tmp_path):
+    drop(page, saved(tmp_path / "scan.png", slice_of(60, 80)))
+    expect(page.locator("#stage .caption")).to_contain_text("scan.png")
     page.locator("#threshold input[type=range]").press("Home")
     page.locator("#spacing input").fill("0.5")
-    expect(page.locator("#report")).to_contain_text(f"{512 * 512 // 4:,} mm²")
-    assert measured(page, "Longest diameter") == f"{np.hypot(256, 256):.1f} mm"
+    expect(page.locator("#report")).to_contain_text("1,200 mm²")
+    assert measured(page, "Longest diameter") == "50.0 mm"
     expect(page.locator("#report thead")).to_contain_text("mm²")
     assert network.runs == [1]
 
@@ -270,7 +251,7 @@ def test_a_pixel_size_gives_millimetres_without_the_network(page, network):
 def test_an_upload_that_browsers_cannot_draw_is_shown(page, network, tmp_path):
     path = saved(tmp_path / "scan.tif", slice_of(60, 40, np.uint16))
     drop(page, path)
-    expect(page.locator("#stage .caption")).to_have_text("scan.tif40 × 60 px")
+    expect(page.locator("#stage .caption")).to_contain_text("scan.tif40 × 60 px")
     anatomy = page.locator("#anatomy img").first
     assert anatomy.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [40, 60]
     assert page.locator("#layers .fill").bounding_box() == pytest.approx(anatomy.bounding_box())
@@ -288,42 +269,46 @@ def test_a_bad_upload_is_one_sentence_on_the_page(page, tmp_path, name):
     sentence = re.compile(rf"^Error\s*×?\s*{name}: [^\n]*{reason}[^\n]*\.$")
     expect(page.get_by_test_id("toast-body")).to_have_text(sentence, use_inner_text=True)
     assert "Traceback" not in page.content()
-    expect(page.locator("#report")).to_contain_text("No slice yet")
-    expect(page.locator("#layers .fill")).to_have_count(0)
+    # What was there before stays, and can be saved.
+    expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[4]))
+    expect(page.locator("#layers .fill")).to_be_visible()
+    expect(page.locator("#examples button").nth(4)).to_have_attribute("aria-pressed", "true")
+    assert Image.open(download(page, "Mask", tmp_path)).size == (512, 512)
 
 
 @pytest.mark.parametrize("spacing", ["0.001", "-1"])
-def test_a_choice_by_a_pixel_size_that_cannot_be_leaves_nothing_on_the_page(page, network, spacing):
-    choose_example(page)
+def test_a_pixel_size_that_cannot_be_is_said_once_and_the_slice_stays(page, network, tmp_path, spacing):
+    drop(page, saved(tmp_path / "scan.png", slice_of(60, 80)))
+    expect(page.locator("#stage .caption")).to_contain_text("scan.png")
     page.locator("#spacing input").fill(spacing)
-    page.locator("#examples button").nth(4).click()
-    expect(page.locator("#report")).to_contain_text("No slice yet")
-    expect(page.get_by_test_id("toast-body").first).to_contain_text(f"spacing is {spacing} mm; a pixel may have")
-    page.get_by_role("button", name="Save Mask", exact=True).click()
-    expect(page.get_by_test_id("toast-body").filter(has_text="There is no slice on the page")).to_be_visible()
-    assert network.runs == [1]
+    toast = page.get_by_test_id("toast-body")
+    expect(toast).to_contain_text(f"spacing is {spacing} mm; a pixel may have")
+    with page.expect_response("**/queue/join*"):
+        page.locator("#examples button").nth(4).click()
+    expect(page.locator("#examples button").nth(4)).to_have_attribute("aria-pressed", "false")
+    assert toast.inner_text().count("a pixel may have") == 1
+    expect(page.locator("#stage .caption")).to_contain_text("scan.png")
 
 
 def test_of_two_choices_both_are_segmented_and_the_second_is_shown(page, network, tmp_path):
-    first, last = page.locator("#examples button").first, page.locator("#examples button").nth(4)
-    network.gate.clear()
-    first.click()
-    wait_for_runs(page, network, 1)
-    last.click()
-    network.gate.set()
-    expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[4]))
-    expect(last).to_have_attribute("aria-pressed", "true")
-    expect(first).to_have_attribute("aria-pressed", "false")
-
     network.gate.clear()
     drop(page, saved(tmp_path / "a.png", slice_of(40, 30)))
-    wait_for_runs(page, network, 3)
+    wait_for_runs(page, network, 1)
     drop(page, saved(tmp_path / "b.png", slice_of(30, 40)))
     network.gate.set()
     expect(page.locator("#stage .caption")).to_contain_text("b.png")
-    expect(last).to_have_attribute("aria-pressed", "false")
+    expect(page.locator("#examples [aria-pressed=true]")).to_have_count(0)
     page.wait_for_timeout(500)
-    assert network.runs == [1, 1, 1, 1]
+    assert network.runs == [1, 1]
+
+
+def test_the_network_runs_once_for_an_example_whoever_comes(page, network, browser, url):
+    choose_example(page, 5)
+    first, other = list(network.runs), opened(browser, url)
+    for index in (5, 0):
+        choose_example(other, index)
+    other.close()
+    assert network.runs == first
 
 
 def test_a_choice_overtakes_an_upload_that_takes_long(page, network, tmp_path):
@@ -339,7 +324,6 @@ def test_a_choice_overtakes_an_upload_that_takes_long(page, network, tmp_path):
     expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[4]))
     expect(page.locator("#examples button").nth(4)).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_test_id("toast-body")).to_have_count(0)
-    assert network.runs == [1]
 
 
 def test_the_page_numbers_what_its_visitor_does(page, tmp_path):
@@ -351,7 +335,7 @@ def test_the_page_numbers_what_its_visitor_does(page, tmp_path):
             body = request.post_data_json
             said, data = body.get("event_data") or {}, body["data"]
             # The overview has none: it takes the newest settings.
-            moments.extend([said["moment"]] if "moment" in said else data[:1])
+            moments.extend([said["moment"]] if "moment" in said else [data[0]["moment"]] if data else [])
 
     page.on("request", note)
     files = {f"{name}.png": encoded(slice_of(40, 30, seed=seed)) for seed, name in enumerate("ab")}
@@ -371,13 +355,13 @@ def test_the_page_numbers_what_its_visitor_does(page, tmp_path):
 def test_a_choice_that_is_ready_after_a_later_one_changes_nothing(page, network, monkeypatch, tmp_path, ends):
     started, late = threading.Event(), threading.Event()
 
-    def slow(study: Study) -> str:
+    def slow(study: Study, run: str) -> str:
         if study.shown.title == "late.png":
             started.set()
             assert late.wait(PATIENCE_MS / 1000)
             if ends == "refused":
                 raise InvalidImageError("late.png cannot be shown.")
-        return draw_slice(study)
+        return draw_slice(study, run)
 
     monkeypatch.setattr(views, "draw_slice", slow)
     drop(page, saved(tmp_path / "late.png", slice_of(40, 30)))
@@ -401,15 +385,6 @@ def test_a_choice_after_one_that_fails_is_not_lost(page, network, tmp_path):
     expect(page.get_by_test_id("toast-body")).to_contain_text("text.png")
     expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[4]))
     expect(page.locator("#layers .fill")).to_be_visible()
-
-
-def test_a_study_that_is_gone_leaves_nothing_on_the_page(page, monkeypatch):
-    choose_example(page)
-    monkeypatch.setattr(Sessions, "take", lambda *_: Session())
-    page.locator("#threshold input[type=range]").press("ArrowRight")
-    expect(page.locator("#report")).to_contain_text("No slice yet")
-    expect(page.locator("#stage .invitation")).to_be_visible()
-    expect(page.locator("#stage img")).to_have_count(0)
 
 
 def test_a_mask_drawn_by_hand_is_compared(page, network, tmp_path):
@@ -514,13 +489,16 @@ def test_a_volume_is_scrubbed_measured_and_saved(page, network, tmp_path):
 # ------------------------------------------------------------------------------------------------- all kinds of people
 
 
-def test_visitors_do_not_see_each_other(page, browser, url):
-    choose_example(page)
+def test_visitors_do_not_see_each_other(page, browser, url, tmp_path):
+    drop(page, saved(tmp_path / "scan.png", slice_of(60, 80)))
+    expect(page.locator("#stage .caption")).to_contain_text("scan.png")
     other = opened(browser, url)
     try:
         other.locator("#threshold input[type=range]").press("Home")
-        expect(other.locator("#report")).to_contain_text("No slice yet")
+        expect(other.locator("#report")).to_contain_text(f"{512 * 512:,} px")
+        expect(other.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[0]))
         expect(page.locator("#report")).not_to_contain_text(f"{512 * 512:,} px")
+        assert Image.open(download(page, "Mask", tmp_path)).size == (80, 60)
     finally:
         other.close()
 
