@@ -1,7 +1,7 @@
 """The page that needs no server: a folder in which the network runs in the browser of whoever opens it.
 
     model ─ to_whole_onnx ─→ model.onnx ┐
-    web/, space/page.*, examples/ ──────┼─→ folder ─ python -m http.server ─→ http://127.0.0.1:8000
+    web/, space/, examples/ ────────────┼─→ folder ─ python -m http.server ─→ http://127.0.0.1:8000
     onnxruntime-web of npm ─ runtime/ ──┘
 
 Everything that is decided in Python, such as thresholds, sentences and colours, goes along as `settings.json`: the
@@ -32,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = "web"
 # Name in the folder → pattern in a clone.
 SOURCES = {
-    "": (f"{PAGE}/*", "space/page.css", "space/page.js", "LICENSE"),
+    "": (f"{PAGE}/*", "space/page.css", "LICENSE"),
+    "scripts": tuple(f"space/scripts/{name}.js" for name in ("page", "look", "files", "choices", "viewer")),
     "examples": ("examples/ATTRIBUTION.md",),
     "examples/images": ("examples/images/*.png",),
     "examples/masks": ("examples/masks/*.png",),

@@ -51,7 +51,8 @@ prepare (float[height, width, channels] pixels)
     in_front = Constant <value = int64[2] {0, 1}> ()
     picture = Unsqueeze (grey, in_front)
     small_shape = Concat <axis = 0> (ones, fitted)
-    small = Resize <mode = "linear", antialias = 1, coordinate_transformation_mode = "half_pixel">
+    small = Resize
+        <mode = "linear", antialias = 1, exclude_outside = 1, coordinate_transformation_mode = "half_pixel">
         (picture, , , small_shape)
 
     zero = Constant <value = float {0.0}> ()

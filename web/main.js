@@ -1,10 +1,10 @@
-/* The page: what the visitor does ─ network.js, worker.js ─→ what it shows. Looks and tools are the Space's own, page.js. */
+/* The page: what the visitor does ─ network.js, worker.js ─→ what it shows. Stage and tools are the Space's own, scripts/. */
 
 import {Network} from './network.js';
 import {drawReport, escape} from './report.js';
 
 const MEGABYTE = 1e6;
-const find = selector => document.querySelector(selector);
+const {find, say} = page;
 const settings = await (await fetch('settings.json')).json();
 
 let threads = 1, slice = null, cuts = 0, opened = 0, urls = [];
@@ -24,12 +24,13 @@ async function start() {
         <progress max="${size}" value="0" aria-label="Of the network, loaded"></progress>`;
     try {
         ({threads} = await network.ask('start', {given: settings}));
-        if (detail.isConnected) detail.textContent = 'Its measurements will appear here.';
-        document.body.dataset.ready = true;
-        keepForOffline();
     } catch (error) {
-        refuse(error.message);
+        detail.textContent = error.message;
+        return;
     }
+    detail.textContent = 'Its measurements will appear here.';
+    document.body.dataset.ready = true;
+    keepForOffline();
 }
 
 /* Only now, so that the first visit does not load everything twice at a time. */
@@ -40,39 +41,44 @@ async function keepForOffline() {
 
 // ------------------------------------------------------------------------------------------------------------ one slice
 
-/* From a file of the visitor's, or from an example: {bytes, name, title, truth}. */
+/* From a file of the visitor's, or from an example; `get` gives {bytes, name, title, truth, example}. */
 async function open(get) {
     const mine = ++opened;
     find('#report').setAttribute('aria-busy', true);
     try {
         const given = await get(), found = await network.ask('open', given);
         if (mine !== opened) return;
-        slice = found;
-        showSlice(slice);
+        slice = {...found, shown: given.example ?? `file ${mine}`, example: given.example};
+        showSlice();
         await recut();
     } catch (error) {
-        if (mine === opened) refuse(error.message);
+        if (mine === opened) refuse(error);
     } finally {
         if (mine === opened) find('#report').removeAttribute('aria-busy');
     }
 }
 
-function showSlice({title, width, height, anatomy, heatmap}) {
+function showSlice() {
+    const {title, width, height, shown, example, anatomy, heatmap} = slice;
     urls.forEach(URL.revokeObjectURL);
     urls = [];
     find('#layers').replaceChildren();
     find('#anatomy').innerHTML = `
-        <div class="slice" style="--width: ${width}; --height: ${height}">
+        <div class="slice" style="--width: ${width}; --height: ${height}" data-shown="${shown}" data-index="0" data-count="1">
             <img src="${urlOf(anatomy)}" alt="MRI slice: ${escape(title)}"><img class="tumor heatmap" src="${urlOf(heatmap)}" alt="">
         </div>
-        <p class="caption"><span>${escape(title)}</span><span>${width} × ${height} px</span></p>`;
+        <p class="caption"><span>${escape(title)}</span><span>${width} × ${height} px</span>
+        ${example ? '<button type="button" class="link">Copy link</button>' : ''}
+        <button type="button" class="clear">Clear</button></p>`;
 }
 
-function showLayers({fill, contour}) {
+function showLayers({fill, contour}, {spacing}) {
     const {width, height, truth} = slice, shapes = {'tumor fill': fill, 'tumor contour': contour};
     if (truth) shapes.truth = truth;
     const layers = Object.entries(shapes).map(([name, shape]) => `<div class="${name}" style="mask-image: url(${urlOf(shape)})"></div>`);
-    find('#layers').innerHTML = `<div class="slice" style="--width: ${width}; --height: ${height}">${layers.join('')}</div>`;
+    const known = spacing ? ` data-spacing="${spacing} ${spacing}"` : '';
+    find('#layers').innerHTML = `<div class="slice" style="--width: ${width}; --height: ${height}"${known}>${layers.join('')}</div>`;
+    page.whenMeasured();
 }
 
 function urlOf(blob) {
@@ -88,22 +94,29 @@ async function recut() {
     try {
         const measured = await network.ask('measure', {cut});
         if (mine !== cuts || of !== slice) return;
-        showLayers(measured);
+        showLayers(measured, cut);
         find('#report').innerHTML = drawReport(slice, measured, cut, settings, threads);
-        find('#report').classList.remove('refused');
+        page.announce(find('#report'));
         setSaving(true);
     } catch (error) {
-        if (of === slice) refuse(error.message);
+        if (of === slice) refuse(error);
     }
 }
 
-function refuse(sentence) {
+/* What the page shows stays. */
+function refuse(error) {
+    say(error.message);
+    page.showChosen();
+}
+
+async function clear() {
+    opened++;
     slice = null;
-    find('#anatomy').innerHTML = '<p class="invitation">Drop an MRI slice, or choose an example.</p>';
+    find('#anatomy').innerHTML = '<label class="invitation" for="files">Drop an MRI slice, click to choose one, or take an example.</label>';
     find('#layers').replaceChildren();
-    find('#report').innerHTML = `<p class="verdict">No slice</p><p class="detail" role="alert">${escape(sentence)}</p>`;
-    find('#report').classList.add('refused');
+    find('#report').innerHTML = '<h2 class="verdict">No slice yet</h2><p class="detail">Its measurements will appear here.</p>';
     setSaving(false);
+    await network.ask('forget');
 }
 
 // ------------------------------------------------------------------------------------------------------------- controls
@@ -114,10 +127,10 @@ const number = id => Number(find(`#${id} input[type=range]`).value);
 const colorOf = hex => [1, 3, 5].map(at => parseInt(hex.slice(at, at + 2), 16));
 
 function spacing() {
-    const value = Number(find('#spacing input').value), {min_spacing: least, max_spacing: most} = settings.limits;
+    const box = find('#spacing input'), value = Number(box.value), {min_spacing: least, max_spacing: most} = settings.limits;
     const allowed = value === 0 || (value >= least && value <= most);
-    find('#spacing input').setCustomValidity(allowed ? '' : `A pixel may have ${least} to ${most} mm, or 0 where that is not known.`);
-    find('#spacing input').reportValidity();
+    box.setCustomValidity(allowed ? '' : `A pixel may have ${least} to ${most} mm, or 0 where that is not known.`);
+    box.reportValidity();
     return allowed ? value : 0;
 }
 
@@ -157,34 +170,16 @@ function setSaving(enabled) {
 
 async function save(kind) {
     const look = {style: chosen('style'), color: colorOf(chosen('color')), opacity: number('opacity')};
-    const {name, blob} = await network.ask('save', {kind, cut: currentCut(), look});
-    const url = URL.createObjectURL(blob);
-    page.save({url, orig_name: name});
-    URL.revokeObjectURL(url);
+    try {
+        const {name, blob} = await network.ask('save', {kind, cut: currentCut(), look}), url = URL.createObjectURL(blob);
+        page.save({url, orig_name: name});
+        setTimeout(() => URL.revokeObjectURL(url), 60_000); // the browser may still ask where to put it
+    } catch (error) {
+        say(error.message);
+    }
 }
 
-/* Where the Space has Gradio's slider: one picture over the other. */
-async function compare() {
-    const [pair] = await page.beforeAndAfter();
-    if (!pair) return find('#both').replaceChildren();
-    const split = find('#both input')?.value ?? 50;
-    find('#both').innerHTML = `<figure><img src="${pair[0].url}" alt="Without the overlay"><img src="${pair[1].url}" alt="With the overlay">
-        <input type="range" min="0" max="100" value="${split}" aria-label="Where the overlay begins, in percent"></figure>`;
-    const figure = find('#both figure'), move = () => figure.style.setProperty('--split', `${find('#both input').value}%`);
-    find('#both input').addEventListener('input', move);
-    move();
-}
-
-// ------------------------------------------------------------------------------------------------------------- examples
-
-function startExamples() {
-    const {examples} = settings, groups = Object.groupBy(examples.map((name, index) => ({name, index})), ({name}) => typeOf(name));
-    const button = ({name, index}) => `<button type="button" data-index="${index}" aria-pressed="false" title="${describe(name)}"
-        aria-label="${describe(name)}"><img src="examples/images/${name}.png" alt=""></button>`;
-    const group = ([type, members]) => `<div><p>${capital(type)}</p>${members.map(button).join('')}</div>`;
-    find('#examples').innerHTML = `<div class="strip">${Object.entries(groups).map(group).join('')}</div>`;
-    page.startChoices(find('#examples'), (_, {index}) => open(() => getExample(examples[index])));
-}
+// ------------------------------------------------------------------------------------------------- examples and files
 
 const typeOf = name => name.split('-')[0];
 const capital = text => text[0].toUpperCase() + text.slice(1);
@@ -195,18 +190,28 @@ function describe(name) {
     return `${capital(type)} ${plane}, slice ${place}`;
 }
 
-async function getExample(name) {
-    const get = async kind => (await fetch(`examples/${kind}/${name}.png`)).arrayBuffer();
-    const [bytes, truth] = await Promise.all([get('images'), get('masks')]);
-    return {bytes, truth, name, title: describe(name)};
+function startExamples() {
+    const {examples} = settings, types = [...new Set(examples.map(typeOf))];
+    const button = name => `<button type="button" data-index="${examples.indexOf(name)}" data-name="${name}" aria-pressed="false"
+        title="${describe(name)}" aria-label="${describe(name)}"><img src="examples/images/${name}.png" alt=""></button>`;
+    const group = type => `<div><p>${capital(type)}</p>${examples.filter(name => typeOf(name) === type).map(button).join('')}</div>`;
+    find('#examples').innerHTML = `<div class="strip">${types.map(group).join('')}</div>`;
+    page.startExamples(find('#examples'), (_, {index}) => openExample(examples[index]));
 }
 
-const getFile = async file => ({bytes: await file.arrayBuffer(), name: file.name.replace(/\.[^.]*$/, ''), title: file.name});
+function openExample(example) {
+    say(null);
+    const get = async kind => (await fetch(`examples/${kind}/${example}.png`)).arrayBuffer();
+    return open(async () => {
+        const [bytes, truth] = await Promise.all([get('images'), get('masks')]);
+        return {bytes, truth, example, name: example, title: describe(example)};
+    });
+}
 
-function startFiles() {
-    // Nothing is sent: what page.js calls uploading hands the file itself on.
-    const hand = async file => ({path: file});
-    page.startDropBox(find('#upload'), (_, {files}) => open(() => getFile(files[0].path)), hand);
+function openFiles(files) {
+    const [file, ...others] = files.map(({path}) => path);
+    say(others.length ? `This page takes one slice at a time: it opens ${file.name}.` : null);
+    return open(async () => ({bytes: await file.arrayBuffer(), name: file.name.replace(/\.[^.]*$/, ''), title: file.name}));
 }
 
 // ---------------------------------------------------------------------------------------------------------------- start
@@ -215,9 +220,17 @@ const dark = matchMedia('(prefers-color-scheme: dark)'), follow = () => document
 dark.addEventListener('change', follow);
 follow();
 startControls();
-startExamples();
-startFiles();
 setSaving(false);
-page.startTools(find('#tools'), compare);
+/* What the scripts of the Space ask of Gradio: to be told when a part of the page has changed. */
+const watch = (_, changed) => new MutationObserver(changed).observe(find('#anatomy'), {childList: true});
+page.startStage(find('#anatomy'), clear, watch);
+page.startGlass(find('#glass'));
+page.startLook(find('#tools'));
+page.startTools(find('#tools'));
+// Nothing is uploaded: the file itself is handed on.
+page.startFiles(find('#upload'), (_, {files}) => openFiles(files), async file => ({path: file}));
 for (const button of document.querySelectorAll('#saving button')) button.addEventListener('click', () => save(button.dataset.kind));
 await start();
+startExamples();
+// On arrival a result is there.
+if (!opened) find('#examples button').click();

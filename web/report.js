@@ -15,7 +15,7 @@ export function drawReport(slice, measured, {spacing}, settings, threads) {
     }
     const {name, revision} = settings.model;
     return `
-    <p class="verdict ${kind}">${verdict}</p>
+    <h2 class="verdict ${kind}">${verdict}</h2>
     ${doubt}
     <p class="detail">Highest probability ${(100 * measured.highest_probability).toFixed(0)} %
     · ${slice.seconds.toFixed(2)} s in this browser, ${threads === 1 ? '1 thread' : `${threads} threads`}</p>
@@ -38,7 +38,7 @@ function figures(measured, spacing) {
     }
     const found = {'Area': areas, 'Longest diameter': diameters};
     const {agreement} = measured;
-    if (agreement) found['Dice'] = [agreement.dice.toFixed(2), `IoU ${agreement.iou.toFixed(2)}`, 'with the outline drawn by hand'];
+    if (agreement) found['Dice'] = [agreement.dice.toFixed(2), `IoU ${agreement.iou.toFixed(2)}`, 'to the outline drawn by hand'];
     return found;
 }
 

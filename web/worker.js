@@ -29,18 +29,23 @@ const tasks = {
 
     /* Reads and segments a picture, bytes of a file; truth: those of the mask drawn by hand, if there is one. */
     async open({bytes, name, title, truth}) {
-        slice = null;
         const picture = await readPicture(new Uint8Array(bytes), title, settings.limits);
         const {width, height} = picture, start = performance.now();
         const {probability, familiarity} = await segment(picture);
         const seconds = (performance.now() - start) / 1000, display = toDisplay(picture);
-        slice = {name, title, width, height, probability, familiarity, display, truth: truth && await readMask(truth)};
+        const shapeOfTruth = truth && await readMask(truth);
+        slice = {name, width, height, probability, familiarity, display, truth: shapeOfTruth};
         return {
             title, width, height, familiarity, seconds, warnings: warnings(slice),
             anatomy: await encodePng(display),
             heatmap: await encodePng(heatMap(probability, width, height, settings.colormap)),
             truth: slice.truth && await encodePng(contourShape(slice.truth, width, height)),
         };
+    },
+
+    /* Nothing of the slice is left. */
+    async forget() {
+        slice = null;
     },
 
     /* Cuts the probabilities of the open slice: its measurements and the shapes to show. */
