@@ -64,7 +64,7 @@ def onnxruntime_web() -> Path:
     """What npm gives of the program that runs networks in a browser, for `--runtime`."""
     path = Path(os.environ.get("ONNXRUNTIME_WEB", "nowhere"))
     if not path.exists():
-        missing("needs what `npm pack` gets (docs/static.md), named by the variable ONNXRUNTIME_WEB")
+        missing("needs the file of npm that docs/static.md names, in the variable ONNXRUNTIME_WEB")
     return path.resolve()
 
 

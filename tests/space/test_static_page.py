@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from pages import BAD_FILES
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -26,9 +27,9 @@ from modeling_unet.overlay import DEFAULT_ALPHA
 from modeling_unet.prediction import summarize
 from modeling_unet.segmentation import UNLIKE, Segmentation
 from modeling_unet.web import RUNTIME, RUNTIME_FILES, page_sources, runtime_files
+from space.views import GLASS, TOOLS
 
 
-ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))
 LIMIT_MS = 300_000  # two slow cores; nothing here asserts how long something takes
 SAME = 0.999  # Dice of two masks that differ by rounding alone
@@ -174,7 +175,7 @@ def odd_files() -> dict[str, bytes]:
 # A file → its mask and probability as the page would save them, and the warnings; by the page's own worker.
 SEGMENT = """
 async ([name, base64]) => {
-    const {Network} = await import('./network.js');
+    const {Network} = await import(new URL('network.js', location));
     window.network ??= (async () => {
         const network = new Network(() => {}), given = await (await fetch('settings.json')).json();
         await network.ask('start', {given});
@@ -268,14 +269,29 @@ def test_threshold_pixel_size_and_hidden_pieces_cut_again(page, segmenter):
     page.locator("#min-area input[type=number]").fill("0")
 
 
-def test_before_and_after_lie_on_each_other(page):
+def test_the_stage_is_that_of_the_space(page):
     choose(page, 0)
+    fill = page.locator("#layers .fill")
     page.get_by_role("button", name="Before / after").click()
-    expect(page.locator("#both img")).to_have_count(2)
-    page.get_by_label("Where the overlay begins").fill("20")
-    assert page.locator("#both figure").evaluate("figure => figure.style.getPropertyValue('--split')") == "20%"
+    page.locator("#split").fill("20")
+    assert page.locator("#stage").evaluate("stage => stage.style.getPropertyValue('--split')") == "20%"
     page.get_by_role("button", name="Before / after").click()
-    expect(page.locator("#both")).to_be_hidden()
+    page.keyboard.press("+")
+    expect(page.locator("#stage.zoomed")).to_be_visible()
+    page.get_by_role("button", name="Reset").click()
+    expect(page.locator("#stage.zoomed")).to_have_count(0)
+    page.keyboard.down("h")
+    expect(fill).to_be_hidden()
+    page.keyboard.up("h")
+    expect(fill).to_be_visible()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#report")).to_contain_text("No slice yet")
+    assert page.get_by_role("button", name="Save Mask").is_disabled()
+
+
+def test_its_markup_is_that_of_the_space():
+    text = (ROOT / "web" / "index.html").read_text(encoding="utf-8")
+    assert not [line for line in (GLASS + TOOLS).splitlines() if line not in text and "{bar}" not in line]
 
 
 def test_a_picture_unlike_its_slices_is_doubted(page, segmenter, tmp_path):
@@ -294,15 +310,15 @@ def test_a_file_that_cannot_be_used_is_one_sentence(page, tmp_path, name):
     (tmp_path / name).write_bytes(content)
     choose(page, 0)
     drop(page, tmp_path / name)
-    expect(page.get_by_role("alert")).to_have_text(re.compile(rf"^{name}: [^\n]+\.$"))
-    expect(page.locator("#layers .fill")).to_have_count(0)
-    assert page.get_by_role("button", name="Save Mask").is_disabled()
+    expect(page.locator("#drop-hint")).to_have_text(re.compile(rf"^{name}: [^\n]+\.$"))
+    expect(page.locator("#layers .fill")).to_be_visible()  # what the page shows stays
+    expect(page.locator("#examples button").first).to_have_attribute("aria-pressed", "true")
 
 
 def test_what_a_browser_cannot_read_is_named(page, tmp_path):
     Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "scan.tif")
     drop(page, tmp_path / "scan.tif")
-    expect(page.get_by_role("alert")).to_contain_text("scan.tif: this is a TIFF picture, which this page cannot read")
+    expect(page.locator("#drop-hint")).to_contain_text("scan.tif: this is a TIFF picture, which this page cannot read")
 
 
 def test_nobody_but_its_own_server_is_asked(page, address):

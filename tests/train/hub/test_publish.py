@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 from hub import DROP, HANG, READER, STRANGER, WRITER, Hub
-from huggingface_hub import DatasetCard, ModelCard, get_session
+from huggingface_hub import DatasetCard, ModelCard, RepoCard, get_session
 from PIL import Image
 from safetensors.torch import load_file
 from slices import write_data_set, write_persons
@@ -414,6 +414,37 @@ def test_the_page_works_with_what_came_along_and_reads_the_model_from_the_hub(hu
     assert f"datasets:\n- {DATA}\n" in first["README.md"].decode()
     assert not [name for name in space.files() if name.startswith("weights/")]
     assert received["shown"] == [MODEL, 9] and received["code"] == ["app.py", "modeling_unet/__init__.py"]
+
+
+@pytest.mark.slow
+def test_a_static_page_holds_the_model_of_the_hub_and_what_runs_it(hub, ended, onnxruntime_web):
+    page = ["space", "--static", "--model_id", MODEL, "--dataset_id", DATA, "--runtime", str(onnxruntime_web)]
+    orders = {
+        name: {"arguments": ["publish", *page, *more], "token": WRITER, "endpoint": hub.url}
+        for name, more in {
+            "dry": ["--repo_id", "you/dry", "--dry_run"],
+            "new": ["--repo_id", "you/static"],
+            "instead": ["--repo_id", "you/drops"],
+            "no static": ["--repo_id", "you/static", "--runtime", "x"],
+        }.items()
+    }
+    orders["no static"]["arguments"].remove("--static")
+    found = json.loads(run(["-c", CLERK], hub, input=json.dumps(orders)).stdout)
+    assert [found[name]["code"] for name in orders] == [0, 0, 0, 1], found
+    assert f"index.html  ← {ROOT / 'web' / 'index.html'}" in found["dry"]["said"]
+    assert "model.onnx  ← written for this upload" in found["dry"]["said"]
+    assert "--runtime x is for a static page; add --static" in found["no static"]["complained"]
+    repo = hub.repos["space", "you/static"]
+    files = repo.files()
+    card = RepoCard(files["README.md"].decode())
+    assert card.data["sdk"] == "static" and card.data["models"] == [MODEL] and card.data["datasets"] == [DATA]
+    assert card.data["custom_headers"]["cross-origin-embedder-policy"] == "require-corp"
+    assert not {"sdk_version", "app_file", "python_version", "suggested_hardware"} & {*card.data.to_dict()}
+    assert {"index.html", "model.onnx", "settings.json", "runtime/ort-wasm-simd-threaded.wasm"} <= files.keys()
+    assert json.loads(files["settings.json"])["model"]["name"] == MODEL
+    assert not repo.variables
+    # What the Gradio page had there is gone.
+    assert hub.repos["space", "you/drops"].files().keys() == files.keys()
 
 
 # ---------------------------------------------------------------------------------------------------------- fit, cards
