@@ -25,8 +25,9 @@ from .image_processing_unet import MAX_DEVIATION, UNetImageProcessor
 from .modeling_unet import UNetForSemanticSegmentation
 
 
-# Smaller tensors are biases and batch statistics, which may be outside the range of half precision.
+# Smaller tensors are biases and batch statistics, which half precision may not hold.
 HALVED_FROM = 1024  # values
+HIGHEST_HALF = 65504
 
 # In the order of `_prepare_slice`, `_fit` and `standardize`. What Python computes in double precision is double here.
 PREPARE = Template("""
@@ -151,12 +152,16 @@ finish (float[1, 1, $side, $side] logit, int64[2] native_size, int64[2] fitted_s
 class _Network(nn.Module):
     """`pixel_values` [1, 1, S, S] → the tumour's logit [1, 1, S, S], and how familiar the picture is, [1]."""
 
+    # The exporter calls its own values "mean" and the like, and does not look for equal names.
+    mean_features: Tensor
+    precision_of_features: Tensor
+    held_out_distances: Tensor
+
     def __init__(self, model: UNetForSemanticSegmentation, familiarity: Familiarity | None):
         super().__init__()
         self.model = model
         self.levels = levels_of(model.config) if familiarity else []
         if familiarity:
-            # The exporter calls its own values "mean" and the like, and does not look for equal names.
             self.register_buffer("mean_features", familiarity.mean.double())
             self.register_buffer("precision_of_features", familiarity.precision)
             self.register_buffer("held_out_distances", familiarity.distances)
@@ -240,15 +245,10 @@ def _rename(model: Any, names: dict[str, str]) -> None:
 
 def _halve(model: Any, onnx: Any) -> None:
     """Store the weights in half precision; nodes in front turn them into single precision when the file is loaded."""
-    weights = [
-        tensor
-        for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT and max(tensor.dims, default=0)
-    ]
     casts = []
-    for tensor in weights:
+    for tensor in model.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
-        if values.size >= HALVED_FROM:
+        if values.dtype == "float32" and values.size >= HALVED_FROM and abs(values).max() <= HIGHEST_HALF:
             name = tensor.name
             tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype("float16"), f"{name}/half"))
             casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))

@@ -74,7 +74,7 @@ const tasks = {
 };
 
 async function segment({width, height, channels, data}) {
-    const pixels = new Tensor('float32', Float32Array.from(data), [height, width, channels]);
+    const pixels = new Tensor('float32', new Float32Array(data), [height, width, channels]);
     const outputs = await session.run({pixels});
     const found = {probability: outputs.probability.data.slice(), familiarity: outputs.familiarity?.data[0] ?? null};
     for (const tensor of [pixels, ...Object.values(outputs)]) tensor.dispose();
