@@ -32,6 +32,7 @@ from space.downloads import SAVERS
 from space.events import KEPT_SECONDS, Server
 from space.memory import hold_memory_down, open_more_files
 from space.network import BATCH_SIZE, Network, Origin
+from space.outside import TITLE, Previews, describe
 from space.requests import EXCEPTION_HANDLERS, Page, ShortBodies
 from space.sweeping import own_folder, start_sweeping
 
@@ -70,6 +71,11 @@ STYLESHEET = f":root {{ --tumor-opacity: {DEFAULT_ALPHA}; --tumor-color: {DEFAUL
     f'#color input[value="{color}"] {{ background: {color}; }}' for _, color in COLORS
 )
 
+# Of the endpoints: default, and an example for the API page.
+PARAMETERS = {"spacing": (0, 0.49), "threshold": (DEFAULT_THRESHOLD, 0.5), "min_area_px": (0, 20)}
+# In a clone of the project.
+EXAMPLE_FILE = {"path": f"examples/images/{views.EXAMPLES[0].name}", "meta": {"_type": "gradio.FileData"}}
+
 SCRIPTS = ("page", "connection", "look", "files", "choices", "viewer")
 SCRIPT = "\n".join((HERE / "space" / "scripts" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
 
@@ -86,7 +92,7 @@ LAUNCH_OPTIONS: dict[str, Any] = {
     "enable_monitoring": False,
     "footer_links": ["api"],
     "share": False,
-    "app_kwargs": {"exception_handlers": EXCEPTION_HANDLERS, "middleware": [(ShortBodies, (), {})]},
+    "app_kwargs": {"exception_handlers": EXCEPTION_HANDLERS, "middleware": [(ShortBodies, (), {}), (Previews, (), {})]},
 }
 
 
@@ -119,7 +125,7 @@ def build_app(network: Network) -> Page:
     server = Server(network)
     arrival = server.arrival()
     block = partial(gr.HTML, apply_default_css=False)
-    with Page(title="Brain Tumor U-Net", analytics_enabled=False) as page:
+    with Page(title=TITLE, analytics_enabled=False) as page:
         page.sessions = server.sessions
         block(views.HEADER, elem_id="header")
         with gr.Row(elem_id="viewer"):
@@ -182,6 +188,7 @@ def build_app(network: Network) -> Page:
             mark = gr.JSON()
             file, segment, segment_batch = gr.File(), gr.Button(), gr.Button()
             one_image, many_files = gr.Image(label="MRI slice"), gr.File(label="MRI slices", file_count="multiple")
+            of_one, of_many = ([gr.Number(value, label=name) for name, (value, _) in PARAMETERS.items()] for _ in "12")
             results = [
                 gr.Image(label="Overlay"),
                 gr.JSON(label="Measurements"),
@@ -217,10 +224,12 @@ def build_app(network: Network) -> Page:
             saving = button.click(server.saver(kind), [*asked, style, color, opacity], file, **setting, **stamped)
             saving.success(None, file, js="page.save")
 
-        parameters = [spacing, threshold, min_area]
+        examples_given = [example for _, example in PARAMETERS.values()]
+        describe(server.segment, [one_image, *of_one], [EXAMPLE_FILE, *examples_given])
+        describe(server.segment_batch, [many_files, *of_many], [[EXAMPLE_FILE], *examples_given])
         segment.click(
             server.segment,
-            [one_image, *parameters],
+            [one_image, *of_one],
             results,
             preprocess=False,
             api_name="segment",
@@ -228,7 +237,7 @@ def build_app(network: Network) -> Page:
         )
         segment_batch.click(
             server.segment_batch,
-            [many_files, *parameters],
+            [many_files, *of_many],
             batch_results,
             preprocess=False,
             api_name="segment_batch",

@@ -60,12 +60,12 @@ def save_probability(study: Study, settings: Settings, look: Look, origin: Origi
 
 
 def save_report(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
-    """One page about it, as HTML to print."""
+    """One page about it, as HTML to print; the slice of a volume goes by the name of its file."""
     shown = study.shown
     cut = settings.cut(shown.segmentation)
     page = draw_report(
         cut,
-        title=shown.title,
+        title=f"{study.name}, slice {study.index + 1} of {len(study.slices)}" if study.volume else shown.title,
         model=origin.name,
         revision=origin.revision,
         comparison=None if shown.truth is None else compare(cut.mask, shown.truth, cut.spacing),

@@ -33,8 +33,8 @@ EXAMPLE_SPACING = (0.49, 0.49)
 
 NOTHING_SHOWN = "There is no slice on the page any more; choose one first."
 FORGOTTEN = (
-    f"The server keeps slices for {KEPT_SECONDS // 60} minutes, or less where many visitors come, and has forgotten what "
-    "this page shows; open it again."
+    f"The server keeps slices for {KEPT_SECONDS // 60} minutes, or less where many visitors come, and has forgotten "
+    "what this page shows; open it again."
 )
 RESTARTED = "The server has started anew and has forgotten what this page shows; open it again."
 
@@ -371,9 +371,11 @@ class Server:
 
         Args:
             files: slices as for /segment, or ZIP archives of them; or a volume as one NIfTI file, DICOM series or ZIP.
-            spacing: as for /segment, the same for all slices; a volume's own counts first.
+            spacing: size of a pixel in mm, 0.01 to 100, the same for all slices; 0 if it is not known. A volume's own
+                counts first.
             threshold: pixels above this tumour probability, 0 to 1, make up the masks.
-            min_area_px: as for /segment.
+            min_area_px: pieces of a mask with fewer pixels are hidden; with 0 all of them stay, and those that are
+                large enough for a lesion are listed.
 
         Returns:
             A ZIP with NAME_mask.png and NAME_overlay.png of every slice and summary.csv, or the mask of a volume as

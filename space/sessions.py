@@ -4,8 +4,8 @@ A `Session` is all of one visitor's state. It never changes: a step (`ask`, `cho
 `change`) makes the next one of it, and `Sessions` takes one step at a time. Nothing else keeps anything of a visitor.
 
 Requests overtake each other on their way and while they are answered. Pages therefore number what their visitors do
-(page.js); of two such moments the later one wins, whichever is ready first, and a step that comes too late changes
-nothing.
+(scripts/page.js); of two such moments the later one wins, whichever is ready first, and a step that comes too late
+changes nothing.
 """
 
 import time

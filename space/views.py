@@ -17,6 +17,7 @@ from modeling_unet.report import definitions
 from modeling_unet.segmentation import Lesion, Segmentation
 
 from .network import Origin
+from .outside import SUMMARY, TITLE
 from .studies import Settings, Slice, Study
 
 
@@ -29,7 +30,7 @@ THUMBNAIL_SIDE = 128
 MAX_LESIONS_LISTED = 20
 MAX_REFUSED_LISTED = 8
 
-HEADER = "<h1>Brain Tumor U-Net</h1><p>Drop an MRI slice and see where a small neural network finds a tumour.</p>"
+HEADER = f"<h1>{TITLE}</h1><p>{SUMMARY}</p>"
 EMPTY_STAGE = (
     "<label class='invitation' for='files'>Drop an MRI slice, click to choose one, or take an example.</label>"
 )
@@ -61,8 +62,7 @@ TOOLS = """
 <div class="bar"><span>0</span><i style="background-image: url({bar})"></i><span>1 probability</span></div>
 <button type="button" id="hide" aria-pressed="false" title="Or hold the key H">Hold to hide <kbd>H</kbd></button>
 <button type="button" id="compare-button" aria-pressed="false">Before / after</button>
-<button type="button" data-tool="window" aria-pressed="false" title="Drag: brightness and contrast; so does the right button"
->Window</button>
+<button type="button" data-tool="window" aria-pressed="false" title="Or drag with the right button">Window</button>
 <button type="button" data-tool="ruler" aria-pressed="false" title="Drag from one point to another">Ruler</button>
 <button type="button" id="reset" disabled title="Or press the key 0">Reset</button>
 <p id="said" role="status"></p>
@@ -302,8 +302,9 @@ def draw_examples() -> str:
     groups = []
     for tumor_type, members in groupby(enumerate(EXAMPLES), lambda member: member[1].stem.split("-")[0]):
         buttons = "".join(
-            f"""<button type="button" data-index="{index}" data-name="{path.stem}" aria-pressed="{str(not index).lower()}"
-            title="{describe(path)}" aria-label="{describe(path)}"><img src="{_example_thumbnail(path)}" alt=""></button>"""
+            f"""<button type="button" data-index="{index}" data-name="{path.stem}" title="{describe(path)}"
+            aria-pressed="{str(index == 0).lower()}" aria-label="{describe(path)}"><img alt=""
+            src="{_example_thumbnail(path)}"></button>"""
             for index, path in members
         )
         groups.append(f"<div><p>{tumor_type.capitalize()}</p>{buttons}</div>")

@@ -18,7 +18,7 @@
         if (name === null || name === shown()) return;
         const button = exampleNamed(name);
         if (button) button.click();
-        else say(`There is no example called ${name}; choose one below.`);
+        else say(`There is no example called ${name}; choose one here.`);
     }
 
     function press(place, index) {

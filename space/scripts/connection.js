@@ -5,7 +5,7 @@
     const AWAY = 'The server cannot be reached; what the page shows stays, so please try again in a minute.';
     const reach = window.fetch.bind(window);
     const event = sentence => `data: ${JSON.stringify({msg: 'unexpected_error', message: sentence, success: false})}\n\n`;
-    const refused = () => new Response(JSON.stringify({detail: AWAY}), {status: 503});
+    const refused = () => new Response(JSON.stringify({detail: AWAY}), {status: 500}); // to Gradio, 503 is a full queue
     const events = body => new Response(body, {headers: {'content-type': 'text/event-stream'}});
 
     window.fetch = async (input, options) => {
@@ -16,7 +16,9 @@
         if (!isStream && !/\/gradio_api\/(queue\/join|upload)$/.test(pathname)) return reach(input, options);
         try {
             const answer = await reach(input, options);
-            if (answer.status >= 502) throw new TypeError(answer.statusText); // of a proxy before it
+            // Of a proxy before it; its own answers are JSON.
+            const isJson = answer.headers.get('content-type')?.includes('json');
+            if ([502, 503, 504].includes(answer.status) && !isJson) throw new TypeError(answer.statusText);
             return isStream && answer.body ? events(toTheEnd(answer.body)) : answer;
         } catch (error) {
             if (error.name === 'AbortError') throw error;

@@ -7,7 +7,11 @@ const page = {};
        overtake each other, the server knows which came later. */
     let moments = 0;
     const shown = () => find('#anatomy .slice')?.dataset.shown ?? '';
-    const mark = () => ({moment: ++moments, shown: shown()});
+    function mark() {
+        // What was wrong with the last request is not wrong with this one; if it is, it is said once.
+        for (const close of document.querySelectorAll('.toast-body.error [data-testid=toast-close]')) close.click();
+        return {moment: ++moments, shown: shown()};
+    }
     const stamp = (_, ...values) => [mark(), ...values];
 
     /* A sentence of the browser's own, below the box for files. */

@@ -288,6 +288,29 @@ def test_the_endpoints_are_two_and_say_what_they_are(client):
     assert all("Not a medical device" in endpoint["description"] for endpoint in endpoints.values())
 
 
+def test_the_api_page_describes_every_parameter_and_shows_our_own_files(url):
+    endpoints = httpx.get(f"{url}gradio_api/info").json()["named_endpoints"]
+    for endpoint in endpoints.values():
+        for parameter in endpoint["parameters"]:
+            assert len(parameter["python_type"]["description"]) > 40, parameter["parameter_name"]
+        example = endpoint["parameters"][0]["example_input"]
+        (file,) = example if isinstance(example, list) else [example]
+        assert (ROOT / file["path"]).is_file()
+    assert "gradio-app" not in json.dumps([endpoint["parameters"] for endpoint in endpoints.values()])
+
+
+def test_a_link_to_the_page_shows_what_it_is(url):
+    answered = httpx.get(url, headers={"x-forwarded-proto": "https", "x-forwarded-host": "pictures.test"})
+    head = answered.text.partition("window.gradio_config")[0]
+    tags = dict(re.findall(r'<meta (?:property|name)="([^"]+)" content="([^"]*)" ?/>', head))
+    assert (tags["og:title"], tags["og:image"]) == ("Brain Tumor U-Net", "https://pictures.test/preview.png")
+    assert "tumour" in tags["og:description"] == tags["description"]
+    assert "Gradio" not in head and "gradio-app" not in head
+    assert int(answered.headers["content-length"]) == len(answered.content)
+    with Image.open(io.BytesIO(httpx.get(f"{url}preview.png").content)) as picture:
+        assert picture.width > 600
+
+
 @pytest.mark.parametrize("name", BAD_FILES)
 def test_bad_files_are_refused_in_one_sentence(client, runs, tmp_path, name):
     content, reason = BAD_FILES[name]

@@ -839,6 +839,11 @@ def test_a_volume_is_kept_in_half_of_the_memory_and_measured_without_its_lesions
     assert [area for area, _ in study.extents(Settings())] == areas
     assert views.draw_overview(study, Settings()).count("<rect") == 5
     assert downloads.save_everything(study, Settings(), Look(), Origin("m")).endswith("head_mask.nii.gz")
+    monkeypatch.undo()
+    report = Path(downloads.save_report(study.turned_to(2), Settings(), Look(), Origin("m"))).read_text(
+        encoding="utf-8"
+    )
+    assert "<title>head, slice 3 of 5" in report
     assert "0.5 × 0.5 mm (file)" in views.spacing_label(study)
 
     def with_spacing(spacing: tuple[float, float] | None) -> Study:

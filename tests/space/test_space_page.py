@@ -13,23 +13,19 @@ import pytest
 from gradio_client import Client, handle_file
 from pages import BAD_FILES, CountedNetwork, encoded, load, save_model, saved, served, slice_of, zipped
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
+from visits import PATIENCE_MS, asked, choose_example, drop, opened, style_of
 
 import app
 from modeling_unet import InvalidImageError, read_mask
 from modeling_unet.comparison import compare
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from space import views
-from space.sessions import Session, Sessions
 from space.studies import Study
 from space.views import EXAMPLES, describe, draw_slice
 
 
-# Two cores and a cold browser: nothing here asserts how long something takes.
-PATIENCE_MS = 90_000
 BY_HAND = [path.parents[1] / "masks" / path.name for path in EXAMPLES]
-
-expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="module")
@@ -43,30 +39,6 @@ def url(network) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def browser(chromium) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
-
-
-def opened(browser: Browser, url: str, width: int = 1280, **options) -> Page:
-    page = browser.new_page(viewport={"width": width, "height": 900}, **options)
-    page.set_default_timeout(PATIENCE_MS)
-    page.requests, page.errors = [], []
-    page.on("request", lambda request: page.requests.append(request.url))
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(url)
-    # The controls are there once the scripts of the page run.
-    expect(page.locator("#opacity input[type=range]")).to_be_visible()
-    expect(page.locator("#examples button")).to_have_count(len(EXAMPLES))
-    expect(page.locator("#upload input")).to_have_count(2)
-    return page
-
-
 @pytest.fixture
 def page(browser, url, network) -> Iterator[Page]:
     page = opened(browser, url)
@@ -76,32 +48,10 @@ def page(browser, url, network) -> Iterator[Page]:
     page.close()
 
 
-def asked(page: Page) -> list[str]:
-    """What the page has requested from any server."""
-    return [request for request in page.requests if not request.startswith(("data:", "blob:"))]
-
-
-def choose_example(page: Page, index: int = 4):
-    """One that is not shown on arrival."""
-    page.locator("#examples button").nth(index).click()
-    expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[index]))
-    expect(page.locator("#layers .fill")).to_be_visible()
-
-
-def drop(page: Page, *paths: Path):
-    """Returns when the files are sent, and the page asks for what is in them."""
-    with page.expect_request("**/queue/join*"):
-        page.set_input_files("#upload input[type=file]", paths)
-
-
 def choose_mask(page: Page, path: Path):
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Compare with a mask").click()
     chooser.value.set_files(path)
-
-
-def style_of(locator: Locator, name: str) -> str:
-    return locator.evaluate("(element, name) => getComputedStyle(element)[name]", name)
 
 
 def measured(page: Page, name: str) -> str:

@@ -40,8 +40,14 @@ MODEL_FILES = ("*.json", "*.safetensors", CARD_FILE, *PICTURES)
 ROWS_FILE = "metadata.jsonl"
 ROWS = ("per_slice", "per_negative")  # of an evaluation: names of slices and persons, which are not published
 SPACE_FILES = (
-    *("app.py", "space/*.py", "space/page.*", "requirements.txt", "LICENSE", "modeling_unet/**/*.py"),
-    *("modeling_unet/*.html", "examples/ATTRIBUTION.md", "examples/images/*.png", "examples/masks/*.png"),
+    *("app.py", "space/*.py", "space/page.css", "space/scripts/*.js", "docs/page.png", "requirements.txt", "LICENSE"),
+    *(
+        "modeling_unet/**/*.py",
+        "modeling_unet/*.html",
+        "examples/ATTRIBUTION.md",
+        "examples/images/*.png",
+        "examples/masks/*.png",
+    ),
 )
 DATA_FILE = "data/{split}-{index:05d}-of-{count:05d}.parquet"
 SHARD_BYTES = 500_000_000  # as `push_to_hub` of 🤗 Datasets divides

@@ -12,7 +12,7 @@ from modeling_unet.familiarity import Familiarity
 from modeling_unet.whole_graph import HALVED_FROM, to_whole_onnx
 
 
-FEATURES, HELD_OUT = 10, 30
+FEATURES, HELD_OUT = 24, 30
 # ONNX computes how far the pixels of both sizes are apart in single precision, and the rule of presence multiplies what
 # that changes by a hundred.
 TOLERANCE = 0.01
@@ -27,7 +27,7 @@ PICTURES = {
     "larger": of((300, 200)),
     "smaller": of((17, 20)),
     "very wide": of((16, 400)),
-    "very tall": of((900, 16)),
+    "very tall": of((400, 30)),
     "16 bit": of((64, 48), np.uint16, 100, 60_000),
     "colours": of((40, 50, 3)),
     "below zero": of((50, 40), np.float32, -3, 2),
@@ -41,7 +41,7 @@ PICTURES = {
 @pytest.fixture(scope="module")
 def segmenter() -> TumorSegmenter:
     torch.manual_seed(0)
-    model = UNetForSemanticSegmentation(tiny_config(presence_logit=0.3)).half().float()
+    model = UNetForSemanticSegmentation(tiny_config(widths=[8, 16, 24], presence_logit=0.3)).half().float()
     familiarity = Familiarity.fit(torch.randn(40, FEATURES), torch.randn(HELD_OUT, FEATURES))
     processor = UNetImageProcessor(size={"longest_edge": 32})
     return TumorSegmenter(model, processor, "cpu", framing="none", familiarity=familiarity)

@@ -1,0 +1,50 @@
+"""Visits to the page in a browser."""
+
+from pathlib import Path
+
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from space.views import EXAMPLES, describe
+
+
+# Two cores and a cold browser: no test asserts how long something takes.
+PATIENCE_MS = 90_000
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+def opened(browser: Browser, url: str, width: int = 1280, **options) -> Page:
+    page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+    page.set_default_timeout(PATIENCE_MS)
+    page.requests, page.errors = [], []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(url)
+    # The controls are there once the scripts of the page run.
+    expect(page.locator("#opacity input[type=range]")).to_be_visible()
+    expect(page.locator("#examples button")).to_have_count(len(EXAMPLES))
+    expect(page.locator("#upload input")).to_have_count(2)
+    expect(page.locator("#glass .scale")).to_be_visible()
+    return page
+
+
+def asked(page: Page) -> list[str]:
+    """What the page has requested from any server."""
+    return [request for request in page.requests if not request.startswith(("data:", "blob:"))]
+
+
+def choose_example(page: Page, index: int = 4):
+    """One that is not shown on arrival."""
+    page.locator("#examples button").nth(index).click()
+    expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[index]))
+    expect(page.locator("#layers .fill")).to_be_visible()
+
+
+def drop(page: Page, *paths: Path):
+    """Returns when the files are sent, and the page asks for what is in them."""
+    with page.expect_request("**/queue/join*"):
+        page.set_input_files("#upload input[type=file]", paths)
+
+
+def style_of(locator: Locator, name: str) -> str:
+    return locator.evaluate("(element, name) => getComputedStyle(element)[name]", name)
