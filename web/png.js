@@ -7,6 +7,17 @@ const DEPTHS = {[GREY]: [1, 2, 4, 8, 16], [RGB]: [8, 16], [PALETTE]: [1, 2, 4, 8
 // Of an interlaced picture, each pass: first column, first row, step of columns, step of rows.
 const PASSES = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
 const PLAIN = [[0, 0, 1, 1]];
+const ORIENTATION_TAG = 0x112;
+// Orientation → the pixel (column, row) that belongs to (x, y) of the upright picture; 1 is upright already.
+const TURNS = {
+    2: (x, y, width) => [width - 1 - x, y],
+    3: (x, y, width, height) => [width - 1 - x, height - 1 - y],
+    4: (x, y, width, height) => [x, height - 1 - y],
+    5: (x, y) => [y, x],
+    6: (x, y, width, height) => [y, height - 1 - x],
+    7: (x, y, width, height) => [width - 1 - y, height - 1 - x],
+    8: (x, y, width) => [width - 1 - y, x],
+};
 
 export const isPng = bytes => SIGNATURE.every((byte, index) => bytes[index] === byte);
 
@@ -27,21 +38,23 @@ export function countFrames(bytes) {
 
 /* The pixels as they are stored: {width, height, channels: 1|3|4, depth: 8|16, data}, data a Uint8Array or Uint16Array.
 
-   Palettes become colours, fewer than 8 bits become 8, and a transparent colour becomes a fourth channel, 0 in it.
+   Palettes become colours, fewer than 8 bits become 8, a transparent colour becomes a fourth channel, 0 in it, and the
+   picture is turned upright as its EXIF data say.
    Throws where the file is damaged. */
 export async function decodePng(bytes) {
     const parts = [];
-    let header, palette, transparent;
+    let header, palette, transparent, orientation = 1;
     for (const {kind, body} of chunks(bytes)) {
         if (kind === 'IHDR') header = readHeader(body);
         else if (kind === 'PLTE') palette = body;
         else if (kind === 'tRNS') transparent = body;
         else if (kind === 'IDAT') parts.push(body);
+        else if (kind === 'eXIf') orientation = orientationOf(body);
     }
     if (!header || !parts.length) throw new Error('without pixels');
     const passes = header.interlaced ? PASSES : PLAIN;
     const lines = await inflate(parts, sizeOf(header, passes));
-    return finish(unfilter(lines, header, passes), header, palette, transparent);
+    return turned(finish(unfilter(lines, header, passes), header, palette, transparent), orientation);
 }
 
 function* chunks(bytes) {
@@ -180,6 +193,33 @@ function spread(values, channels, toFour) {
     for (let pixel = 0; pixel < values.length / channels; pixel++)
         data.set(toFour(Array.from(values.subarray(pixel * channels, (pixel + 1) * channels))), pixel * 4);
     return data;
+}
+
+/* Of EXIF data, 1 … 8; what is damaged says nothing. */
+function orientationOf(exif) {
+    const view = new DataView(exif.buffer, exif.byteOffset, exif.byteLength), little = exif[0] === 0x49;
+    try {
+        const start = view.getUint32(4, little), count = view.getUint16(start, little);
+        for (let at = start + 2; at < start + 2 + 12 * count; at += 12)
+            if (view.getUint16(at, little) === ORIENTATION_TAG) return view.getUint16(at + 8, little);
+    } catch (error) {
+        if (!(error instanceof RangeError)) throw error;
+    }
+    return 1;
+}
+
+function turned(picture, orientation) {
+    const sourceOf = TURNS[orientation];
+    if (!sourceOf) return picture;
+    const {width, height, channels, data} = picture, size = orientation > 4 ? {width: height, height: width} : {width, height};
+    const upright = new data.constructor(data.length);
+    let target = 0;
+    for (let y = 0; y < size.height; y++)
+        for (let x = 0; x < size.width; x++) {
+            const [column, row] = sourceOf(x, y, width, height), source = (row * width + column) * channels;
+            for (let channel = 0; channel < channels; channel++) upright[target++] = data[source + channel];
+        }
+    return {...picture, ...size, data: upright};
 }
 
 // ---------------------------------------------------------------------------------------------------------------- write

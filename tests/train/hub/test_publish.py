@@ -12,10 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
-from hub import DROP, HANG, READER, STRANGER, WRITER, Hub
+from hub import DROP, HANG, READER, STRANGER, WRITER, Hub, Repo
 from huggingface_hub import DatasetCard, ModelCard, RepoCard, get_session
 from PIL import Image
 from safetensors.torch import load_file
+from served import save_tiny_model, serve
 from slices import write_data_set, write_persons
 from tiny import TINY, tiny_config
 
@@ -417,34 +418,34 @@ def test_the_page_works_with_what_came_along_and_reads_the_model_from_the_hub(hu
 
 
 @pytest.mark.slow
-def test_a_static_page_holds_the_model_of_the_hub_and_what_runs_it(hub, ended, onnxruntime_web):
-    page = ["space", "--static", "--model_id", MODEL, "--dataset_id", DATA, "--runtime", str(onnxruntime_web)]
-    orders = {
-        name: {"arguments": ["publish", *page, *more], "token": WRITER, "endpoint": hub.url}
-        for name, more in {
-            "dry": ["--repo_id", "you/dry", "--dry_run"],
-            "new": ["--repo_id", "you/static"],
-            "instead": ["--repo_id", "you/drops"],
-            "no static": ["--repo_id", "you/static", "--runtime", "x"],
-        }.items()
+def test_a_static_page_holds_the_model_of_the_hub_and_what_runs_it(hub, onnxruntime_web, tmp_path):
+    serve(hub, "you/served", save_tiny_model(tmp_path), tag="v1")
+    hub.repos["space", "you/was-gradio"] = Repo()
+    hub.repos["space", "you/was-gradio"].commit("main", {"app.py": b"", "space/views.py": b"", "notes.txt": b"mine"})
+    page = ["publish", "space", "--model_id", "you/served", "--dataset_id", DATA, "--runtime", str(onnxruntime_web)]
+    cases = {
+        "dry": ["--static", "--repo_id", "you/dry", "--dry_run"],
+        "new": ["--static", "--repo_id", "you/static"],
+        "instead": ["--static", "--repo_id", "you/was-gradio"],
+        "not static": ["--repo_id", "you/static"],
     }
-    orders["no static"]["arguments"].remove("--static")
+    usual = {"token": WRITER, "endpoint": hub.url}
+    orders = {name: {"arguments": [*page, *more], **usual} for name, more in cases.items()}
     found = json.loads(run(["-c", CLERK], hub, input=json.dumps(orders)).stdout)
-    assert [found[name]["code"] for name in orders] == [0, 0, 0, 1], found
+    assert [found[name]["code"] for name in cases] == [0, 0, 0, 1], found
     assert f"index.html  ← {ROOT / 'web' / 'index.html'}" in found["dry"]["said"]
     assert "model.onnx  ← written for this upload" in found["dry"]["said"]
-    assert "--runtime x is for a static page; add --static" in found["no static"]["complained"]
+    assert "is for a static page; add --static, or leave it out." in found["not static"]["complained"]
     repo = hub.repos["space", "you/static"]
-    files = repo.files()
-    card = RepoCard(files["README.md"].decode())
-    assert card.data["sdk"] == "static" and card.data["models"] == [MODEL] and card.data["datasets"] == [DATA]
-    assert card.data["custom_headers"]["cross-origin-embedder-policy"] == "require-corp"
-    assert not {"sdk_version", "app_file", "python_version", "suggested_hardware"} & {*card.data.to_dict()}
-    assert {"index.html", "model.onnx", "settings.json", "runtime/ort-wasm-simd-threaded.wasm"} <= files.keys()
-    assert json.loads(files["settings.json"])["model"]["name"] == MODEL
+    files, was_gradio = repo.files(), hub.repos["space", "you/was-gradio"].files()
+    card = RepoCard(files["README.md"].decode()).data.to_dict()
+    assert (card["sdk"], card["models"], card["datasets"]) == ("static", ["you/served"], [DATA])
+    assert card["custom_headers"]["cross-origin-embedder-policy"] == "require-corp"
+    assert not {"sdk_version", "app_file", "python_version", "suggested_hardware"} & card.keys()
+    assert {"index.html", "model.onnx", "scripts/viewer.js", "runtime/ort-wasm-simd-threaded.wasm"} <= files.keys()
+    assert json.loads(files["settings.json"])["model"]["name"] == "you/served"
     assert not repo.variables
-    # What the Gradio page had there is gone.
-    assert hub.repos["space", "you/drops"].files().keys() == files.keys()
+    assert was_gradio.keys() == files.keys() - INITIAL | {"notes.txt"}
 
 
 # ---------------------------------------------------------------------------------------------------------- fit, cards
