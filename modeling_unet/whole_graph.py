@@ -159,7 +159,8 @@ class _Network(nn.Module):
 
     def __init__(self, model: UNetForSemanticSegmentation, familiarity: Familiarity | None):
         super().__init__()
-        self.model = model
+        self.model: nn.Module = model
+        self.model.float()
         self.levels = levels_of(model.config) if familiarity else []
         if familiarity:
             self.register_buffer("mean_features", familiarity.mean.double())
@@ -204,7 +205,7 @@ def to_whole_onnx(
     if not image_processor.do_resize:
         raise ValueError("do_resize of the image processor is False; allowed is True, as the graph is for one size.")
     side = image_processor.size["longest_edge"]
-    network = _Network(copy.deepcopy(model).to("cpu", torch.float32), familiarity).eval()
+    network = _Network(copy.deepcopy(model), familiarity).to("cpu").eval()
     names = ["logit", "familiarity"] if familiarity else ["logit"]
     # Not optimised: that would multiply batch statistics into the weights, which half precision then does not hold.
     program = translate(network, {"pixel_values": torch.zeros(1, 1, side, side)}, names, optimize=False)

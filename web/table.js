@@ -3,7 +3,7 @@
 const FORMULA_MARKS = ['=', '+', '-', '@', '\t', '\r', '\n'], QUOTED = /[,;\t\r\n"]/;
 
 export function toTable(name, measured) {
-    const rounded = (value, digits) => value === null ? null : Number(value.toFixed(digits));
+    const rounded = (value, digits) => value === null ? null : float(Number(value.toFixed(digits)));
     const row = {
         slice: name,
         tumor_found: measured.tumor_found ? 'True' : 'False',
@@ -17,6 +17,9 @@ export function toTable(name, measured) {
     };
     return [Object.keys(row), Object.values(row)].map(line => `${line.map(cell).join(',')}\n`).join('');
 }
+
+/* As Python writes it: 65.0 where JavaScript writes 65. */
+const float = value => `${value}${Number.isInteger(value) ? '.0' : ''}`;
 
 /* Text that a spreadsheet would take for a formula gets an apostrophe before it, as files may have such names. */
 function cell(value) {
