@@ -263,8 +263,8 @@ def test_an_example_is_shown_with_its_measurements_as_python_has_them(page, segm
 def test_threshold_pixel_size_and_hidden_pieces_cut_again(page, segmenter):
     choose(page, 1)
     expected = segmenter(EXAMPLES[1])
-    cut = expected.cut(threshold=0.9, spacing=(0.5, 0.5))
-    page.locator("#threshold input[type=number]").fill("0.9")
+    cut = expected.cut(threshold=0.3, spacing=(0.5, 0.5))
+    page.locator("#threshold input[type=number]").fill("0.3")
     page.locator("#spacing input").fill("0.5")
     expect(page.locator("#report")).to_contain_text(f"{cut.area_mm2:,.0f} mm²")
     expect(page.locator("#report")).to_contain_text(f"{cut.longest_diameter_mm:.1f} mm")
