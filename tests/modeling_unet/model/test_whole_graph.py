@@ -41,8 +41,9 @@ PICTURES = {
 @pytest.fixture(scope="module")
 def segmenter() -> TumorSegmenter:
     torch.manual_seed(0)
-    model = UNetForSemanticSegmentation(tiny_config(widths=[8, 16, 24], presence_logit=0.3)).half().float()
-    familiarity = Familiarity.fit(torch.randn(40, FEATURES), torch.randn(HELD_OUT, FEATURES))
+    config = tiny_config(widths=[8, 16, 24], presence_logit=1.0)
+    model = UNetForSemanticSegmentation(config).half().float()
+    familiarity = Familiarity(torch.zeros(FEATURES), torch.eye(FEATURES), torch.logspace(-1, 1, HELD_OUT))
     processor = UNetImageProcessor(size={"longest_edge": 32})
     return TumorSegmenter(model, processor, "cpu", framing="none", familiarity=familiarity)
 
@@ -70,7 +71,7 @@ def test_probability_and_familiarity_are_those_of_the_segmenter(name, session, s
 def test_the_pictures_reach_all_that_the_graph_does(segmenter):
     highest = [segmenter(picture).highest_probability for picture in PICTURES.values()]
     assert min(highest) < 0.1 and max(highest) > 0.5
-    assert len({segmenter(picture).familiarity for picture in PICTURES.values()}) > 3
+    assert len({segmenter(picture).familiarity for picture in PICTURES.values()}) > 2
 
 
 def test_the_file_says_what_it_is_and_keeps_large_tensors_in_half_precision(exported, session):
