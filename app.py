@@ -147,6 +147,7 @@ def build_app(network: Network) -> Page:
                         js_on_load="page.startLook(element); page.startTools(element)",
                     )
                 with gr.Column(elem_id="study", min_width=0):
+                    stacks = block(elem_id="stacks", js_on_load="page.startChoices(element, trigger)")
                     overview = block(elem_id="overview", js_on_load="page.startChoices(element, trigger)")
                     # Its range is that of any volume: what is sent is checked by the page as it was built.
                     scrubber = gr.Slider(
@@ -188,17 +189,23 @@ def build_app(network: Network) -> Page:
             mark = gr.JSON()
             file, segment, segment_batch = gr.File(), gr.Button(), gr.Button()
             one_image, many_files = gr.Image(label="MRI slice"), gr.File(label="MRI slices", file_count="multiple")
-            of_one, of_many = ([gr.Number(value, label=name) for name, (value, _) in PARAMETERS.items()] for _ in "12")
+            of_one, of_many = (
+                [gr.Number(value, label=name) for name, (value, _) in PARAMETERS.items()] for _ in range(2)
+            )
             results = [
                 gr.Image(label="Overlay"),
                 gr.JSON(label="Measurements"),
                 gr.Image(label="Mask"),
             ]
-            batch_results = [gr.File(label="Masks, overlays and table"), gr.JSON(label="Measurements")]
+            batch_results = [
+                gr.File(label="Masks, overlays and table"),
+                gr.JSON(label="Measurements"),
+                gr.JSON(label="Volume"),
+            ]
 
         cut = [threshold, min_area, spacing]
         asked = [mark, *cut]  # `stamp` puts the mark in
-        view = [anatomy, layers, report, overview, scrubber, everything, spacing]
+        view = [anatomy, layers, report, overview, stacks, scrubber, everything, spacing]
         at_once = MAX_AT_ONCE if network.place == "CPU" else MAX_AT_ONCE_ON_GPU
         network_options: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": at_once}
         # For settings, only the last change counts ("always_last"). Choices run one by one: with "always_last" Gradio
@@ -210,6 +217,7 @@ def build_app(network: Network) -> Page:
         for opened in (
             upload.upload(server.show_files, cut, view, **opening),
             examples.select(server.show_example, cut, view, **opening),
+            stacks.select(server.show_stack, cut, view, **opening),
         ):
             opened.failure(None, js="page.showChosen")
         anatomy.clear(server.clear, None, view, **choice)

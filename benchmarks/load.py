@@ -80,10 +80,12 @@ def make_question(segmenter: TumorSegmenter, example: Path, cut: tuple[int, int]
 
 
 def use(url: str, questions: list[Question], until: float, log: Log, lock: threading.Lock):
-    """One user: ask, wait, check, ask again, until the time is over."""
+    """One user: ask, wait, check, ask again, until the time is over; once at least."""
     with tempfile.TemporaryDirectory() as downloads:
         client = Client(url, verbose=False, download_files=downloads)
-        while time.monotonic() < until:
+        for number in itertools.count():
+            if number and time.monotonic() >= until:
+                return
             question = random.choice(questions)
             start = time.perf_counter()
             try:

@@ -41,11 +41,12 @@ def serve(model: Path) -> Iterator[tuple[str, int]]:
 def wait_for(url: str, app: subprocess.Popen):
     """Return once the page is served, or raise RuntimeError if the app ends or needs too long."""
     deadline = time.monotonic() + PATIENCE_S
-    while app.poll() is None and time.monotonic() < deadline:
-        try:
-            return httpx.get(url).raise_for_status()
-        except httpx.HTTPError:
-            time.sleep(PAUSE_S)
+    with httpx.Client() as client:  # the certificates of a new one take longer than an answer
+        while app.poll() is None and time.monotonic() < deadline:
+            try:
+                return client.get(url).raise_for_status()
+            except httpx.HTTPError:
+                time.sleep(PAUSE_S)
     raise RuntimeError(f"the app did not answer at {url}; its exit code is {app.poll()}")
 
 

@@ -25,7 +25,6 @@ from .prediction import (
     DEFAULT_BATCH_SIZE,
     Options,
     Shard,
-    find_slices,
     one_line,
     predict,
     segment_files,
@@ -33,6 +32,8 @@ from .prediction import (
 from .provenance import find_shipped_model, identify_model, origin
 from .segmentation import DEFAULT_THRESHOLD
 from .segmenter import QUALITIES, TumorSegmenter
+from .sources import find_sources
+from .volumes.dicom import check_highdicom
 from .web import TARBALL, write_page
 
 
@@ -43,19 +44,21 @@ examples:
   %(prog)s slice.png --out results
   %(prog)s patients/ --out results --style contour --alpha 1
   %(prog)s patients/ --out results --spacing 0.49 0.49
+  %(prog)s scan.nii.gz studies/ --out results --probability
   torchrun --nproc_per_node 4 -m modeling_unet predict archive/ --out results
 
 written below DIR, in the sub-folders of the input:
-  NAME_mask.png     0 and 255, in the slice's own size
-  NAME_overlay.png  the slice with the tumour in colour
-  summary.csv       one line per slice: measurements, seconds for reading and network, error
-  journal.jsonl     which slices are done: the same command, started again, does the others
+  NAME_mask.png     0 and 255, in the slice's own size; of a volume NAME_mask.nii.gz, which lies where the scan does
+  NAME_overlay.png  the slice with the tumour in colour; of a volume the slices that show most of it
+  summary.csv       one line per slice or volume: measurements, seconds for reading and network, warnings, error
+  lesions.csv       one line per lesion of a volume: mL, diameters, where it lies
+  journal.jsonl     what is done: the same command, started again, does the rest
 
-Results are done again when the weights, an option above or the slice's file changed; without journal.jsonl, all are.
+Results are done again when the weights, an option above or a file changed; without journal.jsonl, all are.
 A shard writes summary-I-of-N.csv. Once all shards are done, the same command without --shard keeps their results and
 writes the one summary.csv.
 
-exit code: 0 all slices done (with torchrun: or tried), 1 some failed (they are listed) or the disk is full,
+exit code: 0 all done (with torchrun: or tried), 1 some failed (they are listed) or the disk is full,
 2 nothing was started, 130 interrupted
 
 Research only; not a medical device and not for diagnosis.
@@ -117,13 +120,13 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_predict(commands):
     command = commands.add_parser(
         "predict",
-        help="segment slices: masks, overlays, measurements",
-        description="Segment MRI slices: a mask and an overlay for each, and a table of measurements.",
+        help="segment slices and volumes: masks, overlays, measurements",
+        description="Segment MRI slices and volumes: a mask and an overlay for each, and tables of measurements.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = command.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="slices, or folders of slices (sub-folders included)")
+    add("paths", nargs="+", type=Path, metavar="PATH", help="slices, volumes (NIfTI, DICOM, ZIP), or folders of them")
     add("--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     _add_model(command)
     add("--quality", choices=QUALITIES, default="fast", help="best: mirrored and in three sizes too, ten times slower")
@@ -134,7 +137,10 @@ def _add_predict(commands):
     add("--style", choices=STYLES, default="fill", help="style of the overlay (%(default)s)")
     add("--color", default=DEFAULT_COLOR.strip("#"), metavar="RRGGBB", help="colour of fill and contour (%(default)s)")
     add("--alpha", type=float, default=DEFAULT_ALPHA, help="opacity of the colour, 0 to 1 (%(default)s)")
-    add("--spacing", type=float, nargs=2, metavar=("ROW", "COLUMN"), help="pixel size in mm, for results in mm")
+    add("--spacing", type=float, nargs=2, metavar=("ROW", "COLUMN"), help="pixel size of slices, for results in mm")
+    add("--probability", action="store_true", help="write the probabilities too: 16-bit PNG, or NIfTI of a volume")
+    add("--dicom_seg", action="store_true", help='masks of DICOM volumes as DICOM-SEG too; needs "highdicom"')
+    add("--series", type=int, metavar="N", help="which stack of slices of a volume, by the number that a warning names")
     many = command.add_argument_group("many slices").add_argument
     many("--batch_size", type=int, default=DEFAULT_BATCH_SIZE, metavar="N", help="slices at a time (%(default)s)")
     many("--shard", metavar="I/N", help="only the I-th of N parts; by default what torchrun says, or everything")
@@ -182,13 +188,25 @@ def export(args: argparse.Namespace) -> int:
 
 def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
     """The two arguments of `predict`; wrong options raise an error before anything is written."""
-    options = Options(args.threshold, args.spacing, args.style, parse_color(args.color), args.alpha)
+    if args.dicom_seg:
+        check_highdicom()
+    color = parse_color(args.color)
+    options = Options(
+        args.threshold,
+        args.spacing,
+        args.style,
+        color,
+        args.alpha,
+        probability=args.probability,
+        series=args.series,
+        dicom_seg=args.dicom_seg,
+    )
     if args.batch_size < 1:
         raise ValueError(f"batch_size is {args.batch_size}; allowed are whole numbers from 1.")
     shard = Shard.parse(args.shard) if args.shard else Shard.from_environment()
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out {args.out} is a file; allowed is a folder, which may be missing.")
-    slices = shard.take(find_slices(args.paths, args.out), args.batch_size)
+    sources = shard.take(find_sources(args.paths, args.out), args.batch_size)
     segment = _segment_on_ray(args) if args.ray else _segment_here(args)
     maker = {
         "model": identify_model(args.model, args.revision),
@@ -198,7 +216,7 @@ def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
     }
     args.out.mkdir(parents=True, exist_ok=True)
     segment = partial(segment, out=args.out, options=options, batch_size=args.batch_size)
-    return segment, Journal(args.out, slices, maker, shard.suffix)
+    return segment, Journal(args.out, sources, maker, shard.suffix)
 
 
 def _segment_here(args: argparse.Namespace) -> Callable:

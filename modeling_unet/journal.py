@@ -1,21 +1,23 @@
-"""Which slices are done, so that a prediction that was stopped, even by `kill -9`, goes on where it was.
+"""Which sources, slices or volumes, are done, so that a prediction that was stopped, even by `kill -9`, goes on there.
 
-    DIR/journal.jsonl   first line: what makes the results (weights, options); then a line for every slice that is done
+    DIR/journal.jsonl   first line: what makes the results (weights, options); then a line for every source that is done
     DIR/summary.csv     the table, written whole at the end from the same lines
+    DIR/lesions.csv     likewise, if there are volumes: a line for each of their lesions
 
-A slice gets its line when its results are complete. A later run keeps the results if its own first line would be the
-same, and if neither the slice's file nor those of the results have changed (size, time of change). In all other cases,
-such as a line that was cut off, the slice is segmented again.
+A source gets its line when its results are complete. A later run keeps the results if its own first line would be the
+same, and if neither the source's files nor those of the results have changed (size, time of change). In all other
+cases, such as a line that was cut off, the source is segmented again.
 
 Shards have files of their own (journal-2-of-4.jsonl) and read those of all others, so the same command without a shard
 finds everything done and writes the one table.
 """
 
 import errno
+import hashlib
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .files import write_atomically
@@ -32,36 +34,83 @@ SUMMARY_COLUMNS = (
     "area_mm2",
     "longest_diameter_px",
     "longest_diameter_mm",
+    "volume_ml",
     "seconds",
+    "warnings",
     "error",
+)
+LESION_COLUMNS = (
+    *("path", "lesion", "volume_ml", "voxels", "first_slice", "last_slice", "right_mm", "anterior_mm", "superior_mm"),
+    *("longest_diameter_mm", "longest_in_slice_mm", "mean_probability"),
 )
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one slice, in types that JSON knows.
+class Source:
+    """What is segmented as one, and has one line of the table.
 
     Attributes:
-        place: where its results are, see `result_paths`.
+        path: what the table calls it: a file, or the folder that holds its files.
+        files: what is read.
+        is_volume: whether it is a volume, and not a slice.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    is_volume: bool = False
+
+    @classmethod
+    def of_slice(cls, file: Path) -> "Source":
+        return cls(file, (file,))
+
+    def to_dict(self) -> dict:
+        """In types that JSON knows, for another process: with paths that do not depend on the current folder."""
+        files = [str(file.absolute()) for file in self.files]
+        return {"path": str(self.path.absolute()), "files": files, "is_volume": self.is_volume}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Source":
+        """Undo `to_dict`."""
+        return cls(Path(values["path"]), tuple(map(Path, values["files"])), values["is_volume"])
+
+    def identify(self) -> list:
+        """What tells it from a later one of the same name: path, and size and time of change of every file.
+
+        Raises:
+            OSError: a file is missing.
+        """
+        states = [[str(file.absolute()), *_state(file)] for file in self.files]
+        seen = hashlib.sha256(json.dumps(states).encode()).hexdigest()
+        return [str(self.path.resolve()), len(states), seen]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one source, in types that JSON knows.
+
+    Attributes:
+        place: where its results are: what their paths in the folder of the results begin with.
         row: its line of the table without the path: a value for some or all of `SUMMARY_COLUMNS`.
-        source: what its file was before it was read, see `identify_file`; None if the slice failed.
-        results: what the files of its results are, see `identify_results`; None if the slice failed.
+        source: what its files were before they were read, see `Source.identify`; None if it failed.
+        results: what the files of its results are, see `identify_results`; None if it failed.
+        lesions: of a volume, the lines of their table without the path.
     """
 
     place: str
     row: dict
     source: list | None = None
-    results: list | None = None
+    results: dict[str, list[int]] | None = None
+    lesions: list[dict] = field(default_factory=list)
 
     @property
     def error(self) -> str | None:
-        """Why the slice failed, in one line, or None."""
+        """Why the source failed, in one line, or None."""
         return self.row.get("error")
 
-    def holds(self, file: Path, out: Path) -> bool:
-        """Whether the results in `out` are still those of this file."""
+    def holds(self, source: Source, out: Path) -> bool:
+        """Whether the results in `out` are still those of this source."""
         try:
-            return [identify_file(file), identify_results(out, self.place)] == [self.source, self.results]
+            return source.identify() == self.source and identify_results(out, self.results or {}) == self.results
         except OSError:
             return False
 
@@ -80,18 +129,18 @@ class Journal:
 
     Args:
         out: folder of the results; it exists.
-        slices: place → file, in the order of the table.
-        maker: what the results depend on besides the slice (weights, options), in types that JSON knows.
+        sources: by the place of their results, in the order of the table.
+        maker: what the results depend on besides the source (weights, options), in types that JSON knows.
         suffix: tells the files of one shard from those of the others.
 
     Raises:
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, out: Path, slices: dict[str, Path], maker: dict, suffix: str = ""):
+    def __init__(self, out: Path, sources: dict[str, Source], maker: dict, suffix: str = ""):
         self.out = out
-        self.slices = slices
-        self._summary = out / f"summary{suffix}.csv"
+        self.sources = sources
+        self._suffix = suffix
         self._header = json.dumps(maker, sort_keys=True)
         self.outcomes = {outcome.place: outcome for path in out.glob("journal*.jsonl") for outcome in self._read(path)}
         lines = [self._header, *(outcome.to_json() for outcome in self.outcomes.values())]
@@ -100,12 +149,12 @@ class Journal:
         self._file = self._path.open("ab", buffering=0)
 
     @property
-    def waiting(self) -> dict[str, Path]:
-        """The slices without an outcome."""
-        return {place: file for place, file in self.slices.items() if place not in self.outcomes}
+    def waiting(self) -> dict[str, Source]:
+        """The sources without an outcome."""
+        return {place: source for place, source in self.sources.items() if place not in self.outcomes}
 
     def add(self, outcome: Outcome):
-        """Add an outcome, from any thread. A slice that failed gets no line, so the next run tries it again.
+        """Add an outcome, from any thread. A source that failed gets no line, so the next run tries it again.
 
         Raises:
             OSError: it cannot be written down.
@@ -124,16 +173,22 @@ class Journal:
             raise OSError(f"{self._path} cannot be written: {os.strerror(errno.ENOSPC)}.")
 
     def close(self):
-        """Write the table of all outcomes so far.
+        """Write the tables of all outcomes so far.
 
         Raises:
-            OSError: the table cannot be written; one of an earlier run stays as it was.
+            OSError: a table cannot be written; one of an earlier run stays as it was.
         """
         self._file.close()
-        done = ((file, self.outcomes.get(place)) for place, file in self.slices.items())
-        table = to_csv(SUMMARY_COLUMNS, ({"path": file, **outcome.row} for file, outcome in done if outcome))
+        done = [(source.path, self.outcomes[place]) for place, source in self.sources.items() if place in self.outcomes]
+        if any(source.is_volume for source in self.sources.values()):
+            lesions = ({"path": path, **lesion} for path, outcome in done for lesion in outcome.lesions)
+            self._write_table("lesions", LESION_COLUMNS, lesions)
+        self._write_table("summary", SUMMARY_COLUMNS, ({"path": path, **outcome.row} for path, outcome in done))
+
+    def _write_table(self, name: str, columns: tuple[str, ...], rows: Iterable[dict]):
         # A name that is not valid Unicode must not cost the table.
-        write_atomically(self._summary, table.encode("utf-8", "backslashreplace"))
+        content = to_csv(columns, rows).encode("utf-8", "backslashreplace")
+        write_atomically(self.out / f"{name}{self._suffix}.csv", content)
 
     def _read(self, path: Path) -> Iterator[Outcome]:
         """The outcomes of a journal that are still valid."""
@@ -145,24 +200,14 @@ class Journal:
                     outcome = Outcome.from_json(line)
                 except (TypeError, ValueError):  # it broke off
                     continue
-                file = self.slices.get(outcome.place)
-                if file is not None and outcome.holds(file, self.out):
+                source = self.sources.get(outcome.place)
+                if source is not None and outcome.holds(source, self.out):
                     yield outcome
 
 
-def result_paths(out: Path, place: str) -> tuple[Path, Path]:
-    """The files of one slice's mask and overlay."""
-    return out / f"{place}_mask.png", out / f"{place}_overlay.png"
-
-
-def identify_file(file: Path) -> list:
-    """[path, size, time of change], which tell a file from a later one of the same name."""
-    return [str(file.resolve()), *_state(file)]
-
-
-def identify_results(out: Path, place: str) -> list:
-    """[size, time of change] of a slice's mask and overlay; an OSError where one is missing."""
-    return [_state(path) for path in result_paths(out, place)]
+def identify_results(out: Path, names: Iterable[str]) -> dict[str, list[int]]:
+    """Of every result, by its path in `out`: [size, time of change]; an OSError where one is missing."""
+    return {name: _state(out / name) for name in names}
 
 
 def _state(file: Path) -> list[int]:

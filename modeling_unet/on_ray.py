@@ -1,8 +1,8 @@
 """Prediction on all machines of a Ray cluster: `segment_files`, run by Ray Data.
 
-    slices → tasks of a few batches → Ray's workers, each with a network of its own → outcomes, recorded here
+    sources → tasks of a few batches → Ray's workers, each with a network of its own → outcomes, recorded here
 
-Every machine needs this package and `ray[data]`, and has to see slices, model and results under the same paths. Ray is
+Every machine needs this package and `ray[data]`, and has to see sources, model and results under the same paths. Ray is
 optional: this module is imported only for `--ray`.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 
-from .journal import Outcome
+from .journal import Outcome, Source
 from .prediction import Options, segment_files
 from .segmenter import TumorSegmenter
 
@@ -37,7 +37,7 @@ def check_ray():
 
 
 def segment_files_on_ray(
-    slices: dict[str, Path],
+    sources: dict[str, Source],
     record: Callable[[Outcome], None],
     *,
     model: str | Path,
@@ -48,7 +48,7 @@ def segment_files_on_ray(
     options: Options,
     batch_size: int,
 ) -> Generator[Outcome, None, None]:
-    """Segment slices on the cluster that `RAY_ADDRESS` names, or on this machine alone; see `segment_files`.
+    """Segment sources on the cluster that `RAY_ADDRESS` names, or on this machine alone; see `segment_files`.
 
     There is one worker for each GPU of the cluster, or for each CPU where it has no GPU.
 
@@ -56,9 +56,9 @@ def segment_files_on_ray(
         model, revision, quality, framing: as for `TumorSegmenter.from_pretrained`, which every worker calls.
 
     Returns:
-        An iterator over one outcome per slice, in the order in which they are done.
+        An iterator over one outcome per source, in the order in which they are done.
     """
-    tasks = _tasks(slices, batch_size * BATCHES_PER_TASK)
+    tasks = _tasks(sources, batch_size * BATCHES_PER_TASK)
     if not tasks:
         return
     # The workers' current folder is another one.
@@ -76,8 +76,8 @@ def segment_files_on_ray(
             self.segment = partial(segment_files, segmenter=segmenter, out=out, options=options, batch_size=batch_size)
 
         def __call__(self, task: dict[str, str]) -> dict[str, list[str]]:
-            slices = {place: Path(file) for place, file in json.loads(task["slices"]).items()}
-            return {"outcomes": [outcome.to_json() for outcome in self.segment(slices, record=lambda outcome: None)]}
+            sources = {place: Source.from_dict(source) for place, source in json.loads(task["sources"]).items()}
+            return {"outcomes": [outcome.to_json() for outcome in self.segment(sources, record=lambda outcome: None)]}
 
     try:
         done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map(
@@ -94,7 +94,7 @@ def segment_files_on_ray(
         ray.shutdown()
 
 
-def _tasks(slices: dict[str, Path], size: int) -> list[dict[str, str]]:
+def _tasks(sources: dict[str, Source], size: int) -> list[dict[str, str]]:
     """Whole batches, as JSON, because Arrow cannot carry every file name."""
-    items = [(place, str(file.resolve())) for place, file in slices.items()]
-    return [{"slices": json.dumps(dict(items[start : start + size]))} for start in range(0, len(items), size)]
+    items = [(place, source.to_dict()) for place, source in sources.items()]
+    return [{"sources": json.dumps(dict(items[start : start + size]))} for start in range(0, len(items), size)]

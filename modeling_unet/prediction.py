@@ -1,8 +1,8 @@
-"""Many slices → masks, overlays and a table, while the network never waits for files.
+"""Many slices and volumes → masks, overlays and a table, while the network never waits for files.
 
-    find_slices → Shard.take → Journal.waiting → segment_files → Journal.add, Journal.close
+    find_sources → Shard.take → Journal.waiting → segment_files → Journal.add, Journal.close
 
-`segment_files` is a pipeline that holds three batches at most, one in each of its parts:
+`segment_files` is a pipeline that holds three batches, or three volumes, at most, one in each of its parts:
 
     read and decode            network                   measure, draw, encode, write
     (threads, a batch ahead) → (the calling thread)    → (threads, a batch behind)    → Outcome
@@ -18,18 +18,23 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from .files import short_names, write_atomically
-from .image_processing_unet import IMAGE_SUFFIXES, printable, read_image
-from .journal import Journal, Outcome, identify_file, identify_results, result_paths
+from .files import write_atomically
+from .image_processing_unet import printable, read_image
+from .journal import Journal, Outcome, Source, identify_results
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, check_alpha, parse_color
-from .pictures import encode_png
+from .pictures import encode_png, to_16_bit
 from .segmentation import DEFAULT_THRESHOLD, Segmentation, check_spacing, check_threshold
 from .segmenter import TumorSegmenter
+from .volumes import Volume, VolumeSegmentation, read_volume, segment_volume
+from .volumes.results import draw_montage, list_lesions, summarize_volume
 
+
+T = TypeVar("T")
 
 DEFAULT_BATCH_SIZE = 8
 # Decoders and encoders release Python's lock; with more threads than this, they would wait for it.
@@ -38,7 +43,12 @@ THREADS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class Options:
-    """What the results of a slice depend on besides the weights; the names are those of `Segmentation`.
+    """What results depend on besides the weights; the first names are those of `Segmentation`.
+
+    Attributes:
+        probability: whether the probabilities are written too.
+        dicom_seg: whether masks of DICOM volumes are written as DICOM segmentations too.
+        series: of volumes, which stack of slices is read; see `read_volume`.
 
     Raises:
         ValueError: a value is out of range.
@@ -49,87 +59,15 @@ class Options:
     style: str = "fill"
     color: str | tuple[int, int, int] = DEFAULT_COLOR
     alpha: float = DEFAULT_ALPHA
+    probability: bool = False
+    series: int | None = None
+    dicom_seg: bool = False
 
     def __post_init__(self):
         check_threshold(self.threshold)
         check_spacing(self.spacing)
         check_alpha(self.alpha)
         parse_color(self.color)
-
-
-# --------------------------------------------------------------------------------------------------------------- slices
-
-
-def find_slices(paths: list[Path], out: Path) -> dict[str, Path]:
-    """Find the slices and the place of each one's results.
-
-    The places repeat the folders below the deepest folder that all paths share, so that equal names from different
-    folders stay apart. They leave the suffix out, unless two slices differ in nothing else. A folder that cannot be
-    searched stands among the slices, where it fails with the reason.
-
-    Args:
-        paths: files, taken whatever their suffix is, and folders, searched for `IMAGE_SUFFIXES`; hidden files, and
-            results of an earlier run in `out`, are passed over.
-        out: folder for the results.
-
-    Returns:
-        Place relative to `out`, with forward slashes → slice. The place of a folder ends in a slash.
-
-    Raises:
-        OSError: a path does not exist.
-        ValueError: there is no slice, or results would overwrite a slice.
-    """
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: there is no such file or folder.")
-    roots = [path if path.is_dir() else path.parent for path in paths]
-    shared = os.path.commonpath([root.resolve() for root in roots])
-    slices: dict[Path, Path] = {}
-    unsearched: dict[str, Path] = {}
-    for path, root in zip(paths, roots, strict=True):
-        folder = root.resolve().relative_to(shared)
-        files, folders = _search(path, out) if path.is_dir() else ([path], [])
-        slices |= {folder / file.relative_to(root): file for file in files}
-        unsearched |= {f"{(folder / below.relative_to(root)).as_posix()}/": below for below in folders}
-    if not (slices or unsearched):
-        raise ValueError(f"no slices in {', '.join(map(str, paths))}; looked for {', '.join(IMAGE_SUFFIXES)}.")
-
-    stems = {short_names(place.with_suffix("").as_posix()): file for place, file in slices.items()}
-    # Lower case, because many file systems take "A.png" and "a.png" for the same file.
-    if len({stem.lower() for stem in stems}) < len(slices):
-        stems = {short_names(place.as_posix()): file for place, file in slices.items()}
-    _refuse_overwriting(stems, out)
-    return {**stems, **unsearched}
-
-
-def _search(folder: Path, out: Path) -> tuple[list[Path], list[Path]]:
-    """The slices below a folder, and the folders that could not be searched for more."""
-    results = out.resolve()
-    results_inside = folder.resolve() in results.parents
-    files: list[Path] = []
-    unsearched: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=lambda error: unsearched.append(Path(error.filename))):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for file in (Path(place, name) for name in names if not name.startswith(".")):
-            earlier_result = results_inside and results in file.resolve().parents
-            if file.suffix.lower() in IMAGE_SUFFIXES and _may_be_file(file) and not earlier_result:
-                files.append(file)
-    return sorted(files), sorted(unsearched)
-
-
-def _may_be_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # which reading it will say
-        return True
-
-
-def _refuse_overwriting(slices: dict[str, Path], out: Path):
-    inputs = {file.resolve() for file in slices.values()}
-    for place in slices:
-        for result in result_paths(out, place):
-            if result.exists() and result.resolve() in inputs:
-                raise ValueError(f"the results would overwrite the slice {result}; name another folder with --out.")
 
 
 @dataclass(frozen=True)
@@ -171,33 +109,30 @@ class Shard:
         """Tells the files of this shard from those of the others; empty where there are no others."""
         return "" if self.count == 1 else f"-{self.number}-of-{self.count}"
 
-    def take(self, slices: dict[str, Path], batch_size: int) -> dict[str, Path]:
+    def take(self, sources: dict[str, T], batch_size: int) -> dict[str, T]:
         """Every `count`-th batch: each batch has the same slices however many shards there are."""
         return {
-            place: file
-            for index, (place, file) in enumerate(slices.items())
+            place: source
+            for index, (place, source) in enumerate(sources.items())
             if index // batch_size % self.count == self.number - 1
         }
 
 
-# ------------------------------------------------------------------------------------------------------------- pipeline
-
-
 @dataclass
 class _Job:
-    """One slice on its way through the pipeline; if anything goes wrong with it, `error` says what."""
+    """One source on its way through the pipeline; if anything goes wrong with it, `error` says what."""
 
     place: str
-    file: Path
-    source: list | None = None
-    image: np.ndarray | None = None
-    segmentation: Segmentation | None = None
+    source: Source
+    state: list | None = None
+    content: np.ndarray | Volume | None = None
+    segmentation: Segmentation | VolumeSegmentation | None = None
     seconds: float = 0.0
     error: Exception | None = None
 
 
 def segment_files(
-    slices: dict[str, Path],
+    sources: dict[str, Source],
     record: Callable[[Outcome], None],
     *,
     segmenter: TumorSegmenter,
@@ -205,31 +140,37 @@ def segment_files(
     options: Options,
     batch_size: int = DEFAULT_BATCH_SIZE,
 ) -> Generator[Outcome, None, None]:
-    """Segment slices and write the mask and the overlay of each; a slice that fails never stops another.
+    """Segment slices, then volumes, and write the results of each; a source that fails never stops another.
 
     Args:
-        slices: place of the results → file.
+        sources: by the place of their results.
         record: called with every outcome as soon as the results are written, from one of several threads.
         segmenter: runs in the calling thread.
         out: folder of the results.
-        options: threshold, overlay and spacing.
+        options: threshold, overlay and so on.
         batch_size: how many slices go through the network together, at least 1.
 
     Returns:
-        An iterator over one outcome per slice, in their order.
+        An iterator over one outcome per source: of slices, then of volumes, in their order.
     """
+
+    def read(job: _Job) -> _Job:
+        return _read(job, options.series)
 
     def finish(job: _Job) -> Outcome:
         outcome = _finish(job, out, options)
         record(outcome)
         return outcome
 
-    jobs = (_Job(place, file) for place, file in slices.items())
+    jobs = [_Job(place, source) for place, source in sources.items()]
     with ThreadPoolExecutor(THREADS) as pool:
-        read = _ahead(pool, _read, jobs, batch_size)
-        batches = iter(lambda: list(islice(read, batch_size)), [])
+        slices = _ahead(pool, read, (job for job in jobs if not job.source.is_volume), batch_size)
+        batches = iter(lambda: list(islice(slices, batch_size)), [])
         segmented = (job for batch in batches for job in _segment(segmenter, batch, options.spacing))
         yield from _ahead(pool, finish, segmented, batch_size)
+        volumes = _ahead(pool, read, (job for job in jobs if job.source.is_volume), 1)
+        segmented = (_segment_volume(segmenter, job, options.threshold, batch_size) for job in volumes)
+        yield from _ahead(pool, finish, segmented, 1)
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, count: int) -> Iterator:
@@ -243,13 +184,16 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, count:
         yield futures.popleft().result()
 
 
-def _read(job: _Job) -> _Job:
-    start = time.perf_counter()
+def _read(job: _Job, stack: int | None) -> _Job:
+    start, file = time.perf_counter(), job.source.files[0]
     try:
-        job.source = identify_file(job.file)
-        if job.file.is_dir():
-            os.scandir(job.file).close()  # says again why the folder could not be searched
-        job.image = read_image(job.file)
+        job.state = job.source.identify()
+        if job.source.is_volume:
+            job.content = read_volume(file if len(job.source.files) == 1 else [*job.source.files], stack)
+        else:
+            if file.is_dir():
+                os.scandir(file).close()  # says again why the folder could not be searched
+            job.content = read_image(file)
     except OSError as error:
         kind = "folder" if job.place.endswith("/") else "file"
         job.error = OSError(f"the {kind} cannot be read: {error.strerror}.")
@@ -275,27 +219,71 @@ def _segment(segmenter: TumorSegmenter, batch: list[_Job], spacing: tuple[float,
 
 def _run_network(segmenter: TumorSegmenter, jobs: list[_Job], spacing: tuple[float, float] | None):
     start = time.perf_counter()
-    segmentations = list(segmenter.batch([job.image for job in jobs], max(len(jobs), 1), spacing))
+    segmentations = list(segmenter.batch([job.content for job in jobs], max(len(jobs), 1), spacing))
     for job, segmentation in zip(jobs, segmentations, strict=True):
-        job.segmentation, job.image = segmentation, None
+        job.segmentation, job.content = segmentation, None
         job.seconds += (time.perf_counter() - start) / len(jobs)
+
+
+def _segment_volume(segmenter: TumorSegmenter, job: _Job, threshold: float, batch_size: int) -> _Job:
+    start, volume = time.perf_counter(), job.content
+    job.content = None
+    if isinstance(volume, Volume):
+        try:
+            with tqdm(unit="slice", leave=False, disable=None) as bar:
+
+                def report(done: int, total: int):
+                    bar.total = total
+                    bar.update(done - bar.n)
+
+                job.segmentation = segment_volume(
+                    volume, segmenter, threshold=threshold, batch_size=batch_size, report=report
+                )
+        except Exception as error:
+            job.error = error
+    job.seconds += time.perf_counter() - start
+    return job
 
 
 def _finish(job: _Job, out: Path, options: Options) -> Outcome:
     try:
         if job.segmentation is None:
-            raise job.error or RuntimeError("the network has not seen this slice")
+            raise job.error or RuntimeError("the network has not seen it")
         segmentation = job.segmentation.at_threshold(options.threshold)
-        mask_path, overlay_path = result_paths(out, job.place)
         for sentence in segmentation.warnings:
             tqdm.write(printable(f"{job.place}: {sentence}"), file=sys.stderr)
-        write_atomically(mask_path, encode_png(segmentation.mask))
-        write_atomically(overlay_path, encode_png(segmentation.overlay(options.color, options.alpha, options.style)))
-        row = {**summarize(segmentation), "seconds": round(job.seconds, 3)}
-        return Outcome(job.place, row, job.source, identify_results(out, job.place))
+        if isinstance(segmentation, VolumeSegmentation):
+            row, lesions = summarize_volume(segmentation), list_lesions(segmentation)
+            results = _results_of_volume(segmentation, options)
+        else:
+            row, lesions = summarize(segmentation), []
+            results = _results_of_slice(segmentation, options)
+        row |= {"seconds": round(job.seconds, 3), "warnings": " ".join(segmentation.warnings) or None}
+        names = []
+        for suffix, content in results:
+            names.append(f"{job.place}{suffix}")
+            write_atomically(out / names[-1], content)
+        return Outcome(job.place, row, job.state, identify_results(out, names), lesions)
     # An error in one file must not stop the others.
     except Exception as error:
         return Outcome(job.place, {"error": one_line(error)})
+
+
+def _results_of_slice(segmentation: Segmentation, options: Options) -> Iterator[tuple[str, bytes]]:
+    """What is written of a slice: how the name of each file goes on behind the place, and its content."""
+    yield "_mask.png", encode_png(segmentation.mask)
+    yield "_overlay.png", encode_png(segmentation.overlay(options.color, options.alpha, options.style))
+    if options.probability:
+        yield "_probability.png", encode_png(to_16_bit(segmentation.probability))
+
+
+def _results_of_volume(segmentation: VolumeSegmentation, options: Options) -> Iterator[tuple[str, bytes]]:
+    yield "_mask.nii.gz", segmentation.to_nifti()
+    yield "_overlay.png", encode_png(draw_montage(segmentation, options.color, options.alpha, options.style))
+    if options.probability:
+        yield "_probability.nii.gz", segmentation.volume.to_nifti(segmentation.probability)
+    if options.dicom_seg and segmentation.volume.frames:
+        yield "_mask.dcm", segmentation.volume.to_dicom_seg(segmentation.mask)
 
 
 def summarize(segmentation: Segmentation) -> dict:
@@ -325,39 +313,40 @@ def one_line(error: Exception) -> str:
     return kind + printable(" ".join(str(error).split()))
 
 
-# -------------------------------------------------------------------------------------------------------------- the run
-
-
 def predict(
-    segment: Callable[[dict[str, Path], Callable[[Outcome], None]], Generator[Outcome, None, None]], journal: Journal
+    segment: Callable[[dict[str, Source], Callable[[Outcome], None]], Generator[Outcome, None, None]], journal: Journal
 ) -> int:
-    """Segment every slice of a journal that is not done yet; the table comes last, even when interrupted.
+    """Segment every source of a journal that is not done yet; the table comes last, even when interrupted.
 
     Args:
         segment: `segment_files` with all but its first two arguments given, or `segment_files_on_ray` likewise.
-        journal: the slices that are done; new outcomes are added, and it is closed at the end.
+        journal: the sources that are done; new outcomes are added, and it is closed at the end.
 
     Returns:
-        0, or 1 if any slice failed.
+        0, or 1 if any source failed.
 
     Raises:
-        OSError: the journal or the table cannot be written.
+        OSError: the journal or a table cannot be written.
     """
-    slices, waiting = journal.slices, journal.waiting
-    kept = len(slices) - len(waiting)
+    sources, waiting = journal.sources, journal.waiting
+    kept = len(sources) - len(waiting)
+    unit = "file" if any(source.is_volume for source in sources.values()) else "slice"
     try:
         with closing(segment(waiting, journal.add)) as outcomes:
-            for outcome in tqdm(outcomes, total=len(slices), initial=kept, unit="slice", disable=None):
+            for outcome in tqdm(outcomes, total=len(sources), initial=kept, unit=unit, disable=None):
                 if outcome.error:
-                    file = slices[outcome.place]
-                    sentence = outcome.error.removeprefix(f"{printable(file.name)}: ")
-                    tqdm.write(f"{printable(str(file))}: {sentence}", file=sys.stderr)
+                    path = sources[outcome.place].path
+                    sentence = outcome.error.removeprefix(f"{printable(path.name)}: ")
+                    tqdm.write(f"{printable(str(path))}: {sentence}", file=sys.stderr)
     finally:
         journal.close()
     rows = [outcome.row for outcome in journal.outcomes.values()]
     failed = sum("error" in row for row in rows)
     found = sum(row.get("tumor_found", False) for row in rows)
+    volumes = sum(sources[place].is_volume for place in journal.outcomes)
+    slices = len(rows) - volumes
+    counted = [f"slices: {slices}"] * (slices > 0 or not volumes) + [f"volumes: {volumes}"] * (volumes > 0)
     from_before = f" ({kept} kept from before)" if kept else ""
     out = printable(str(journal.out))
-    print(f"slices: {len(rows)}{from_before}, tumour found: {found}, failed: {failed}; results in {out}")
+    print(f"{', '.join(counted)}{from_before}, tumour found: {found}, failed: {failed}; results in {out}")
     return 1 if failed else 0

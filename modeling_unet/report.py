@@ -8,7 +8,7 @@ everything fits on the page.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +49,7 @@ def draw_report(
     alpha: float = DEFAULT_ALPHA,
     style: str = "fill",
     warnings: Iterable[str] = (),
+    volume: Mapping[str, list[str]] | None = None,
 ) -> str:
     """Draw the report of one slice.
 
@@ -60,6 +61,7 @@ def draw_report(
         comparison: of the mask with the true one.
         color, alpha, style: of the overlay, as in `draw_overlay`.
         warnings: sentences about the slice that its reader has to know.
+        volume: name → value and notes of the volume that the slice is of.
 
     Returns:
         A whole HTML document that prints on exactly one A4 page.
@@ -82,6 +84,7 @@ def draw_report(
             "Lesions": [str(len(segmentation.lesions))],
             "Highest probability": [f"{100 * segmentation.highest_probability:.0f} %"],
         },
+        volume=volume,
         compared=_compared(comparison) if comparison else None,
         lesions=lesions,
         notes=_notes(segmentation),

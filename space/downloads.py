@@ -73,6 +73,7 @@ def save_report(study: Study, settings: Settings, look: Look, origin: Origin) ->
         alpha=look.alpha,
         style=look.style,
         warnings=study.warnings,
+        volume=study.volume_figures(settings),
     )
     return write(f"{shown.name}_report.html", page.encode())
 
@@ -80,8 +81,7 @@ def save_report(study: Study, settings: Settings, look: Look, origin: Origin) ->
 def save_everything(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
     """Of several slices all masks, overlays and one table, as ZIP; of a volume its mask, as NIfTI."""
     if study.volume:
-        masks = np.stack([cut.mask for cut in study.cuts(settings)])
-        return write(f"{study.name}_mask.nii.gz", study.volume.to_nifti(masks))
+        return write(f"{study.name}_mask.nii.gz", study.volume.to_nifti(study.masks(settings)))
     return write(f"{study.name}_results.zip", pack(study, settings, look))
 
 

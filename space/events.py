@@ -18,7 +18,7 @@ from modeling_unet.segmentation import DEFAULT_THRESHOLD
 from . import downloads, views
 from .downloads import Look
 from .network import Network
-from .reading import read_slice, segment, segment_files
+from .reading import segment_files, segment_slice
 from .requests import BUSY, USED_UP, Mark, all_uploaded, chosen, mark_of, refusal, said, uploaded
 from .sessions import DEFAULTS, Session, Sessions
 from .studies import Settings, Study, measurements
@@ -46,6 +46,7 @@ class View(NamedTuple):
     layers: str | dict = gr.skip()
     report: str | dict = gr.skip()
     overview: str | dict = gr.skip()
+    stacks: str | dict = gr.skip()
     scrubber: dict = gr.skip()
     everything: dict = gr.skip()
     spacing: dict = gr.skip()
@@ -56,6 +57,7 @@ EMPTY_VIEW = View(
     views.EMPTY_STAGE,
     "",
     views.EMPTY_REPORT,
+    "",
     "",
     scrubber=gr.update(visible=False),
     everything=gr.update(visible=False),
@@ -121,6 +123,29 @@ class Server:
 
         def read() -> Study:
             return self._example(views.EXAMPLES[chosen(event, len(views.EXAMPLES))])
+
+        return self._show(read, (threshold, min_area, spacing), event, page.session_hash)
+
+    @one_sentence()
+    def show_stack(
+        self,
+        threshold: float,
+        min_area: int,
+        spacing: float | None,
+        event: gr.EventData,
+        page: gr.Request,
+        progress=gr.Progress(),  # noqa: B008 - as in `show_files`
+    ) -> View | dict:
+        """Read the files of the volume on the stage again: another stack of slices in them."""
+
+        def read() -> Study:
+            study = self._study(mark_of(event), page.session_hash)
+            stack = 1 + chosen(event, len(study.volume.stacks) if study.volume else 0)
+            if not all(path.is_file() for path in study.paths):
+                raise InvalidImageError("The files of the volume are gone from the server; please send them again.")
+            return segment_files(
+                [*study.paths], self.network, lambda done, total: progress((done, total), unit="slices"), stack
+            )
 
         return self._show(read, (threshold, min_area, spacing), event, page.session_hash)
 
@@ -283,6 +308,7 @@ class Server:
             layers,
             report,
             views.draw_overview(study, settings),
+            views.draw_stacks(volume),
             scrubber=gr.update(visible=volume is not None, maximum=max(count, 2), value=study.index + 1),
             everything=gr.update(
                 visible=count > 1 or volume is not None, value="Whole mask (NIfTI)" if volume else "All results (ZIP)"
@@ -352,12 +378,11 @@ class Server:
             0 and 255. Both pictures are PNG files of the slice's own size.
         """
         settings = Settings.given(threshold, min_area_px, spacing)
-        pixels, volume = read_slice(uploaded(image))
-        (segmentation,) = segment([pixels], volume, self.network)
+        segmentation, whole = segment_slice(uploaded(image), self.network)
         cut = settings.cut(segmentation)
         # As files of their own: Gradio gives equal pictures one file, and writes it again while somebody else reads it.
         overlay = downloads.write("overlay.png", encode_png(cut.overlay()))
-        return overlay, measurements(cut, volume), downloads.write("mask.png", encode_png(cut.mask))
+        return overlay, measurements(cut, whole), downloads.write("mask.png", encode_png(cut.mask))
 
     @one_sentence()
     def segment_batch(
@@ -379,10 +404,12 @@ class Server:
 
         Returns:
             A ZIP with NAME_mask.png and NAME_overlay.png of every slice and summary.csv, or the mask of a volume as
-            .nii.gz; and the measurements: a list with one entry per slice, in the order of the files, whose "slice" is
-            its name; where a file could not be used, "error" says why.
+            .nii.gz; the measurements: a list with one entry per slice, in the order of the files, whose "slice" is its
+            name; where a file could not be used, "error" says why; and of a volume its mL, its lesions in three
+            dimensions and its "warnings", null of slices.
         """
         settings = Settings.given(threshold, min_area_px, spacing)
         study = segment_files(all_uploaded(files), self.network)
-        rows = study.table(measurements(cut, study.volume) for cut in study.cuts(settings))
-        return downloads.save_everything(study, settings, Look(), self.network.origin), rows
+        rows = study.table(measurements(cut, study.whole) for cut in study.cuts(settings))
+        packed = downloads.save_everything(study, settings, Look(), self.network.origin)
+        return packed, rows, study.description(settings)

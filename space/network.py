@@ -4,9 +4,10 @@ visitors ─ Network() ─→ those who wait ─ together, up to BATCH_SIZE slic
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from threading import Lock
 
 import numpy as np
@@ -54,9 +55,7 @@ class Network:
         """Run once, so that the first visitor does not wait for kernels to be chosen and compiled."""
         self([np.eye(WARM_UP_SIDE, dtype=np.uint8)])
 
-    def __call__(
-        self, images: list[np.ndarray], spacing: tuple[float, float] | None = None, framing: str = "auto"
-    ) -> list[Segmentation]:
+    def __call__(self, images: list[np.ndarray], framing: str = "auto") -> list[Segmentation]:
         """Segment slices as `read_image` gives them; those of a volume with the framing "none".
 
         Raises:
@@ -68,7 +67,15 @@ class Network:
             # Another thread may have answered it in one batch with its own request.
             while not answer.done():
                 self._answer_those_who_wait()
-        return [segmentation.cut(spacing=spacing) for segmentation in answer.result()]
+        return answer.result()
+
+    def batch(
+        self, images: Iterable[np.ndarray], batch_size: int = BATCH_SIZE, *, framing: str = "auto"
+    ) -> Iterator[Segmentation]:
+        """As `TumorSegmenter.batch`: slices of a volume, `batch_size` at a time, others between them."""
+        images = iter(images)
+        while some := list(islice(images, batch_size)):
+            yield from self(some, framing)
 
     def _answer_those_who_wait(self):
         """Run the oldest requests, as many as fit into a batch; a larger one runs alone."""

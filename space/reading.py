@@ -2,7 +2,7 @@
 
 import io
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -13,11 +13,11 @@ import numpy as np
 from modeling_unet import InvalidImageError, read_image
 from modeling_unet.files import short_names
 from modeling_unet.image_processing_unet import MAX_FILE_BYTES, MIB, read_size
+from modeling_unet.overlay import to_display
 from modeling_unet.segmentation import Segmentation
-from modeling_unet.volumes import Volume, read_volume
+from modeling_unet.volumes import Volume, VolumeSegmentation, read_volume, segment_volume
 from modeling_unet.volumes.archives import ZIP_MAGICS, ArchiveError, Member, members
-from modeling_unet.volumes.volume import MAX_FILES as MAX_PATHS
-from modeling_unet.volumes.volume import SNIFF_BYTES, kind_of
+from modeling_unet.volumes.volume import SNIFF_BYTES, VOLUME_SUFFIXES, kind_of
 
 from .network import BATCH_SIZE, Network
 from .studies import Refusal, Settings, Slice, Study, in_half_precision
@@ -26,6 +26,7 @@ from .studies import Refusal, Settings, Slice, Study, in_half_precision
 # What visitors can cost the server is bounded: by the sides of a slice, and by files and pixels together. All of it is
 # known from the headers, before anything is decoded; volumes have the limits of modeling_unet/volumes/scan.py.
 MAX_SLICE_SIDE = 4096
+MAX_PATHS = 4000  # what one request can name
 MAX_FILES = 500
 MAX_ARCHIVES = 16
 MAX_PIXELS = 64_000_000
@@ -34,7 +35,7 @@ MAX_BATCH_PIXELS = BATCH_SIZE * 512 * 512
 # Processor time for all slices of a request: a few times what the largest allowed number of normal files needs.
 MAX_READING_SECONDS = 8
 
-VOLUME_SUFFIXES = (".nii", ".nii.gz", ".dcm")
+DICOM_SUFFIXES = (".dcm", ".dcm.gz", ".zip")
 
 T = TypeVar("T")
 
@@ -45,7 +46,7 @@ class Found:
 
     Attributes:
         file: on disk or in an archive.
-        kind: "archive", "nifti" or "dicom"; None if it may be a picture.
+        kind: "archive", or what `kind_of` says of a scan; None if it may be a picture.
         content: of what may be a picture, all its bytes.
         error: why there are none of these.
     """
@@ -125,14 +126,15 @@ class Source:
     read: Callable[[], np.ndarray]
 
 
-def open_files(paths: list[Path]) -> tuple[list[Source], Volume | None]:
+def open_files(paths: list[Path], stack: int | None = None) -> tuple[list[Source], Volume | None]:
     """Look into files, and into archives, and say what is in them.
 
     Args:
         paths: slices, ZIPs of slices, or the one NIfTI file, DICOM series or ZIP of a volume.
+        stack: of a volume, as in `read_volume`.
 
     Returns:
-        The slices, and the volume if they are those of one.
+        The slices; or none, and the volume.
 
     Raises:
         ArchiveError, VolumeError: an archive or a volume cannot be used.
@@ -149,9 +151,7 @@ def open_files(paths: list[Path]) -> tuple[list[Source], Volume | None]:
     opened |= {path: [opener(member) for member in members(path)] for path in archives}
     files = [found for path in paths for found in opened[path]]
     if any(found.kind for found in files):
-        volume = read_volume([found.file for found in files])
-        slices = enumerate(volume.slices, 1)
-        return [Source(f"slice-{number:03}", pixels.size, pixels.copy) for number, pixels in slices], volume
+        return [], read_volume([found.file for found in files], stack)
     if len(files) > MAX_FILES:
         raise InvalidImageError(f"These are {len(files):,} files; the page takes up to {MAX_FILES} at a time.")
     effort = Effort(MAX_READING_SECONDS)
@@ -165,13 +165,19 @@ def open_files(paths: list[Path]) -> tuple[list[Source], Volume | None]:
     return sources, None
 
 
-def segment_files(paths: list[Path], network: Network, report: Callable[[int, int], None] | None = None) -> Study:
+def segment_files(
+    paths: list[Path],
+    network: Network,
+    report: Callable[[int, int], None] | None = None,
+    stack: int | None = None,
+) -> Study:
     """Read and segment files, a batch at a time.
 
     Args:
         paths: as in `open_files`.
         network: for the segmentations.
         report: is called with the number of slices done and of all, as it goes on.
+        stack: as in `open_files`.
 
     Returns:
         All slices that can be used, and what is wrong with the others; of a volume, the slice with most tumour in
@@ -181,41 +187,48 @@ def segment_files(paths: list[Path], network: Network, report: Callable[[int, in
         ValueError: as `open_files`; or not one slice can be used.
     """
     started = time.perf_counter()
-    sources, volume = open_files(paths)
-    slices: list[Slice] = []
+    sources, volume = open_files(paths, stack)
+    if volume:
+        whole, parts = segment_slices_of(volume, network, report)
+        # Names of DICOM files are left out: they often name persons.
+        named = tuple(suffix for suffix in VOLUME_SUFFIXES if suffix not in DICOM_SUFFIXES)
+        called = _name(paths) if paths[0].name.lower().endswith(named) else "volume"
+        names = [f"slice-{number:03}" for number in range(1, len(parts) + 1)]
+        slices = tuple(Slice(name, name, part) for name, part in zip(names, parts, strict=True))
+        study = Study(called, slices, _timing(started, network), whole=whole, paths=tuple(paths))
+        return replace(study, index=int(np.argmax([area for area, _ in study.extents(Settings())])))
+    found: list[Slice] = []
     refused: list[Refusal] = []
     for batch in _batches(sources):
-        done = len(slices) + len(refused)
+        done = len(found) + len(refused)
         if report:
             report(done, len(sources))
         readable = _read_all(batch, done, refused)
         if readable:
-            segmentations: Iterable[Segmentation] = segment([image for _, image in readable], volume, network)
-            if volume:
-                segmentations = map(in_half_precision, segmentations)
-            slices += [_slice(source, part) for (source, _), part in zip(readable, segmentations, strict=True)]
-    if not slices:
+            segmentations = network([image for _, image in readable])
+            found += [_slice(source, part) for (source, _), part in zip(readable, segmentations, strict=True)]
+    if not found:
         raise InvalidImageError(refused[0].sentence)
-    seconds = time.perf_counter() - started
-    timing = f"{seconds:.1f} s on {network.place}" if seconds >= 1 else f"{1000 * seconds:.0f} ms on {network.place}"
-    study = Study(_name(paths, volume), _with_names_that_differ(slices), timing, refused=tuple(refused))
-    if volume is None:
-        return study
+    return Study(_name(paths), _with_names_that_differ(found), _timing(started, network), refused=tuple(refused))
+
+
+def segment_slices_of(
+    volume: Volume, network: Network, report: Callable[[int, int], None] | None = None
+) -> tuple[VolumeSegmentation, list[Segmentation]]:
+    """What is known of a volume, in half precision and without its voxels; and the same of its slices, one by one."""
+    whole = segment_volume(volume, network, batch_size=BATCH_SIZE, report=report)
+    probability = np.stack([in_half_precision(part) for part in whole.probability])
+    parts = [
+        Segmentation(_grey_once(to_display(image)), part, spacing=volume.spacing)
+        for image, part in zip(volume.slices, probability, strict=True)
+    ]
     # Of the volume only its geometry is needed from now on.
-    volume = replace(volume, slices=np.broadcast_to(np.float32(0), volume.slices.shape))
-    areas = [area for area, _ in study.extents(Settings())]
-    return replace(study, volume=volume, index=int(np.argmax(areas)))
+    geometry = replace(volume, slices=np.broadcast_to(np.float32(0), volume.slices.shape))
+    return replace(whole, volume=geometry, probability=probability), parts
 
 
-def segment(images: list[np.ndarray], volume: Volume | None, network: Network) -> list[Segmentation]:
-    """Segment pictures, or slices of a volume, which are not framed."""
-    if volume is None:
-        return network(images)
-    return network(images, volume.spacing, "none")
-
-
-def read_slice(file: Path) -> tuple[np.ndarray, Volume | None]:
-    """The pixels of one slice, and the volume that it is the only slice of, if it came as NIfTI or DICOM.
+def segment_slice(file: Path, network: Network) -> tuple[Segmentation, VolumeSegmentation | None]:
+    """Segment one slice; and what is known of the volume that it is the only slice of, if it came as NIfTI or DICOM.
 
     Raises:
         VolumeError: the volume cannot be used.
@@ -225,11 +238,13 @@ def read_slice(file: Path) -> tuple[np.ndarray, Volume | None]:
     if found.kind == "archive":
         raise InvalidImageError(f"{file.name}: /segment takes one slice; /segment_batch takes archives.")
     if found.kind is None:
-        return _read_picture(found, _size(found)), None
+        (segmentation,) = network([_read_picture(found, _size(found))])
+        return segmentation, None
     volume = read_volume([file])
     if (count := len(volume.slices)) > 1:
         raise InvalidImageError(f"{file.name}: these are {count} slices; /segment takes one, /segment_batch all.")
-    return volume.slices[0], volume
+    whole, (segmentation,) = segment_slices_of(volume, network)
+    return segmentation, whole
 
 
 def _read_picture(found: Found, size: tuple[int, int]) -> np.ndarray:
@@ -240,7 +255,7 @@ def _read_picture(found: Found, size: tuple[int, int]) -> np.ndarray:
             f"{name}: the image is {width} × {height} pixels; the page takes up to {MAX_SLICE_SIDE} × {MAX_SLICE_SIDE}."
         )
     if not max(size) and name.lower().endswith(VOLUME_SUFFIXES):
-        raise InvalidImageError(f"{name}: the file is not a NIfTI or DICOM file that can be read.")
+        raise InvalidImageError(f"{name}: the file is no scan that can be read.")
     return read_image(found.picture())
 
 
@@ -277,11 +292,18 @@ def _read_all(sources: list[Source], done: int, refused: list[Refusal]) -> list[
 
 
 def _slice(source: Source, segmentation: Segmentation) -> Slice:
-    """With a third of the memory where the picture is grey: its channels become one."""
-    image = segmentation.image
-    if (image == image[..., :1]).all():
-        segmentation = replace(segmentation, image=np.broadcast_to(image[..., :1].copy(), image.shape))
+    segmentation = replace(segmentation, image=_grey_once(segmentation.image))
     return Slice(source.name, _shortened(str(PurePosixPath(source.name).with_suffix(""))), segmentation)
+
+
+def _grey_once(image: np.ndarray) -> np.ndarray:
+    """The same picture in a third of the memory where it is grey: its channels become one."""
+    return np.broadcast_to(image[..., :1].copy(), image.shape) if (image == image[..., :1]).all() else image
+
+
+def _timing(started: float, network: Network) -> str:
+    seconds = time.perf_counter() - started
+    return f"{seconds:.1f} s on {network.place}" if seconds >= 1 else f"{1000 * seconds:.0f} ms on {network.place}"
 
 
 def _shortened(name: str) -> str:
@@ -302,12 +324,9 @@ def _with_names_that_differ(slices: list[Slice]) -> tuple[Slice, ...]:
     return tuple(renamed)
 
 
-def _name(paths: list[Path], volume: Volume | None) -> str:
-    """The beginning of the names of saved archives. Names of DICOM files are left out: they often name persons."""
-    name = paths[0].name
-    if volume and not name.lower().endswith((".nii", ".nii.gz")):
-        return "volume"
-    return _shortened(name.split(".")[0]) if len(paths) == 1 else "slices"
+def _name(paths: list[Path]) -> str:
+    """The beginning of the names of saved archives."""
+    return _shortened(paths[0].name.split(".")[0]) if len(paths) == 1 else "slices"
 
 
 class Effort:

@@ -1,8 +1,9 @@
 """What visitors open, and by which settings it is measured: slices with what the network says about them."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from modeling_unet.segmentation import (
     check_min_area,
     check_threshold,
 )
-from modeling_unet.volumes import Volume
+from modeling_unet.volumes import Volume, VolumeLesion, VolumeSegmentation
 
 
 MAX_AREA_PX = MAX_SIDE**2
@@ -88,7 +89,7 @@ class Slice:
     Attributes:
         title: as the page calls it.
         name: with which the names of saved files begin; with the folder, if it came in one.
-        segmentation: of that slice, as the network gave it; of a slice of a volume, see `in_half_precision`.
+        segmentation: of that slice, as the network gave it; of a slice of a volume, what all planes say together.
         truth: the mask drawn by hand, bool [H, W]; None if there is none.
     """
 
@@ -98,14 +99,29 @@ class Slice:
     truth: np.ndarray | None = None
 
 
-def warnings(segmentation: Segmentation, volume: Volume | None) -> tuple[str, ...]:
-    """What to know about a volume, or a slice that is not of one, before believing its measurements."""
-    return volume.warnings if volume else segmentation.warnings
+def measurements(segmentation: Segmentation, whole: VolumeSegmentation | None) -> dict:
+    """Of a slice, for programs: the same warnings as on the page, which of a volume's slice are the volume's."""
+    return {**segmentation.to_dict(), "warnings": list((whole or segmentation).warnings)}
 
 
-def measurements(segmentation: Segmentation, volume: Volume | None) -> dict:
-    """Of a slice, for programs: the same warnings as on the page."""
-    return {**segmentation.to_dict(), "warnings": list(warnings(segmentation, volume))}
+def describe(whole: VolumeSegmentation, lesions: list[VolumeLesion], voxels: int) -> dict:
+    """A volume for programs: its measurements in types that JSON knows.
+
+    Args:
+        whole: what is known of it.
+        lesions: of its mask.
+        voxels: of its mask, those of specks too small for a lesion included.
+    """
+    volume_ml = whole.volume.voxel_ml
+    return {
+        "tumor_found": bool(lesions),
+        "volume_ml": None if volume_ml is None else voxels * volume_ml,
+        "voxels": voxels,
+        "lesions": [asdict(lesion) for lesion in lesions],
+        "planes": list(whole.planes),
+        "familiarity": whole.familiarity,
+        "warnings": list(whole.warnings),
+    }
 
 
 class Refusal(NamedTuple):
@@ -132,7 +148,8 @@ class Study:
         timing: how long they took, and on what.
         index: of the slice on the stage.
         refused: the files that could not be used, in their order.
-        volume: where the slices come from, if they are those of a volume.
+        whole: what is known of the volume, without its voxels, if the slices are those of one.
+        paths: the files that the volume was read from, as they were sent.
         example: name of the example that it is; None if a visitor brought it.
     """
 
@@ -141,7 +158,8 @@ class Study:
     timing: str
     index: int = 0
     refused: tuple[Refusal, ...] = ()
-    volume: Volume | None = None
+    whole: VolumeSegmentation | None = None
+    paths: tuple[Path, ...] = ()
     example: str | None = None
     _measured: dict[tuple, list] = field(default_factory=dict, repr=False)
 
@@ -151,9 +169,19 @@ class Study:
         return self.slices[self.index]
 
     @property
+    def volume(self) -> Volume | None:
+        """Where the slices come from, if they are those of a volume."""
+        return self.whole.volume if self.whole else None
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What to know about a volume, or the slice on the stage, before believing its measurements."""
-        return warnings(self.shown.segmentation, self.volume)
+        return (self.whole or self.shown.segmentation).warnings
+
+    @property
+    def is_familiar(self) -> bool:
+        """Whether the network may know such volumes, or slices like the one on the stage."""
+        return (self.whole or self.shown.segmentation).is_familiar
 
     def cuts(self, settings: Settings) -> Iterator[Segmentation]:
         """All slices by these settings, one after another."""
@@ -174,13 +202,51 @@ class Study:
         """Of all slices the area in px and whether a tumour is found: in a volume that is far faster than summaries."""
         return self._measure(extent, settings)
 
+    def masks(self, settings: Settings) -> np.ndarray:
+        """Of a volume, bool [N, H, W]."""
+        return np.stack([cut.mask for cut in self.cuts(settings)])
+
+    def lesions(self, settings: Settings) -> list[VolumeLesion]:
+        """Of a volume, largest first."""
+        whole = self.whole
+        return self._once("lesions", settings, lambda: whole.lesions_of(self.masks(settings)) if whole else [])
+
+    def volume_figures(self, settings: Settings) -> dict[str, list[str]]:
+        """Name → value and notes of the volume; none of slices."""
+        if self.whole is None:
+            return {}
+        areas, found = np.transpose(self.extents(settings))
+        size = [f"{areas.sum():,} voxels"]
+        if self.whole.volume.voxel_ml is not None:
+            size.insert(0, f"{areas.sum() * self.whole.volume.voxel_ml:,.1f} mL")
+        lesions, planes = self.lesions(settings), self.whole.planes
+        longest = [lesion.longest_diameter_mm for lesion in lesions if lesion.longest_diameter_mm is not None]
+        return {
+            "Volume": size,
+            "Lesions": [f"{len(lesions)}", *([f"longest {max(longest):.1f} mm"] if longest else [])],
+            "Slices with tumour": [f"{found.sum()}", f"of {len(areas)}"],
+            "Slices looked at": [" and ".join(filter(None, (", ".join(planes[:-1]), planes[-1])))],
+        }
+
+    def description(self, settings: Settings) -> dict | None:
+        """`describe` of a volume; None of slices."""
+        if self.whole is None:
+            return None
+        return describe(self.whole, self.lesions(settings), sum(area for area, _ in self.extents(settings)))
+
     def _measure(self, measure: Callable[[Segmentation], object], settings: Settings) -> list:
-        """Measure all slices once; showing another slice reuses the result."""
-        measured = self._measured.get((measure, settings))
+        """Measure all slices."""
+        return self._once(measure, settings, lambda: [measure(cut) for cut in self.cuts(settings)])
+
+    def _once(self, what: object, settings: Settings, measure: Callable[[], list]) -> list:
+        """What is measured by the newest settings; showing another slice reuses it."""
+        measured = self._measured.get((what, settings))
         if measured is None:
-            measured = [measure(cut) for cut in self.cuts(settings)]
-            self._measured.clear()
-            self._measured[measure, settings] = measured
+            measured = measure()
+            # Whoever drags a slider asks for many settings, and for none of them again.
+            for key in [key for key in self._measured if key[1] != settings]:
+                self._measured.pop(key, None)
+            self._measured[what, settings] = measured
         return measured
 
     def is_of(self, other: "Study") -> bool:
@@ -204,11 +270,10 @@ class Study:
         return sum(picture.nbytes for part in pictures for picture in part if picture is not None)
 
 
-def in_half_precision(segmentation: Segmentation) -> Segmentation:
-    """The same in half of the memory. Probabilities are rounded up, so that those above 0.5 stay the same ones."""
-    probability = segmentation.probability
+def in_half_precision(probability: np.ndarray) -> np.ndarray:
+    """Probabilities in half of the memory, rounded up, so that those above 0.5 stay the same ones."""
     half = probability.astype(np.float16)
-    return replace(segmentation, probability=np.where(half < probability, np.nextafter(half, np.float16(1)), half))
+    return np.where(half < probability, np.nextafter(half, np.float16(1)), half)
 
 
 def extent(cut: Segmentation) -> tuple[int, bool]:

@@ -15,6 +15,7 @@ from modeling_unet.overlay import draw_layer, draw_overlay
 from modeling_unet.pictures import data_uri
 from modeling_unet.report import definitions
 from modeling_unet.segmentation import Lesion, Segmentation
+from modeling_unet.volumes import Volume, VolumeLesion
 
 from .network import Origin
 from .outside import SUMMARY, TITLE
@@ -35,7 +36,7 @@ EMPTY_STAGE = (
     "<label class='invitation' for='files'>Drop an MRI slice, click to choose one, or take an example.</label>"
 )
 EMPTY_REPORT = "<h2 class='verdict'>No slice yet</h2><p class='detail'>Its measurements will appear here.</p>"
-UNKNOWN = "The network does not know such pictures"
+UNKNOWN = "The network does not know such {}"
 SPACING_LABEL = "Pixel size in mm (0: unknown)"
 DROP_BOX = """
 <div class="box">
@@ -53,9 +54,9 @@ GLASS = """
     <svg class="ruler" aria-hidden="true"><line/><line/></svg>
     <i class="divider"></i>
     <input type="range" id="split" min="0" max="100" step="0.5" value="50" aria-label="Line between before and after">
-    <output class="length"></output>
-    <span class="scale" hidden></span>
-    <span class="probe"></span>
+    <output class="note length"></output>
+    <span class="note scale" hidden></span>
+    <span class="note probe"></span>
 </div>
 """
 TOOLS = """
@@ -142,17 +143,17 @@ def _title(study: Study) -> str:
 
 def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Origin) -> str:
     """Found or not, and the measurements of the slice on the stage; mm come first where they are known."""
-    if study.volume:
-        found, figures = _volume_figures(study, cut, settings)
-    else:
-        found, figures = cut.tumor_found, slice_figures(cut)
+    found, figures = cut.tumor_found, slice_figures(cut)
+    if study.whole:
+        in_slice = {f"{name}, this slice": values for name, values in figures.items()}
+        found, figures = bool(study.lesions(settings)), {**study.volume_figures(settings), **in_slice}
     if study.shown.truth is not None:
         figures |= _agreement(cut, study.shown.truth)
     kind, verdict = ("found", "Tumour found") if found else ("clear", "No tumour found")
     doubt = ""
-    # Of a volume the first and last slices are often of a kind that is rare in the data set.
-    if study.volume is None and not cut.is_familiar:
-        kind, verdict, doubt = "unknown", UNKNOWN, f"<p class='detail'>It says nevertheless: {verdict.lower()}.</p>"
+    if not study.is_familiar:
+        doubt = f"<p class='detail'>It says nevertheless: {verdict.lower()}.</p>"
+        kind, verdict = "unknown", UNKNOWN.format("volumes" if study.whole else "pictures")
     probability = study.shown.segmentation.highest_probability
     revision = f", revision {html.escape(origin.revision)}" if origin.revision else ""
     return f"""
@@ -164,18 +165,6 @@ def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Ori
     {_sentences(study.warnings)}
     {definitions(figures)}
     {_lesion_table(cut)}"""
-
-
-def _volume_figures(study: Study, cut: Segmentation, settings: Settings) -> tuple[bool, dict[str, list[str]]]:
-    """Whether any slice has a lesion, and the figures of the volume before those of its slice."""
-    areas, found = np.transpose(study.extents(settings))
-    voxels, with_tumor = int(areas.sum()), int(found.sum())
-    size = [f"{voxels:,} voxels"]
-    if study.volume and study.volume.voxel_ml is not None:
-        size.insert(0, f"{voxels * study.volume.voxel_ml:,.1f} mL")
-    figures = {"Volume": size, "Slices with tumour": [f"{with_tumor}", f"of {len(areas)}"]}
-    in_slice = {f"{name}, this slice": values for name, values in slice_figures(cut).items()}
-    return with_tumor > 0, figures | in_slice
 
 
 def _agreement(cut: Segmentation, truth: np.ndarray) -> dict[str, list[str]]:
@@ -208,6 +197,41 @@ def _lesion_row(lesion: Lesion, cut: Segmentation) -> list[str]:
     return [area, f"{100 * lesion.area_px / cut.mask.size:.2f}", diameter, f"{lesion.mean_probability:.2f}"]
 
 
+def _volume_table(study: Study, settings: Settings) -> str:
+    """Every lesion of a volume, largest first; a click leads to the slice in its middle."""
+    lesions = study.lesions(settings)
+    if not lesions:
+        return ""
+    in_mm = lesions[0].volume_ml is not None
+    size = ["mL", "Longest, mm"] if in_mm else ["Voxels"]
+    columns = ["Lesion", *size, "Centre, mm" if lesions[0].centre_mm else "Slice", "Mean prob."]
+    rows = [
+        [_to_slice(lesion, number), *_volume_row(lesion)]
+        for number, lesion in enumerate(lesions[:MAX_LESIONS_LISTED], 1)
+    ]
+    more = len(lesions) - len(rows)
+    note = f"<p class='detail'>and {more} smaller ones</p>" if more else ""
+    table = f'<div class="scroll" tabindex="0">{_table("Lesions of the volume", columns, rows)}{note}</div>'
+    return f"<h2>{len(lesions)} {'lesion' if len(lesions) == 1 else 'lesions'} in the volume</h2>{table}"
+
+
+def _to_slice(lesion: VolumeLesion, number: int) -> str:
+    middle = round(lesion.centre[0])
+    return f'<button type="button" data-index="{middle}">{number}, slice {middle + 1}</button>'
+
+
+def _volume_row(lesion: VolumeLesion) -> list[str]:
+    size = [f"{lesion.voxels:,}"]
+    if lesion.volume_ml is not None and lesion.longest_diameter_mm is not None:
+        size = [f"{lesion.volume_ml:,.2f}", f"{lesion.longest_diameter_mm:.1f}"]
+    first, last = lesion.slices
+    place = f"{first + 1} to {last + 1}"
+    if lesion.centre_mm:
+        sides = zip(("RL", "AP", "SI"), lesion.centre_mm, strict=True)
+        place = " ".join(f"{side[millimetres < 0]} {abs(millimetres):.0f}" for side, millimetres in sides)
+    return [*size, place, f"{lesion.mean_probability:.2f}"]
+
+
 def _table(caption: str, columns: list[str], rows: list[list[str]]) -> str:
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
@@ -228,8 +252,8 @@ def _sentences(sentences: Sequence[str], limit: int = MAX_REFUSED_LISTED) -> str
 
 def draw_overview(study: Study, settings: Settings) -> str:
     """What else was opened: of a volume, where along it the tumour lies; of several slices, all of them and a table."""
-    if study.volume:
-        return _profile([area for area, _ in study.extents(settings)])
+    if study.whole:
+        return _profile([area for area, _ in study.extents(settings)]) + _volume_table(study, settings)
     if len(study.slices) == 1 and not study.refused:
         return ""
     found = sum(row["tumor_found"] for row in study.summaries(settings))
@@ -246,6 +270,17 @@ def draw_overview(study: Study, settings: Settings) -> str:
         <summary>Table</summary>
         <div class="scroll" tabindex="0">{_slices_table(study, settings)}</div>
     </details>"""
+
+
+def draw_stacks(volume: Volume | None) -> str:
+    """What else could be read from the files of a volume, to choose from."""
+    if volume is None or not volume.stacks:
+        return ""
+    options = "".join(
+        f"<option{' selected' if number == volume.stack else ''}>{number}: {html.escape(words)}</option>"
+        for number, words in enumerate(volume.stacks, start=1)
+    )
+    return f"<label><span>Stack of slices in these files</span><select>{options}</select></label>"
 
 
 def _profile(areas: list[int]) -> str:

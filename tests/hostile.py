@@ -53,7 +53,7 @@ def read_as_the_page(path: Path):
             source.read()
         except ValueError as error:
             refusals.append(error)
-    if len(refusals) == len(sources):
+    if refusals and len(refusals) == len(sources):
         raise refusals[0]
 
 

@@ -2,16 +2,19 @@
 
 import gzip
 import io
+import tempfile
+from functools import cache
 from pathlib import Path
 
+import gdcm
 import nibabel as nib
 import numpy as np
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import compress
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, MRImageStorage, RLELossless, generate_uid
 from pydicom.uid import ExplicitVRLittleEndian as Uncompressed
-from pydicom.uid import JPEG2000Lossless, MRImageStorage, RLELossless, generate_uid
 
 
 SERIES = "1.2.826.0.1.3680043.8.498.1"
@@ -29,12 +32,30 @@ SECRETS = {
     "SOPInstanceUID": "1.2.826.0.1.3680043.8.498.777002",
     "FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.777003",
 }
+BRAIN, SKIN, TUMOR = 300, 350, 1000
 # (direction of growing columns, of growing rows) towards left, posterior, superior
 ORIENTATIONS = {
     "axial": ((1, 0, 0), (0, 1, 0)),
     "coronal": ((1, 0, 0), (0, 0, -1)),
     "sagittal": ((0, 1, 0), (0, 0, -1)),
 }
+
+
+@cache
+def head(sizes: tuple[float, float, float], skull: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """A head of 150 × 190 × 160 mm in voxels of these sizes (right, anterior, superior), and its tumour, bool."""
+    shape = [round(mm / size) for mm, size in zip((180, 216, 192), sizes, strict=True)]
+    places = np.stack([index * size for index, size in zip(np.indices(shape), sizes, strict=True)], axis=-1)
+    away = places - np.array([length * size / 2 for length, size in zip(shape, sizes, strict=True)])
+    radius = np.linalg.norm(away / (75, 95, 80), axis=-1)
+    voxels = np.zeros(shape, np.int16)
+    if skull:
+        voxels[radius < 1] = SKIN
+        voxels[radius < 0.92] = 20
+    voxels[radius < 0.84] = BRAIN
+    tumor = (np.abs(away - (30, -20, 12)) < (13, 19, 16)).all(axis=-1)
+    voxels[tumor] = TUMOR
+    return voxels, tumor
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -127,6 +148,41 @@ def jpeg_2000(pixels: np.ndarray, number: int = 1) -> bytes:
     data = dataset(pixels, number, PixelData=encapsulate([frame.getvalue()]))
     data["PixelData"].is_undefined_length = True
     data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    return written(data)
+
+
+def jpeg_lossless(pixels: np.ndarray, number: int = 1) -> bytes:
+    return _by_gdcm(pixels, number, gdcm.TransferSyntax.JPEGLosslessProcess14_1)
+
+
+def jpeg_lossless_of_any_predictor(pixels: np.ndarray, number: int = 1) -> bytes:
+    return _by_gdcm(pixels, number, gdcm.TransferSyntax.JPEGLosslessProcess14)
+
+
+def jpeg_ls(pixels: np.ndarray, number: int = 1) -> bytes:
+    return _by_gdcm(pixels, number, gdcm.TransferSyntax.JPEGLSLossless)
+
+
+def _by_gdcm(pixels: np.ndarray, number: int, syntax: int) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        plain, packed = Path(folder, "plain"), Path(folder, "packed")
+        plain.write_bytes(dicom(pixels, number))
+        reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+        reader.SetFileName(str(plain))
+        assert reader.Read()
+        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFileName(str(packed))
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        return packed.read_bytes()
+
+
+def deflated(pixels: np.ndarray, number: int = 1) -> bytes:
+    data = dataset(pixels, number)
+    data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     return written(data)
 
 

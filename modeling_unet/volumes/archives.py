@@ -16,7 +16,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 from ..image_processing_unet import MIB, printable
 
 
-MAX_ENTRIES = 1000
+MAX_ENTRIES = 10_000  # a study with all of its series
 MAX_TOTAL_BYTES = 512 * MIB
 # Compressed scans and pictures have a half to a tenth of their size, a black mask a hundredth, a ZIP bomb a thousandth.
 MAX_RATIO = 200

@@ -6,20 +6,18 @@ name a person.
 
 import gzip
 import itertools
-import zlib
+import math
 
 import numpy as np
 
 from ..image_processing_unet import MIB
-from .scan import Scan, VolumeError, check_affine, check_size, nib
+from .gzipped import read_voxels, take
+from .scan import Companion, Scan, VolumeError, check_affine, check_size, named_volumes, nib, pick
 
 
-GZIP_MAGIC = b"\x1f\x8b"
-GZIP = 16 + zlib.MAX_WBITS  # how zlib is told to expect gzip's header
-CHUNK_BYTES = 64 * 1024
-# bgzip writes one for every 64 KiB.
-MAX_GZIP_PARTS = 10_000
 MAX_HEADER_BYTES = 16 * MIB
+MAX_VOLUMES = 4096  # of one file; every one before the wanted one is unpacked
+IMAGE = ".img"  # how the file of the voxels ends, where they have one
 
 HEADER_BYTES = {1: 348, 2: 540}
 SNIFF_BYTES = max(HEADER_BYTES.values())
@@ -39,7 +37,7 @@ UNKNOWN_SEQUENCE = (
 def sniff_nifti(content: bytes) -> int | None:
     """The version of a NIfTI file, packed or not, by its first bytes; None if it is none."""
     try:
-        head = _take(content, SNIFF_BYTES)
+        head = take(content, SNIFF_BYTES)
     except VolumeError:
         return None
     if head[344:348] in (b"n+1\0", b"ni1\0"):
@@ -47,19 +45,22 @@ def sniff_nifti(content: bytes) -> int | None:
     return 2 if head[4:8] in (b"n+2\0", b"ni2\0") else None
 
 
-def read_nifti(content: bytes, name: str) -> Scan:
+def read_nifti(content: bytes, name: str, companion: Companion, stack: int | None = None) -> Scan:
     """Read a NIfTI-1 or -2 file, packed or not.
 
     Args:
         content: the file's bytes.
         name: what to call it in a message.
+        companion: gives the file beside it that holds the voxels, if they are not in it.
+        stack: which volume of several, counted from 1; None for the first.
 
     Raises:
-        VolumeError: damaged, over a limit, several volumes, or values that are no numbers.
+        VolumeError: damaged, over a limit, no such volume, or values that are no numbers.
     """
     header = _read_header(content, name)
-    shape = _checked_shape(header, name)
-    warnings = [UNKNOWN_SEQUENCE]
+    shape, count = _checked_shape(header, name)
+    index, said_which = pick(count, stack, name)
+    warnings = [UNKNOWN_SEQUENCE, *filter(None, [said_which])]
     try:
         if said := _without_empty_sform(header):
             warnings.append(said)
@@ -72,29 +73,33 @@ def read_nifti(content: bytes, name: str) -> Scan:
         raise VolumeError(f"{name}: the header is damaged.") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise VolumeError(f"{name}: the voxels are of type {dtype}; allowed are integers and floats of up to 64 bits.")
-    if not header.sizeof_hdr <= offset <= MAX_HEADER_BYTES:
-        raise VolumeError(f"{name}: the voxels start at byte {offset}; allowed are {header.sizeof_hdr} to 16 MiB.")
+    is_apart = _is_apart(content)
+    first = 0 if is_apart else header.sizeof_hdr
+    if not first <= offset <= MAX_HEADER_BYTES:
+        raise VolumeError(f"{name}: the voxels start at byte {offset}; allowed are {first} to 16 MiB.")
     check_size(shape, dtype.itemsize, name)
     affine = np.diag([MM_PER_UNIT.get(unit, 1.0)] * 3 + [1.0]) @ affine
     check_affine(affine, name)
     return Scan(
-        voxels=_read_voxels(content, offset, shape, dtype, name),
+        voxels=read_voxels(companion(IMAGE) if is_apart else content, offset, shape, dtype, name, index),
         affine=affine,
-        header=_geometry(header),
+        header=_geometry(header, header.get_data_shape() if count == 1 else shape),
         slope=1.0 if slope is None else slope,
         intercept=0.0 if intercept is None else intercept,
         oriented=bool(header["qform_code"] > 0 or header["sform_code"] > 0),
+        stacks=named_volumes(count),
+        stack=index + 1,
         warnings=tuple(warnings),
     )
 
 
 def geometry_of(
     affine: np.ndarray, shape: tuple[int, int, int], oriented: bool
-) -> tuple["nib.Nifti1Header", float | None]:
+) -> tuple["nib.Nifti1Header", str | None]:
     """A header for voxels that were read from another format; arguments as in `Scan`.
 
     A qform cannot say that slices follow each other aslant: it would put them elsewhere than the sform does, and
-    programs built on ITK read it first. Then the header has none; beside it is returned how far it would be off in mm.
+    programs built on ITK read it first. Then the header has none, which is said beside it.
     """
     header = nib.Nifti1Header()
     header.set_data_shape(shape)
@@ -108,19 +113,23 @@ def geometry_of(
     if not oriented or off_mm <= MAX_QFORM_OFF_MM:
         return header, None
     header["qform_code"] = 0
-    return header, off_mm
+    return header, (
+        f"The slices follow each other aslant: at right angles the mask would lie up to {off_mm:.1f} mm off, so its "
+        "file has an sform alone, which programs built on ITK refuse."
+    )
 
 
-def write_nifti(mask: np.ndarray, header: "nib.Nifti1Header") -> bytes:
-    """A mask, bool [I, J, K], as `.nii.gz` with the values 0 and 1 and a scan's geometry."""
-    voxels = mask.reshape(header.get_data_shape()).astype(np.uint8)
+def write_nifti(values: np.ndarray, header: "nib.Nifti1Header") -> bytes:
+    """A mask, bool [I, J, K], as `.nii.gz` with the values 0 and 1 and a scan's geometry; or floats, as float32."""
+    kind = np.uint8 if values.dtype == bool else np.float32
+    header = header.copy()
+    header.set_data_dtype(kind)
+    voxels = values.reshape(header.get_data_shape()).astype(kind)
     return gzip.compress(nib.Nifti1Image(voxels, None, header).to_bytes(), mtime=0)
 
 
 def _read_header(content: bytes, name: str) -> "nib.Nifti1Header":
-    version, head = sniff_nifti(content), _take(content, SNIFF_BYTES)
-    if b"ni" in (head[344:346], head[4:6]):
-        raise VolumeError(f"{name}: the voxels are in another file (.img); give both as one file (.nii).")
+    version, head = sniff_nifti(content), take(content, SNIFF_BYTES)
     if version is None:
         raise VolumeError(f"{name}: the header is damaged.")
     try:
@@ -128,6 +137,12 @@ def _read_header(content: bytes, name: str) -> "nib.Nifti1Header":
         return header_type(bytes(head[: HEADER_BYTES[version]]), check=False)
     except Exception as error:
         raise VolumeError(f"{name}: the header is damaged.") from error
+
+
+def _is_apart(content: bytes) -> bool:
+    """Whether the voxels are in a file of their own."""
+    head = take(content, SNIFF_BYTES)
+    return b"ni" in (head[344:346], head[4:6])
 
 
 def _without_empty_sform(header: "nib.Nifti1Header") -> str | None:
@@ -142,52 +157,23 @@ def _without_empty_sform(header: "nib.Nifti1Header") -> str | None:
     return "The file's sform is empty; the scan lies where its qform says." if has_qform else None
 
 
-def _checked_shape(header: "nib.Nifti1Header", name: str) -> tuple[int, int, int]:
-    """(I, J, K) of the one volume in a file."""
+def _checked_shape(header: "nib.Nifti1Header", name: str) -> tuple[tuple[int, int, int], int]:
+    """(I, J, K) of a volume in a file, and how many there are."""
     axes = int(header["dim"][0])
     shape = tuple(int(size) for size in header["dim"][1 : axes + 1]) if 2 <= axes <= 7 else ()
     if not shape:
-        raise VolumeError(f"{name}: the scan has {axes} axes; allowed are 2 or 3, or more of length 1.")
-    if any(size != 1 for size in shape[3:]):
-        written = " × ".join(map(str, shape))
-        raise VolumeError(f"{name}: the file holds several volumes ({written} voxels); give one volume per file.")
+        raise VolumeError(f"{name}: the scan has {axes} axes; allowed are 2 to 7.")
+    count = math.prod(shape[3:])
+    if not 1 <= count <= MAX_VOLUMES or min(shape[3:], default=1) < 1:
+        raise VolumeError(f"{name}: the file claims {count:,} volumes; allowed are 1 to {MAX_VOLUMES:,}.")
     i, j, k = (*shape, 1)[:3]
-    return i, j, k
+    return (i, j, k), count
 
 
-def _read_voxels(content: bytes, offset: int, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
-    count = int(np.prod(shape))
-    end = offset + count * dtype.itemsize
-    # One byte more, so that gzip compares its checksum.
-    unpacked = _take(content, end + 1, name)
-    if len(unpacked) < end:
-        raise VolumeError(f"{name}: the file is truncated; {end - len(unpacked):,} bytes are missing.")
-    return np.frombuffer(unpacked, dtype, count, offset).reshape(shape, order="F")
-
-
-def _geometry(header: "nib.Nifti1Header") -> "nib.Nifti1Header":
+def _geometry(header: "nib.Nifti1Header", shape: tuple[int, ...]) -> "nib.Nifti1Header":
     clean = nib.Nifti1Header()
-    clean.set_data_shape(header.get_data_shape())
+    clean.set_data_shape(shape)
     clean.set_data_dtype(np.uint8)
     for field in GEOMETRY_FIELDS:
         clean[field] = header[field]
     return clean
-
-
-def _take(content: bytes, size: int, name: str = "") -> bytes | bytearray:
-    """The first `size` bytes of a file, unpacked if it is packed; fewer if it ends before."""
-    if not content.startswith(GZIP_MAGIC):
-        return content[:size]
-    unpacked, parts, start = bytearray(), 0, 0
-    while len(unpacked) < size and start < len(content):
-        decompressor, parts = zlib.decompressobj(GZIP), parts + 1
-        if parts > MAX_GZIP_PARTS:
-            raise VolumeError(f"{name}: gzip packed it in more than {MAX_GZIP_PARTS:,} parts; pack it as one.")
-        while len(unpacked) < size and start < len(content) and not decompressor.eof:
-            chunk = content[start : start + CHUNK_BYTES]
-            try:
-                unpacked += decompressor.decompress(chunk, size - len(unpacked))
-            except zlib.error as error:
-                raise VolumeError(f"{name}: the file is packed by gzip and damaged.") from error
-            start += len(chunk) - len(decompressor.unused_data) - len(decompressor.unconsumed_tail)
-    return unpacked

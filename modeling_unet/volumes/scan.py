@@ -4,6 +4,7 @@ The limits are checked against the header, before any voxel is read.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,11 @@ MAX_VOXELS_OF_AN_AXIS = 2048
 MAX_VOXELS = 256 * 512 * 512
 MAX_BYTES = 256 * MIB
 
+MAX_NAMED_VOLUMES = 100
+
 File = Path | Member
+# The bytes of the file beside a header that holds its voxels, by its name or, from a dot on, by how that ends.
+Companion = Callable[[str], bytes]
 
 
 class VolumeError(ValueError):
@@ -44,7 +49,11 @@ class Scan:
         oriented: whether the file says how the patient lies.
         spacing_known: whether it says how large pixels are.
         slice_spacing_known: whether it says how far slices are apart.
+        stacks: what could have been read, in words, if there are several.
+        stack: the number of what was read, counted from 1.
         missing: the slices that nobody took or that cannot be read, counted along `slice_axis`; their voxels are 0.
+        frames: of every slice along `slice_axis` the DICOM file that it comes from, and its number in that file; None
+            of one that is missing. Empty for other formats.
         warnings: what whoever looks at the scan has to know, one sentence each.
     """
 
@@ -57,7 +66,10 @@ class Scan:
     oriented: bool = True
     spacing_known: bool = True
     slice_spacing_known: bool = True
+    stacks: tuple[str, ...] = ()
+    stack: int = 1
     missing: tuple[int, ...] = ()
+    frames: "tuple[tuple[File, int] | None, ...]" = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -83,6 +95,29 @@ def read_file(file: File, size: int | None = None) -> bytes:
 def file_size(file: File) -> int:
     """Number of bytes of a file, on disk or in an archive."""
     return file.stat().st_size if isinstance(file, Path) else file.size
+
+
+def pick(count: int, number: int | None, name: str) -> tuple[int, str | None]:
+    """Which of the volumes in one file is read, from 0, and what to say of it.
+
+    Args:
+        count: of the volumes.
+        number: counted from 1, or None for the first.
+        name: what to call the file in a message.
+
+    Raises:
+        VolumeError: there is no such volume.
+    """
+    if number is not None and not 1 <= number <= count:
+        held = "one volume" if count == 1 else f"{count} volumes"
+        raise VolumeError(f"{name}: there is no volume {number} in it; the file holds {held}.")
+    index = (number or 1) - 1
+    return index, None if count == 1 else f"The file holds {count} volumes; number {index + 1} was read."
+
+
+def named_volumes(count: int) -> tuple[str, ...]:
+    """How a choice names the volumes of one file; empty if there is none to choose from."""
+    return tuple(f"volume {number}" for number in range(1, min(count, MAX_NAMED_VOLUMES) + 1)) if count > 1 else ()
 
 
 def check_size(shape: tuple[int, ...], bytes_per_voxel: int, label: str):

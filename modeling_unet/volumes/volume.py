@@ -1,4 +1,4 @@
-"""Volumes: NIfTI or DICOM → slices as the network knows them → masks → millilitres, and a NIfTI where the scan was.
+"""Volumes: NIfTI, DICOM and others → slices as the network knows them → masks → mL, and a NIfTI where the scan was.
 
     read_volume(source) → Volume.slices [N, H, W] → (segment every slice) → Volume.to_nifti(masks), .volume_ml(masks)
 
@@ -17,16 +17,19 @@ is nearest; they are turned and mirrored, never resampled.
 Needs the packages nibabel and pydicom: `pip install nibabel pydicom`.
 """
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
 
 import numpy as np
 
-from ..image_processing_unet import MIN_SIDE
-from .archives import ArchiveError, display_name, is_archive, members
-from .dicom import read_dicom, sniff_dicom
+from ..image_processing_unet import IMAGE_SUFFIXES, MIN_SIDE
+from .archives import ArchiveError, Member, display_name, is_archive, members
+from .dicom import DICOMDIR, read_dicom, sniff_dicom, write_dicom_seg
+from .formats import FORMATS, read_format, sniff_format
+from .gzipped import take
 from .nifti import read_nifti, sniff_nifti, write_nifti
-from .scan import File, Scan, VolumeError, nib, read_file, require_packages
+from .scan import Companion, File, Scan, VolumeError, nib, read_file, require_packages
 
 
 UNKNOWN_PLANE = "unknown"
@@ -35,7 +38,14 @@ UNKNOWN_PLANE = "unknown"
 DISPLAY = {"sagittal": "LIP", "coronal": "AIL", "axial": "SPL"}
 PLANES = tuple(DISPLAY)  # by the axis of the patient along which slices follow each other: right, anterior, superior
 
-MAX_FILES = 4000
+# By which names of files tell a volume, where their content does not; it is asked first.
+VOLUME_SUFFIXES = (
+    *(".nii", ".nii.gz", ".dcm", ".dcm.gz", ".zip"),
+    *(".mha", ".mhd", ".nrrd", ".nhdr", ".mgh", ".mgz", ".hdr"),
+)
+# Kinds of files that hold a whole scan, and what they are called.
+NAMES = {"nifti": "NIfTI", **{name: name for name in FORMATS}}
+MAX_FILES = 10_000
 SNIFF_BYTES = 64 * 1024  # enough for a header that is packed behind a long file name
 MAX_SKEW = 0.01  # cosine of the angle between rows and columns; less is rounding, as in the orientation of DICOM
 
@@ -50,7 +60,12 @@ class Volume:
         spacing: size of a pixel in mm as (row, column), or None if the file does not say.
         slice_spacing: distance of slices in mm, or None.
         voxel_ml: volume of a voxel in mL, or None if a spacing is unknown.
+        affine: float64 [4, 4], index (slice, row, column, 1) → mm towards the patient's right, anterior and superior
+            side, or None if the file does not say how the patient lies, or how large a voxel is.
         warnings: what whoever looks at the result has to know, one sentence each.
+        stacks: what could have been read from the same files, in words, if there are several.
+        stack: the number of what was read, counted from 1, as `read_volume` takes it.
+        frames: where the slices come from, if from DICOM; see `Scan`.
     """
 
     slices: np.ndarray = field(repr=False)
@@ -58,7 +73,11 @@ class Volume:
     spacing: tuple[float, float] | None
     slice_spacing: float | None
     voxel_ml: float | None
+    affine: np.ndarray | None = field(repr=False)
     warnings: tuple[str, ...]
+    stacks: tuple[str, ...]
+    stack: int
+    frames: tuple[tuple[File, int] | None, ...] = field(repr=False)
     _header: "nib.Nifti1Header" = field(repr=False)
     _to_scan: np.ndarray = field(repr=False)
 
@@ -67,65 +86,106 @@ class Volume:
         self._check(masks)
         return None if self.voxel_ml is None else int(np.count_nonzero(masks)) * self.voxel_ml
 
-    def to_nifti(self, masks: np.ndarray) -> bytes:
+    def to_nifti(self, values: np.ndarray) -> bytes:
         """Masks, bool [N, H, W], as `.nii.gz` in the geometry of the file that was read, with the values 0 and 1.
+
+        Probabilities, float [N, H, W], are written as float32.
 
         Of the file's header the geometry alone is kept. Where the tags of DICOM files do not say how large pixels are
         or how the patient lies, it is 1 mm, and no orientation.
         """
-        self._check(masks)
-        return write_nifti(nib.apply_orientation(masks, self._to_scan), self._header)
+        self._check(values)
+        return write_nifti(nib.apply_orientation(values, self._to_scan), self._header)
 
-    def _check(self, masks: np.ndarray):
-        if masks.shape != self.slices.shape:
-            raise VolumeError(f"The masks have shape {masks.shape}, but the slices have {self.slices.shape}.")
+    def to_dicom_seg(self, masks: np.ndarray) -> bytes:
+        """Masks, bool [N, H, W], as a DICOM segmentation object that belongs to the files that were read.
+
+        As DICOM wants it, the object names the person, as these files do.
+
+        Raises:
+            ImportError: highdicom is missing.
+            VolumeError: the volume does not come from DICOM, or its files lack tags that the object needs.
+        """
+        self._check(masks)
+        return write_dicom_seg(nib.apply_orientation(masks, self._to_scan), self.frames)
+
+    def _check(self, values: np.ndarray):
+        if values.shape != self.slices.shape:
+            raise VolumeError(f"The masks have shape {values.shape}, but the slices have {self.slices.shape}.")
 
 
 def read_volume(source: str | Path | list[File], stack: int | None = None) -> Volume:
     """Read the slices of one scan.
 
     Args:
-        source: a NIfTI (`.nii`, `.nii.gz`) or DICOM file, a folder or a ZIP of the files of a DICOM series (or of one
-            NIfTI), or a list of such files, as paths or as `archives.members` gives them. What is neither NIfTI nor
-            DICOM in a folder, a ZIP or a list is passed over; a damaged or empty file that may be a slice is warned of.
-        stack: which stack of the slices of DICOM files to read, by the number that a warning names; None for the one
-            that is T1-weighted with contrast by its tags, then the finest.
+        source: a DICOM file, or one of the formats of `NAMES`; a folder or a ZIP of the files of a DICOM series (or of
+            one such file); or a list of such files, as paths or as `archives.members` gives them. What is of another
+            kind in a folder, a ZIP or a list is passed over; pictures, and a damaged or empty file that may be a slice,
+            are warned of.
+        stack: which stack of the slices of DICOM files to read, by the number that a warning names, None for the one
+            that is T1-weighted with contrast by its tags, then the finest; or which volume of a file that holds
+            several, None for the first.
 
     Raises:
         ArchiveError: a ZIP that cannot be used.
-        VolumeError: nibabel or pydicom is missing; or the scan cannot be used: neither NIfTI nor DICOM, damaged, over
+        VolumeError: nibabel or pydicom is missing; or the scan cannot be used: of no known format, damaged, over
             a limit (known from the header, before voxels are read), coloured, or compressed in a way not decoded here;
             or there is no such stack. The message is one sentence, without anything that the tags say of the person.
     """
     require_packages()
     files, name = _find_files(source)
     kinds = [_kind(file) for file in files]
-    nifti, dicom, damaged = (kinds.count(kind) for kind in ("nifti", "dicom", "damaged"))
-    if nifti and nifti + dicom > 1:
+    counts = Counter(kinds)
+    several = [file for file, kind in zip(files, kinds, strict=True) if kind in NAMES]
+    dicom, damaged = counts["dicom"], counts["damaged"]
+    if several and len(several) + dicom > 1:
+        held = [f"{counts[kind]} {called}" for kind, called in NAMES.items() if counts[kind]]
         raise VolumeError(
-            f"{name}: it holds {nifti} NIfTI and {dicom} DICOM files; give one NIfTI file or the files of one DICOM "
+            f"{name}: it holds {', '.join(held)} and {dicom} DICOM files; give one such file or the files of one DICOM "
             "series."
         )
-    if nifti:
-        file = files[kinds.index("nifti")]
-        name = display_name(Path(file.name))
-        if stack not in (None, 1):
-            raise VolumeError(f"{name}: there is no stack {stack} in it; a NIfTI file holds one.")
-        return _turn(read_nifti(read_file(file), name), name)
-    if not dicom:
+    if several:
+        (file,), called = several, display_name(Path(several[0].name))
+        kind, companion = str(kinds[files.index(file)]), _companion(file, files, called)
+        if kind == "nifti":
+            scan = read_nifti(read_file(file), called, companion, stack)
+        else:
+            scan = read_format(kind, read_file(file), called, companion, stack)
+    elif dicom:
+        called = "The DICOM series"
+        # What is too damaged to tell its kind may be a slice.
+        parts = [file for file, kind in zip(files, kinds, strict=True) if kind in ("dicom", "damaged")]
+        if all(Path(file.name).name.lower() == DICOMDIR for file in parts):
+            raise VolumeError(f"{name}: this is a table of contents; give the folder or the files that it is of.")
+        scan = read_dicom(parts, stack)
+    else:
         but = f", and {damaged} of its files are empty or cannot be unpacked" if damaged else ""
-        raise VolumeError(f"{name}: there is no scan in it{but}; allowed are NIfTI (.nii, .nii.gz) and DICOM.")
-    # What is too damaged to tell its kind may be a slice.
-    scan = read_dicom([file for file, kind in zip(files, kinds, strict=True) if kind in ("dicom", "damaged")], stack)
-    return _turn(scan, "The DICOM series")
+        allowed = ", ".join(NAMES.values())
+        raise VolumeError(f"{name}: there is no scan in it{but}; allowed are {allowed} and DICOM.")
+    volume = _turn(scan, called)
+    pictures = sum(
+        kind is None and file.name.lower().endswith(IMAGE_SUFFIXES) for file, kind in zip(files, kinds, strict=True)
+    )
+    if not pictures:
+        return volume
+    came = "1 picture that came with the scan was" if pictures == 1 else f"{pictures} pictures that came with it were"
+    said = f"{came} left out; give pictures without scans to have them read."
+    return replace(volume, warnings=(*volume.warnings, said))
 
 
 def is_volume(source: str | Path | list[File]) -> bool:
-    """Whether a source of `read_volume` holds NIfTI or DICOM, by the first bytes of its files, not by their names."""
+    """Whether a source of `read_volume` holds a scan, by the first bytes of its files, not by their names."""
     try:
-        return any(_kind(file) in ("nifti", "dicom") for file in _find_files(source)[0])
+        return any(_kind(file) not in (None, "damaged") for file in _find_files(source)[0])
     except (ArchiveError, VolumeError):
         return False
+
+
+def without_suffix(path: PurePath) -> PurePath:
+    """A file's path without what its name says of its kind: "a/scan.nii.gz" → "a/scan"."""
+    name = path.name.lower()
+    suffix = max((suffix for suffix in VOLUME_SUFFIXES if name.endswith(suffix)), key=len, default=path.suffix)
+    return path.with_name(path.name[: len(path.name) - len(suffix)] or path.name)
 
 
 def _find_files(source: str | Path | list[File]) -> tuple[list[File], str]:
@@ -146,8 +206,25 @@ def _find_files(source: str | Path | list[File]) -> tuple[list[File], str]:
     return files, name
 
 
+def _companion(file: File, files: list[File], name: str) -> Companion:
+    """Finds the file of the voxels of a header among the files beside it; see `Companion`."""
+
+    def read(wanted: str) -> bytes:
+        place = PurePath(file.name) if isinstance(file, Member) else file
+        names = [wanted] if not wanted.startswith(".") else [f"{place.stem}{end}" for end in (wanted, f"{wanted}.gz")]
+        beside = [*files, *place.parent.iterdir()] if files == [file] and isinstance(place, Path) else files
+        # Of files that were uploaded each lies in a folder of its own.
+        named = [other for other in beside if PurePath(other.name).name in names]
+        near = [other for other in named if PurePath(str(getattr(other, "parent", ""))) == place.parent] or named
+        if not near:
+            raise VolumeError(f"{name}: its voxels are in another file, which did not come with it; give both.")
+        return read_file(near[0])
+
+    return read
+
+
 def _kind(file: File) -> str | None:
-    """ "nifti", "dicom", None for anything else, or "damaged" for a file that is empty or cannot be unpacked."""
+    """As `kind_of`, or "damaged" for a file that is empty or cannot be unpacked."""
     try:
         head = read_file(file, SNIFF_BYTES)
     except ArchiveError:
@@ -156,10 +233,16 @@ def _kind(file: File) -> str | None:
 
 
 def kind_of(head: bytes) -> str | None:
-    """ "nifti", "dicom", or None for anything else, by the first `SNIFF_BYTES` of a file."""
+    """ "dicom", one of `NAMES`, or None for anything else, by the first `SNIFF_BYTES` of a file."""
     if sniff_dicom(head):
         return "dicom"
-    return "nifti" if sniff_nifti(head) else None
+    if sniff_nifti(head):
+        return "nifti"
+    try:
+        head = bytes(take(head, SNIFF_BYTES))
+    except VolumeError:
+        return None
+    return "dicom" if sniff_dicom(head) else sniff_format(head)
 
 
 def _turn(scan: Scan, name: str) -> Volume:
@@ -177,8 +260,10 @@ def _turn(scan: Scan, name: str) -> Volume:
     # Axis n of the scan became axis `to_display[n, 0]`.
     axes = np.argsort(to_display[:, 0])
     across, row, column = scan.affine[:3, :3].T[axes]
+    sizes_known = scan.spacing_known and scan.slice_spacing_known
     spacing = float(np.linalg.norm(row)), float(np.linalg.norm(column))
     area, volume = np.linalg.norm(np.cross(row, column)), abs(np.linalg.det([across, row, column]))
+    to_scan = nib.orientations.inv_ornt_aff(to_display, scan.voxels.shape)
     warnings = list(scan.warnings)
     if scan.missing:
         last = len(slices) - 1
@@ -202,8 +287,12 @@ def _turn(scan: Scan, name: str) -> Volume:
         plane=plane if scan.oriented else UNKNOWN_PLANE,
         spacing=spacing if scan.spacing_known else None,
         slice_spacing=float(volume / area) if scan.slice_spacing_known else None,
-        voxel_ml=float(volume / 1000) if scan.spacing_known and scan.slice_spacing_known else None,
+        voxel_ml=float(volume / 1000) if sizes_known else None,
+        affine=scan.affine @ to_scan if scan.oriented and sizes_known else None,
         warnings=tuple(warnings),
+        stacks=scan.stacks,
+        stack=scan.stack,
+        frames=scan.frames,
         _header=scan.header,
         _to_scan=nib.orientations.ornt_transform(display, orientation),
     )

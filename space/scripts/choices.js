@@ -2,8 +2,11 @@
 (() => {
     const {find, mark, say, shown} = page;
 
-    /* Buttons with a data-index, of the examples or of the gallery; the chosen one stays marked. */
+    /* Buttons with a data-index, of the examples or of the gallery, of which the chosen one stays marked; or a list. */
     function startChoices(element, trigger) {
+        element.addEventListener('change', event => {
+            if (event.target.matches('select')) trigger('select', {index: event.target.selectedIndex, ...mark()});
+        });
         element.addEventListener('click', event => {
             const button = event.target.closest('button[data-index]');
             if (!button) return;
@@ -29,18 +32,16 @@
     const exampleNamed = name => [...document.querySelectorAll('#examples button')].find(one => one.dataset.name === name);
     const markExample = name => press('#examples', exampleNamed(name)?.dataset.index ?? null);
 
-    /* Mark what is on the stage, and let the address of the page say it. */
+    /* Mark what is on the stage, whatever was chosen. */
     function showChosen() {
-        const name = exampleNamed(shown())?.dataset.name, index = find('#anatomy .slice')?.dataset.index ?? null;
-        markExample(name);
-        press('#overview', index);
+        markExample(shown());
+        press('#overview', find('#anatomy .slice')?.dataset.index ?? null);
         return [];
     }
 
-    const linkTo = name => `${location.origin}${location.pathname}?example=${encodeURIComponent(name)}`;
-
     async function copyLink(button) {
-        const link = linkTo(shown()), before = button.textContent;
+        const link = `${location.origin}${location.pathname}?example=${encodeURIComponent(shown())}`;
+        const before = button.textContent;
         try {
             await navigator.clipboard.writeText(link);
         } catch {

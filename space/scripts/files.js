@@ -32,7 +32,8 @@
                 if (files.length) send(files);
             });
         document.addEventListener('paste', event => {
-            const chosen = isTyping(event) ? null : takeOut(event.clipboardData);
+            // Text goes into the box that it is typed into.
+            const chosen = isTyping(event) && !event.clipboardData.files.length ? null : takeOut(event.clipboardData);
             if (chosen) send(chosen);
         });
         // Pictures of the page itself are no files to open.
@@ -55,8 +56,8 @@
         const entries = [...transfer.items].map(item => item.webkitGetAsEntry?.()).filter(Boolean);
         if (entries.some(entry => entry.isDirectory)) return Promise.all(entries.map(filesIn)).then(files => files.flat());
         if (transfer.files.length) return [...transfer.files];
-        const text = (transfer.getData('text/uri-list') || transfer.getData('text/plain')).trim();
-        return /^(https?|data|blob):\S+$/.test(text) ? download(text) : null;
+        const [text] = (transfer.getData('text/uri-list') || transfer.getData('text/plain')).trim().split(/\s/);
+        return /^(https?|data|blob):./.test(text) ? download(text) : null;
     }
 
     async function filesIn(entry) {
@@ -70,17 +71,16 @@
 
     /* The picture at an address, if whoever has it lets other pages read it. */
     async function download(address) {
-        const name = decodeURIComponent(new URL(address).pathname.split('/').pop()).slice(-100);
-        const host = new URL(address).host || 'The address';
+        const {host, pathname} = new URL(address), where = host || 'The address';
+        const name = (host && pathname.split('/').pop().slice(-100)) || 'picture';
         let answer;
         try {
             answer = await fetch(address);
         } catch {
-            throw new Error(`${host} does not let this page read the picture; save it, and drop the file here.`);
+            throw new Error(`${where} does not let this page read the picture; save it, and drop the file here.`);
         }
-        if (!answer.ok) throw new Error(`${host} answers ${answer.status}; save the picture, and drop the file here.`);
-        const picture = await answer.blob();
-        return [new File([picture], /^(https?):/.test(address) && name ? name : 'picture', {type: picture.type})];
+        if (!answer.ok) throw new Error(`${where} answers ${answer.status}; save the picture, and drop the file here.`);
+        return [new File([await answer.blob()], name)];
     }
 
     page.startFiles = startFiles;

@@ -11,6 +11,7 @@ import sys
 from math import hypot
 from pathlib import Path
 
+import fresh
 import numpy as np
 import pytest
 import torch
@@ -100,6 +101,8 @@ class TestResults:
             "area_mm2": "",
             "longest_diameter_px": "50.0",
             "longest_diameter_mm": "",
+            "volume_ml": "",
+            "warnings": "",
             "error": "",
         }
         captured = capsys.readouterr()
@@ -403,7 +406,7 @@ class TestUsage:
         [
             (["missing.png"], "missing.png: there is no such file or folder"),
             (["slice.png", "missing"], "missing: there is no such file or folder"),
-            (["empty"], "no slices in empty; looked for .png, .jpg"),
+            (["empty"], "no slices and no volumes in empty; looked for .png, .jpg"),
             (["slice.png", "--threshold", "1.5"], "threshold is 1.5; allowed are values from 0 to 1"),
             (["slice.png", "--alpha", "-1"], "alpha is -1.0; allowed are values from 0 to 1"),
             (["slice.png", "--color", "red"], "color is 'red'; allowed are"),
@@ -502,10 +505,6 @@ def write_slices(folder: Path, count: int):
     (folder / "03.png").write_text("not a picture")
 
 
-def command(*arguments, model: Path) -> list[str]:
-    return [sys.executable, "-m", "modeling_unet", "predict", *map(str, arguments), "--model", str(model)]
-
-
 def contents(out: Path) -> dict[str, object]:
     """Every result in a folder, and the table without what it took to make it."""
     rows = [{**row, "seconds": ""} for row in summary(out)]
@@ -570,11 +569,7 @@ def predict_and_signal(
 ) -> subprocess.CompletedProcess:
     """`predict in --out out` in a process of its own, which gets the signal when the third slice is noted."""
     arguments = ["predict", "in", "--out", "out", "--batch_size", str(batch_size), "--model", str(model_dir)]
-    command = [sys.executable, "-c", SIGNALLED, str(int(number)), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    return fresh.ours().run(SIGNALLED, int(number), *arguments, cwd=folder)
 
 
 class TestGoingOn:
@@ -742,10 +737,9 @@ class TestShards:
         """torchrun starts them, a bad file stops neither, and the run that joins their tables segments nothing."""
         write_slices(tmp_path / "in", 7)
         options = ("--batch_size", 2, "--style", "heatmap")
-        module = command("in", "--out", "out", *options, model=model_dir)[1:]
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run([*torchrun, *module], cwd=tmp_path, env=environment, timeout=240, check=True)
+        arguments = ("predict", "in", "--out", "out", *options, "--model", model_dir)
+        done = fresh.torchrun("modeling_unet.__main__", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
         out = tmp_path / "out"
         tables = [(out / f"summary-{number}-of-2.csv").read_text().splitlines() for number in (1, 2)]
         assert [len(table) - 1 for table in tables] == [4, 3] and not (out / "summary.csv").exists()
@@ -768,7 +762,8 @@ class TestRay:
     @pytest.mark.slow
     def test_two_workers_give_the_files_of_one(self, predict, model_dir, tmp_path, segmented):
         write_slices(tmp_path / "in", 12)
-        run = command("in", "--out", "out", "--batch_size", 1, "--ray", model=model_dir)
+        options = ("--out", "out", "--batch_size", "1", "--ray", "--model", str(model_dir))
+        run = [sys.executable, "-m", "modeling_unet", "predict", "in", *options]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 1, done.stderr

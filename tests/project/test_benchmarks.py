@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import phantoms
 import pytest
 import torch
 from slices import write_data_set, write_persons
 from tiny import TINY, tiny_config
 
-from benchmarks import compare, contestants, load, measuring, profile
+from benchmarks import compare, contestants, load, measuring, profile, volumes
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
+from modeling_unet.volumes import read_volume
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,7 @@ class TestProfile:
 class TestLoad:
     @pytest.mark.slow
     def test_every_user_gets_the_own_answers(self, model_dir, out):
-        report = load.main([f"--model={model_dir}", "--users", "1", "3", "--minutes=0.05", f"--out={out}"])
+        report = load.main([f"--model={model_dir}", "--users", "1", "3", "--minutes=0.01", f"--out={out}"])
         assert report == json.loads(out.read_text())
         assert report["load"].keys() == {"1 users", "3 users"}
         for row in report["load"].values():
@@ -158,3 +160,57 @@ class TestLoad:
         segmenter = TumorSegmenter.from_pretrained(model_dir, device="cpu")
         questions = [question for own in load.make_questions(segmenter, 3, tmp_path) for question in own]
         assert len({question.mask.shape for question in questions}) == len(questions) == 3 * load.SLICES_PER_USER
+
+
+class TestVolumes:
+    @pytest.fixture
+    def normal(self, tmp_path) -> Path:
+        """A head without a tumour, of voxels of 6 mm."""
+        voxels, tumor = phantoms.head((6.0, 6.0, 6.0))
+        path = tmp_path / "normal.nii.gz"
+        path.write_bytes(phantoms.nifti(np.where(tumor, phantoms.BRAIN, voxels), np.diag([6.0, 6, 6, 1])))
+        return path
+
+    @pytest.mark.parametrize("ml", [3.0, 25.0])
+    def test_a_pasted_lesion_has_its_size_and_is_brighter_than_the_brain(self, normal, ml):
+        volume = read_volume(normal)
+        phantom, truth = volumes.paste(volume, ml, np.random.default_rng(0))
+        assert volume.volume_ml(truth) == pytest.approx(ml, abs=volume.voxel_ml)
+        changed = phantom.slices != volume.slices
+        assert changed[truth].all() and changed.sum() < 4 * truth.sum() + 60
+        assert np.percentile(phantom.slices[truth], 80) > 1.2 * phantoms.BRAIN
+        assert (volume.slices[truth] == phantoms.BRAIN).mean() > 0.8
+
+    def test_every_picture_is_looked_at_once(self):
+        asked = []
+
+        class Counted:
+            def batch(self, images, batch_size, framing):
+                asked.append(len(images))
+                return iter([image.sum() for image in images])
+
+        remembering = volumes.Remembering(Counted())
+        one, other = np.ones((4, 4), np.float32), np.zeros((4, 4), np.float32)
+        assert [*remembering.batch([one, other])] == [16, 0] and [*remembering.batch([other, one])] == [0, 16]
+        assert asked == [2, 0]
+
+    def test_summary_by_hand(self):
+        ways = (volumes.SLICES, "axial", "coronal", volumes.TOGETHER)
+        marked = {"a": (9, 5, 6, 0), "b": (7, 5, 4, 1)}
+        normal = {name: dict(zip(ways, figures, strict=True)) for name, figures in marked.items()}
+        pasted = [{"found": dice == 1, "axial": 0.5, "coronal": 0.25, volumes.TOGETHER: dice} for dice in (1.0, 0.75)]
+        rows = volumes.summarize(normal, pasted)
+        assert rows[volumes.SLICES] == {"normal, median mL": 8, "largest mL": 9}
+        assert rows["coronal"] == {"normal, median mL": 5, "largest mL": 6, "Dice": 0.25}
+        assert rows[volumes.TOGETHER]["found"] == "50.0%"
+        assert rows[volumes.TOGETHER]["better than the best alone by"] == "0.375 (0.250 to 0.500)"
+
+    def test_it_runs(self, model_dir, normal, out, monkeypatch):
+        volumes.main([str(normal), "--lesions", "1", "--model", str(model_dir), "--out", str(out)])
+        figures = json.loads(out.read_text(encoding="utf-8"))
+        ways = {"axial", "coronal", "sagittal", volumes.TOGETHER}
+        assert figures["phantoms"][0].keys() == {"volume", "ml", "found"} | ways
+        assert figures["normal"].keys() == {"normal.nii.gz"}
+        monkeypatch.setattr(volumes, "COST_SIDE", 32)
+        result = volumes.main([str(normal), "--cost", "--model", str(model_dir)])
+        assert result["cost"]["voxels"] == 32**3 and result["cost"]["MiB at most"] >= result["cost"]["MiB before"]

@@ -131,7 +131,7 @@ def test_files_that_no_picture_needs_are_refused_before_they_are_read_to_their_e
     ("content", "said"),
     [
         (claiming_dicoms(2, 2048), "claims 2,048 slices and is too short for them"),
-        (compressed_claims(4, 2048), "claim 8,192 slices together; at most 8,000 are accepted"),
+        (compressed_claims(5, 2048), "claim 10,240 slices together; at most 10,000 are accepted"),
         (dicoms_of_items(5, 49_000), "have too many items in their tags"),
         (dicom_of_scans(MAX_SCANS), "its pixels cannot be decoded"),
     ],

@@ -10,7 +10,6 @@ import os
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import phantoms
 import pytest
 from conftest import ROOT
+from fresh import PYTORCH, Starter
 from hub import Hub
 from pages import served
 from served import serve
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWa
 
 EXAMPLE = ROOT / "examples" / "images" / "glioma-axial-726.png"
 PAGE = "http://127.0.0.1:7860"
-
+TRANSFORMERS = "AutoImageProcessor, AutoModelForSemanticSegmentation, PreTrainedModel, pipeline"
 
 DOCUMENTS = [
     path.relative_to(ROOT).as_posix()
@@ -94,6 +94,12 @@ def hub(shipped_weights, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def starter(hub) -> Starter:
+    """Of processes that have imported transformers, but nothing of ours."""
+    return Starter(f"{PYTORCH}; from transformers import {TRANSFORMERS}", os.environ | hub.environment)
+
+
+@pytest.fixture(scope="module")
 def desk(shipped_weights, tmp_path_factory) -> Path:
     """A folder with what a reader has at hand: a slice, a scan, the examples and the shipped weights, but no code."""
     desk = tmp_path_factory.mktemp("desk")
@@ -149,20 +155,12 @@ def test_links_lead_somewhere(document):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("snippet", "shown"), snippets())
-def test_snippet_runs_as_it_stands(snippet, shown, hub, desk, request):
+def test_snippet_runs_as_it_stands(snippet, shown, hub, starter, desk, request):
     if PAGE in snippet:
         snippet = snippet.replace(PAGE, request.getfixturevalue("page"))
     package = {"PYTHONPATH": str(ROOT)} if "modeling_unet" in snippet else {}
     without = "" if package else 'import sys; sys.modules["modeling_unet"] = None\n'
-    ran = subprocess.run(
-        [sys.executable, "-c", without + snippet],
-        cwd=desk,
-        env=os.environ | hub.environment | package,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    ran = starter.run(without + snippet, cwd=desk, environment=os.environ | hub.environment | package)
     assert ran.returncode == 0, ran.stderr
     if shown:
         assert NUMBER.sub("#", ran.stdout) == NUMBER.sub("#", shown)

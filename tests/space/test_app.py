@@ -59,9 +59,9 @@ def url(network) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def client(url, tmp_path) -> Client:
-    return Client(url, verbose=False, download_files=tmp_path / "downloads")
+@pytest.fixture(scope="module")
+def client(url, tmp_path_factory) -> Client:
+    return Client(url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
 
 
 @pytest.fixture
@@ -224,11 +224,12 @@ def test_it_runs_as_a_space_does(model_dir, tmp_path):
 
 def _answer(url: str, process: subprocess.Popen, seconds: float = 300) -> httpx.Response:
     end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            return httpx.get(url)
-        except httpx.TransportError:
-            time.sleep(0.2)
+    with httpx.Client() as client:
+        while time.monotonic() < end and process.poll() is None:
+            try:
+                return client.get(url)
+            except httpx.TransportError:
+                time.sleep(0.2)
     raise AssertionError(f"the page did not come up, exit code {process.poll()}")
 
 
@@ -675,8 +676,8 @@ def archive(tmp_path) -> Path:
 
 
 def test_segment_batch_gives_what_segment_gives(client, archive, runs, tmp_path):
-    packed, measurements = client.predict([handle_file(archive)], spacing=0.5, api_name="/segment_batch")
-    assert runs == [3]
+    packed, measurements, volume = client.predict([handle_file(archive)], spacing=0.5, api_name="/segment_batch")
+    assert runs == [3] and volume is None
     assert [row["slice"] for row in measurements] == ["notes.txt", "a.png", "b.png", "other/a.png"]
     assert measurements[0].keys() == {"slice", "error"}
     assert "notes.txt: the file is not an image" in measurements[0]["error"]
@@ -711,12 +712,16 @@ def test_segment_batch_refuses_what_holds_no_slice(client, runs, tmp_path):
 def test_segment_batch_takes_a_volume(client, tmp_path):
     voxels = np.random.default_rng(0).integers(0, 255, (32, 24, 3), dtype=np.int16)
     nib.save(nib.Nifti1Image(voxels, np.diag([-0.5, 0.5, 4, 1])), tmp_path / "head.nii.gz")
-    path, measurements = client.predict([handle_file(tmp_path / "head.nii.gz")], api_name="/segment_batch")
+    path, measurements, volume = client.predict([handle_file(tmp_path / "head.nii.gz")], api_name="/segment_batch")
     mask = nib.load(path)
     assert Path(path).name == "head_mask.nii.gz"
     assert mask.shape == (32, 24, 3)
     assert [row["area_px"] for row in measurements] == np.asarray(mask.dataobj).sum(axis=(0, 1)).tolist()
     assert measurements[0]["spacing"] == [0.5, 0.5]
+    assert volume["voxels"] == np.asarray(mask.dataobj).sum()
+    assert volume["volume_ml"] == pytest.approx(volume["voxels"] * 0.001)
+    assert sum(lesion["voxels"] for lesion in volume["lesions"]) <= volume["voxels"]
+    assert volume["planes"] == ["axial"] and volume["warnings"] == measurements[0]["warnings"]
 
 
 def test_segment_takes_a_volume_of_one_slice_as_segment_batch_does(client, tmp_path):
@@ -725,7 +730,7 @@ def test_segment_takes_a_volume_of_one_slice_as_segment_batch_does(client, tmp_p
     nib.save(nib.Nifti1Image(voxels, np.diag([-0.5, 0.5, 4, 1])), tmp_path / "slice.nii.gz")
     for name in ("slice.dcm", "slice.nii.gz"):
         _, measurements, mask = client.predict(handle_file(tmp_path / name), spacing=9, api_name="/segment")
-        _, (row,) = client.predict([handle_file(tmp_path / name)], spacing=9, api_name="/segment_batch")
+        _, (row,), _ = client.predict([handle_file(tmp_path / name)], spacing=9, api_name="/segment_batch")
         for figure in ("area_px", "spacing", "warnings"):
             assert row[figure] == measurements[figure]
         assert measurements["spacing"] != [9, 9]
@@ -746,7 +751,7 @@ def test_programs_read_the_warnings_of_the_page(client, network, tmp_path):
     colours = np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)
     path = saved(tmp_path / "colours.png", colours)
     _, measurements, _ = client.predict(handle_file(path), api_name="/segment")
-    _, (row,) = client.predict([handle_file(path)], api_name="/segment_batch")
+    _, (row,), _ = client.predict([handle_file(path)], api_name="/segment_batch")
     assert COLOURED in measurements["warnings"]
     assert measurements["warnings"] == row["warnings"] == list(segment_files([path], network).warnings)
 

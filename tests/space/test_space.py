@@ -21,6 +21,7 @@ from pages import encoded, load, save_model, saved, slice_of, zipped
 
 from modeling_unet.report import draw_report
 from modeling_unet.segmentation import Segmentation
+from modeling_unet.volumes import VolumeSegmentation, read_volume
 from modeling_unet.volumes.archives import members
 from space import downloads, events, reading, views
 from space.downloads import Look
@@ -267,12 +268,11 @@ def test_an_empty_box_counts_as_the_default():
 def test_half_precision_keeps_the_mask_to_the_pixel():
     around = np.nextafter(np.float32(0.5), np.float32([0, 1, 0.5]))
     probability = np.concatenate([around, np.random.default_rng(0).random(400 - 3, np.float32)]).reshape(20, 20)
-    whole = Segmentation(np.zeros((20, 20, 3), np.uint8), probability)
-    half = in_half_precision(whole)
-    assert half.probability.nbytes == probability.nbytes / 2
-    np.testing.assert_array_equal(half.mask, whole.mask)
-    np.testing.assert_allclose(half.probability, probability, atol=1e-3)
-    assert half.probability.max() <= 1
+    half = in_half_precision(probability)
+    assert half.nbytes == probability.nbytes / 2
+    np.testing.assert_array_equal(half > 0.5, probability > 0.5)
+    np.testing.assert_allclose(half, probability, atol=1e-3)
+    assert half.max() <= 1
 
 
 # -------------------------------------------------------------------------------------------------------------- files
@@ -397,7 +397,7 @@ def test_what_takes_too_long_to_read_is_refused_and_the_rest_goes_on(network, tm
 @pytest.mark.parametrize("name", ["broken.nii", "broken.NII.gz", "broken.dcm"])
 def test_a_broken_scan_is_no_broken_image(network, tmp_path, name):
     (tmp_path / name).write_bytes(b"neither this nor that")
-    with pytest.raises(ValueError, match=f"{name}: the file is not a NIfTI or DICOM file that can be read"):
+    with pytest.raises(ValueError, match=f"{name}: the file is no scan that can be read"):
         segment_files([tmp_path / name], network)
 
 
@@ -620,12 +620,61 @@ def test_only_what_there_is_can_be_chosen(server, index):
         server.show_example(0.5, 0, 0, event(3, index=index), PAGE)
 
 
+def two_stacks() -> list[dict]:
+    """Files that were sent: three slices with contrast, four without."""
+    folder = Path(get_upload_folder()) / "two-stacks"
+    folder.mkdir(exist_ok=True, parents=True)
+    files = []
+    for series, (count, name) in enumerate(((3, "T1 +C"), (4, "T1 without contrast")), start=1):
+        for number in range(1, count + 1):
+            tags = {"SeriesInstanceUID": f"1.2.{series}", "SeriesDescription": name, "ContrastBolusAgent": None}
+            path = folder / f"{series}-{number}"
+            path.write_bytes(phantoms.dicom(phantoms.noise(32, 24, seed=number), number, **tags))
+            files.append({"path": str(path)})
+    return files
+
+
+def test_another_stack_of_a_volume_is_chosen_by_name(network):
+    server = Server(network)
+    view = server.show_files(0.5, 0, 0, event(1, files=two_stacks()), PAGE)
+    first = "1: T1-weighted with contrast, axial, 3 slices 6.0 mm apart"
+    second = "2: T1-weighted without contrast, axial, 4 slices 6.0 mm apart"
+    assert f"<option selected>{first}</option><option>{second}</option>" in view.stacks
+    view = server.show_stack(0.5, 0, 0, event(2, index=1), PAGE)
+    assert f"<option>{first}</option><option selected>{second}</option>" in view.stacks
+    assert len(shown_by(server).slices) == 4 and shown_by(server).volume.stack == 2
+    with pytest.raises(gr.Error, match="There are 2 to choose from"):
+        server.show_stack(0.5, 0, 0, event(3, index=2), PAGE)
+
+
+def test_a_stack_whose_files_are_gone_says_so(network):
+    server = Server(network)
+    files = two_stacks()
+    server.show_files(0.5, 0, 0, event(1, files=files), PAGE)
+    for file in files:
+        Path(file["path"]).unlink()
+    with pytest.raises(gr.Error, match="The files of the volume are gone from the server; please send them again"):
+        server.show_stack(0.5, 0, 0, event(2, index=1), PAGE)
+
+
+def test_there_is_no_stack_to_choose_without_a_volume(server):
+    with pytest.raises(gr.Error, match="There are 0 to choose from"):
+        server.show_stack(0.5, 0, 0, event(2, index=0), PAGE)
+
+
+def test_a_picture_sent_with_a_volume_is_said(network, tmp_path):
+    picture = saved(tmp_path / "a.png", slice_of(20, 30))
+    (tmp_path / "1.dcm").write_bytes(phantoms.dicom(phantoms.noise(32, 24)))
+    study = segment_files([picture, tmp_path / "1.dcm"], network)
+    assert any("1 picture that came with the scan was left out" in sentence for sentence in study.warnings)
+
+
 @pytest.mark.parametrize("moment", [None, "1", 1.5, True, [1], {}])
 def test_moments_are_counted(server, moment):
     """Nobody has to ask through the page, which counts them."""
     study, index = shown_by(server), {"index": 0}
     for data in ({"moment": moment, **index}, index, moment):
-        for listener in (server.pick, server.show_example, server.show_files):
+        for listener in (server.pick, server.show_example, server.show_files, server.show_stack):
             with pytest.raises(gr.Error, match="A parameter of this request is missing, or has another type"):
                 listener(0.5, 0, 0, gr.EventData(None, data), PAGE)
     with pytest.raises(gr.Error, match="A parameter of this request is missing, or has another type"):
@@ -789,6 +838,56 @@ def test_when_a_study_is_gone_all_of_it_leaves_the_page(network):
     assert EMPTY_VIEW.scrubber["visible"] is EMPTY_VIEW.everything["visible"] is False
 
 
+def whole_study(folder: Path, familiarity: float | None = None) -> Study:
+    """Five axial slices of 0.5 × 0.5 × 4 mm, with a tumour of 3 × 10 × 12 voxels and a speck."""
+    (folder / "head.nii.gz").write_bytes(phantoms.nifti(phantoms.noise(32, 24, 5), np.diag([0.5, 0.5, 4, 1])))
+    volume = read_volume(folder / "head.nii.gz")
+    probability = np.zeros(volume.slices.shape, np.float16)
+    probability[1:4, 5:15, 6:18] = 0.75
+    probability[0, 1, 1] = 0.875
+    parts = [Segmentation(np.zeros((*part.shape, 3), np.uint8), part, spacing=(0.5, 0.5)) for part in probability]
+    slices = tuple(Slice(f"slice {number}", f"slice-{number}", part) for number, part in enumerate(parts))
+    whole = VolumeSegmentation(volume, probability, ("sagittal", "coronal", "axial"), familiarity)
+    return Study("head", slices, "1 ms on CPU", index=2, whole=whole)
+
+
+def test_lesions_of_a_volume_are_listed_and_lead_to_their_slices(tmp_path):
+    study = whole_study(tmp_path)
+    overview = views.draw_overview(study, Settings())
+    (row,) = re.findall(r"<tbody>(.*)</tbody>", overview)
+    # The centre is at slice 2, row 9.5 of rows from anterior, column 11.5 of columns from the right.
+    centre_mm = study.whole.volume.affine @ (2, 9.5, 11.5, 1)
+    assert re.findall(r"<td>([^<]*)</td>", row) == [
+        "0.36",
+        f"{np.linalg.norm((12, 5, 6)):.1f}",
+        f"R {centre_mm[0]:.0f} A {centre_mm[1]:.0f} S {centre_mm[2]:.0f}",
+        "0.75",
+    ]
+    assert '<button type="button" data-index="2">1, slice 3</button>' in row
+    report = views.draw_report(study, Settings().cut(study.shown.segmentation), Settings(), Origin("m"))
+    assert "Tumour found" in report
+    for figure in ("0.4 mL", "361 voxels", "longest 14.3 mm", "sagittal, coronal and axial"):
+        assert figure in report
+    assert study.description(Settings())["volume_ml"] == pytest.approx(0.361)
+    # A threshold that nothing passes, and pieces that are hidden.
+    assert study.description(Settings(threshold=0.8))["lesions"] == []
+    assert study.description(Settings(min_area_px=500))["voxels"] == 0
+
+
+def test_the_report_of_a_slice_says_how_much_the_whole_volume_has(tmp_path):
+    path = downloads.save_report(whole_study(tmp_path), Settings(), Look(), Origin("m"))
+    text = " ".join(re.sub(r"<[^>]*>", " ", Path(path).read_text(encoding="utf-8")).split())
+    assert "The whole volume Volume 0.4 mL 361 voxels Lesions 1 longest 14.3 mm Slices with tumour 3 of 5" in text
+
+
+@pytest.mark.parametrize(("familiarity", "known"), [(0.5, True), (0.0, False)])
+def test_a_volume_that_the_network_does_not_know_is_said_once(tmp_path, familiarity, known):
+    study = whole_study(tmp_path, familiarity)
+    report = views.draw_report(study, Settings().cut(study.shown.segmentation), Settings(), Origin("m"))
+    assert ("The network does not know such volumes" in report) != known
+    assert report.count("unlike the T1-weighted slices") == (not known)
+
+
 def test_an_example_is_there_again_whatever_the_server_has_forgotten(network):
     """A page that shows one has perhaps never asked for it, or long ago."""
     network.runs.clear()
@@ -845,6 +944,9 @@ def test_a_volume_is_kept_in_half_of_the_memory_and_measured_without_its_lesions
     )
     assert "<title>head, slice 3 of 5" in report
     assert "0.5 × 0.5 mm (file)" in views.spacing_label(study)
+    # Axial slices lie with the patient's right on the left; of a picture nobody knows.
+    assert re.search(r"<b>R</b>\s*<b>L</b>", views.draw_slice(study, "run"))
+    assert "<b>" not in views.draw_slice(study_of(20), "run")
 
     def with_spacing(spacing: tuple[float, float] | None) -> Study:
         return replace(

@@ -4,11 +4,13 @@ import base64
 import io
 import re
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import phantoms
 import pytest
 from gradio_client import Client, handle_file
 from pages import BAD_FILES, CountedNetwork, encoded, load, save_model, saved, served, slice_of, zipped
@@ -404,6 +406,25 @@ def test_many_slices_have_a_gallery_a_table_and_an_archive(page, network, tmp_pa
     expect(page.get_by_test_id("toast-body")).to_have_count(0)
     assert network.runs == [3]
     assert download(page, "All results (ZIP)", tmp_path).name == "slices_results.zip"
+
+
+def test_another_stack_of_a_volume_is_chosen(page, tmp_path):
+    archive = tmp_path / "study.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for series, count in ((1, 3), (2, 4)):
+            for number in range(1, count + 1):
+                pixels = phantoms.noise(32, 24, seed=number)
+                tags = {"SeriesInstanceUID": f"1.2.{series}", "SliceThickness": 6 - series}
+                file.writestr(f"{series}/{number}", phantoms.dicom(pixels, number, **tags))
+    drop(page, archive)
+    stacks = page.get_by_label("Stack of slices in these files")
+    expect(stacks.locator("option")).to_have_count(2)
+    shown = stacks.input_value()
+    expect(page.locator("#stage .caption")).to_contain_text(f"of {3 if shown.startswith('1') else 4}")
+    stacks.select_option(index=1 if shown.startswith("1") else 0)
+    expect(page.locator("#stage .caption")).to_contain_text(f"of {4 if shown.startswith('1') else 3}")
+    choose_example(page)
+    expect(stacks).to_have_count(0)
 
 
 def test_a_volume_is_scrubbed_measured_and_saved(page, network, tmp_path):

@@ -372,6 +372,7 @@ def test_the_line_between_before_and_after_follows_mouse_and_keys(page):
     assert float(split.input_value()) == pytest.approx(80, abs=1)
     line = box(page, "#glass .divider")
     assert (line["x"] + 1 - box(page)["x"]) / box(page)["width"] == pytest.approx(0.8, abs=0.01)
+    assert line["width"] >= 2 and line["height"] == pytest.approx(box(page)["height"])
     assert asked(page)[before:] == []
     # Another slice is compared in the same way.
     choose_example(page)

@@ -2,13 +2,15 @@
 
     slice ─ or a tumour-free canvas ─ mirror_region: tumour out, or twice ─ paste: a lesion, or healthy tissue ─→ slice
           └ cover: what other persons show at the place of the tumour, or beside it
+    slice ─ darken: tissue becomes dark and smooth in the shape, and at the place, of another person's tumour ─→ slice
 
 Every slice of the data set shows a tumour, and a network that sees nothing else learns that there always is one. Traces
 of the editing must not reveal whether there is a tumour, so every edit is made with and without one. Canvases of
 another scanner come with and without a lesion. Mirrored regions remove a tumour or add one. Both then get a pasted
 region, as often healthy tissue as a lesion, with the same seam. A tumour is covered by the same place of a similar
-slice; as often the tumour stays, and a place beside it is covered in the same shape. Pasting lesions is an idea of
-TumorCP (Yang et al. 2021) and CarveMix (Zhang et al. 2021); the rest is ours.
+slice; as often the tumour stays, and a place beside it is covered in the same shape. Tumours that take up no contrast
+are rare in the data set, and all that some persons have: darkening draws them. Pasting lesions is an idea of TumorCP
+(Yang et al. 2021) and CarveMix (Zhang et al. 2021); the rest is ours.
 """
 
 import hashlib
@@ -35,9 +37,15 @@ MIN_PASTED_AREA = 30.0  # px²; a lesion that lands mostly outside the head is n
 MIN_SYMMETRY = 0.75  # least correlation of a slice with its mirror image for copying one half to the other
 LESION_ON_MADE = 0.5  # how often a canvas or a mirrored slice gets a lesion; the others get healthy tissue
 TRIES = 10  # to find a place without tumour
-DONORS = 24  # most similar slices of other persons that may cover a tumour
+DONORS = 24  # most similar slices of other persons that may cover a tumour, or say where a dark one lies
 DONOR_SIDE = 24  # px of the pictures by which they are found
 SEARCH_SIDE = 64
+# Of a place that is to get a tumour without contrast, what may be as dark as a ventricle: darker than this share of the
+# head's median.
+MAX_DARK_BEFORE, VENTRICLE = 0.1, 0.7
+# Of a tumour without contrast, from and to: how wide its tissue is blurred and its edge fades out, in px; how much of
+# the detail stays; and how bright it is, as a share of the tissue before.
+DARK_SMOOTHING, DARK_EDGE, DARK_DETAIL, DARK_BRIGHTNESS = (2.0, 6.0), (0.7, 3.0), (0.2, 0.8), (0.5, 0.85)
 
 
 def _help(meaning: str) -> dict[str, str]:
@@ -61,6 +69,9 @@ class Synthesis:
     )
     cover_probability: float = field(
         metadata=_help("how often the place of the tumour, or one beside it, is covered by another person's"),
+    )
+    dark_probability: float = field(
+        metadata=_help("how often a slice gets a tumour without contrast, where another person has one")
     )
 
     def __post_init__(self):
@@ -123,24 +134,38 @@ class Synthesizer:
         self.person_id = np.asarray(list(person_id))
         self.options = options
         self.canvases = canvases
-        self.donors = Donors(slices, self.person_id) if options.cover_probability else None
+        needs_donors = options.cover_probability or options.dark_probability
+        self.donors = Donors(slices, self.person_id) if needs_donors else None
 
     def __call__(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        scanned, labels = self._read(index)
-        image = scanned
         if self.canvases and rng.random() < self.options.canvas_probability:
-            image = self.canvases[int(rng.integers(len(self.canvases)))]
-            labels = np.zeros(image.shape, np.uint8)
-        elif rng.random() < self.options.mirror_probability:
+            canvas = self.canvases[int(rng.integers(len(self.canvases)))]
+            image, labels = self._perhaps_paste(canvas, np.zeros(canvas.shape, np.uint8), index, LESION_ON_MADE, rng)
+        else:
+            image, labels = self._edit(*self._read(index), index, rng)
+        return image[None], labels
+
+    def _edit(
+        self, scanned: np.ndarray, labels: np.ndarray, index: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        image = scanned
+        if rng.random() < self.options.mirror_probability:
             image, labels = mirror_region(image, labels, self.axes[index], take_out=rng.random() < 0.5)
         if image is scanned and self.donors is not None and rng.random() < self.options.cover_probability:
             image, labels = self._cover(image, labels, index, self.donors, rng)
-            return image[None], labels
-        often = self.options.paste_probability if image is scanned else LESION_ON_MADE
+        else:
+            often = self.options.paste_probability if image is scanned else LESION_ON_MADE
+            image, labels = self._perhaps_paste(image, labels, index, often, rng)
+        if self.donors is not None and self.options.dark_probability and rng.random() < self.options.dark_probability:
+            image, labels = self._darken(image, labels, index, self.donors, rng)
+        return image, labels
+
+    def _perhaps_paste(
+        self, image: np.ndarray, labels: np.ndarray, index: int, often: float, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Paste a lesion, or as often healthy tissue, or leave it."""
         draw = rng.random()
-        if draw < 2 * often:
-            image, labels = self._paste(image, labels, index, rng, healthy=draw >= often)
-        return image[None], labels
+        return self._paste(image, labels, index, rng, healthy=draw >= often) if draw < 2 * often else (image, labels)
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         sample = self.slices[index]
@@ -182,6 +207,21 @@ class Synthesizer:
             matrix = donors.overlay(int(donor), index)
             if not (_warp((other == 1).astype(np.uint8), matrix, 0, cv2.INTER_NEAREST) & region).any():
                 return _lay(image, labels, source, matrix, region, inside, label=0)
+        return image, labels
+
+    def _darken(
+        self, image: np.ndarray, labels: np.ndarray, index: int, donors: "Donors", rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw a tumour without contrast where another person has a tumour, and not into a ventricle or air."""
+        inside, black = head(image), image.min()
+        dark = image < black + VENTRICLE * (np.median(image[inside]) - black) if inside.any() else inside
+        for donor in rng.permutation(donors.of(index))[:TRIES]:
+            tumor = (self._read(int(donor))[1] == 1).astype(np.uint8)
+            region = _warp(tumor, donors.overlay(int(donor), index), 0, cv2.INTER_NEAREST)
+            region[~inside] = 0
+            is_large = region.sum() >= MIN_PASTED_AREA * (len(image) / REFERENCE_SIDE) ** 2
+            if is_large and not region[labels == 1].any() and dark[region == 1].mean() <= MAX_DARK_BEFORE:
+                return darken(image, labels, region, rng)
         return image, labels
 
     def _of_another_person(self, index: int, rng: np.random.Generator) -> int:
@@ -362,6 +402,28 @@ def _lay(
     matched = np.maximum(matched, image.min()).astype(np.float32)
     blended = _blend(image, matched, _faded(moved, unit) * inside)
     return blended, np.where((moved == 1) & (labels != 255), label, labels).astype(np.uint8)
+
+
+def darken(
+    image: np.ndarray, labels: np.ndarray, region: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make a region of a slice look like a tumour that takes up no contrast: darker and smoother than it was.
+
+    Args:
+        image: float32 [S, S].
+        labels: uint8 [S, S].
+        region: uint8 [S, S], 1 where the tumour is to be.
+
+    Returns:
+        image and labels with the region labelled as tumour.
+    """
+    unit, black = len(image) / REFERENCE_SIDE, float(image.min())
+    smooth = cv2.GaussianBlur(image, (0, 0), rng.uniform(*DARK_SMOOTHING) * unit)
+    detail = rng.uniform(*DARK_DETAIL) * (image - smooth)
+    dark = black + rng.uniform(*DARK_BRIGHTNESS) * (smooth - black) + detail
+    alpha = cv2.GaussianBlur(region.astype(np.float32), (0, 0), rng.uniform(*DARK_EDGE) * unit)
+    made = np.maximum(_blend(image, dark, alpha), black).astype(np.float32)
+    return made, np.where((region == 1) & (labels != 255), 1, labels).astype(np.uint8)
 
 
 def moved_into_head(lesion: np.ndarray, source: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -7,11 +7,23 @@ import numpy as np
 
 from ..archives import ArchiveError
 from ..nifti import geometry_of
-from ..scan import File, Scan, VolumeError, check_affine, check_size, read_file
+from ..scan import File, Scan, VolumeError, check_affine, check_size, file_size, read_file
+from .apart import Apart
 from .grid import Grid, lay_out
 from .pixels import decode
 from .sequence import choose, find_stacks
-from .tags import MAX_FRAMES, MAX_HEADER_BYTES, MAX_ITEMS_OF_ALL, Frame, Image, count_items, read_frames, read_header
+from .tags import (
+    MAX_FRAMES,
+    MAX_HEADER_BYTES,
+    MAX_ITEMS_OF_ALL,
+    MORE_ITEMS_PER_FILE,
+    Frame,
+    Image,
+    count_items,
+    read_frames,
+    read_header,
+    unpacked,
+)
 
 
 def read_dicom(files: list[File], stack: int | None = None) -> Scan:
@@ -35,12 +47,14 @@ def read_dicom(files: list[File], stack: int | None = None) -> Scan:
             refused.append(error)
     if not frames:
         raise refused[0] if refused else VolumeError("The DICOM files hold no images.")
-    chosen, others = choose(find_stacks(frames), stack)
+    stacks = find_stacks(frames)
+    chosen, others = choose(stacks, stack)
     grid, first = lay_out(chosen.frames), chosen.frames[0]
     check_size((first.shape[1], first.shape[0], grid.count), np.dtype(np.float32).itemsize, "The DICOM series")
     check_affine(grid.affine, "The DICOM series")
     slices, missing, undecoded = _read_slices(chosen.frames, grid)
     refused += undecoded
+    placed = {slot: (frame.image.file, frame.index) for frame, slot in grid.slots.items()}
 
     warnings = [first.protocol.warning, others, *chosen.warnings, *grid.warnings]
     if refused:
@@ -50,18 +64,17 @@ def read_dicom(files: list[File], stack: int | None = None) -> Scan:
         warnings.append("The tags do not say how the patient lies; the slices are shown as they are stored.")
     if not spacing_known:
         warnings.append("The tags do not say how large pixels are; nothing can be measured in mm.")
-    header, aslant_mm = geometry_of(grid.affine, slices.T.shape, oriented)
-    if aslant_mm:
-        warnings.append(
-            f"The slices follow each other aslant: at right angles the mask would lie up to {aslant_mm:.1f} mm off, so "
-            "its file has an sform alone, which programs built on ITK refuse."
-        )
+    header, aslant = geometry_of(grid.affine, slices.T.shape, oriented)
+    warnings.append(aslant)
     return Scan(
         voxels=slices.T,
         affine=grid.affine,
         header=header,
         slice_axis=2,
+        stacks=tuple(one.words for one in stacks) if len(stacks) > 1 else (),
+        stack=stacks.index(chosen) + 1,
         missing=missing,
+        frames=tuple(None if slot in missing else placed[slot] for slot in range(grid.count)),
         oriented=oriented,
         spacing_known=spacing_known,
         slice_spacing_known=grid.gap_known,
@@ -73,13 +86,15 @@ def _read_headers(files: list[File]) -> tuple[list[Image], list[VolumeError]]:
     """The images in the files, and why others cannot be used."""
     images: list[Image] = []
     refused: list[VolumeError] = []
-    items_left = MAX_ITEMS_OF_ALL
+    items_left = MAX_ITEMS_OF_ALL + MORE_ITEMS_PER_FILE * len(files)
     for number, file in enumerate(files, start=1):
         label = "The DICOM file" if len(files) == 1 else f"DICOM file {number} of {len(files)}"
         try:
-            head = read_file(file, MAX_HEADER_BYTES)
+            raw = read_file(file, MAX_HEADER_BYTES)
+            head = unpacked(raw, MAX_HEADER_BYTES, label)
             items_left -= count_items(head)
-            images += read_header(file, head, label) if items_left >= 0 else []
+            length = file_size(file) if head is raw else None
+            images += read_header(file, head, length, label) if items_left >= 0 else []
         except VolumeError as error:
             refused.append(error)
         except ArchiveError:
@@ -99,13 +114,14 @@ def _read_slices(frames: list[Frame], grid: Grid) -> tuple[np.ndarray, tuple[int
     by_image: dict[Image, list[Frame]] = {}
     for frame in frames:
         by_image.setdefault(frame.image, []).append(frame)
-    for image, own in by_image.items():
-        try:
-            for frame, values in decode(image, own):
-                slices[grid.slots[frame]] = values
-                read.add(grid.slots[frame])
-        except VolumeError as error:
-            refused.append(error)
+    with Apart() as apart:
+        for image, own in by_image.items():
+            try:
+                for frame, values in decode(image, own, apart):
+                    slices[grid.slots[frame]] = values
+                    read.add(grid.slots[frame])
+            except VolumeError as error:
+                refused.append(error)
     if not read:
         raise refused[0]
     missing = sorted({*range(grid.count)} - read)

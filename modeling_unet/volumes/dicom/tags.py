@@ -1,12 +1,13 @@
 """The tags of DICOM files: a file → the `Image` in it → its `Frame`s.
 
-Only the tags named below are ever read: no name, id or date enters the program, and the series' UID does nothing but
-keep series apart. Messages show a tag's value only if it is a number or one of DICOM's own terms.
+Only the tags named below are ever read: no name, id or date enters the program, and the UIDs of study and series do
+nothing but keep these apart. Messages show a tag's value only if it is a number or one of DICOM's own terms.
 """
 
 import io
 import math
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...image_processing_unet import MIB, MIN_SIDE
-from ..scan import File, VolumeError, check_size, file_size, pydicom
+from ..gzipped import is_gzipped, take
+from ..scan import File, VolumeError, check_size, pydicom, read_file
+from .apart import Apart
 from .protocol import Protocol, protocol_of
 
 
 PREAMBLE_BYTES = 128
 MAGIC = b"DICM"
+DICOMDIR = "dicomdir"  # how DICOM names, in any case, the table of contents of a folder
 
 PIXEL_TAGS = (
     *("SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
@@ -49,7 +53,9 @@ MACROS = (
     *("FrameContentSequence", "MREchoSequence", "MRImageFrameTypeSequence"),
 )
 TRANSFER_SYNTAX = 0x00020010
+STUDY, STUDY_BYTES = 0x0020000D, 64 * 1024  # and where it is looked for: it stands far in front
 META_GROUP = 0x0002
+META_LENGTH, META_LENGTH_BYTES = 0x00000002, 12  # (0002,0000) as it lies in a file
 # Of a file without a preamble the first elements say that it is DICOM: short ones, in the order of their tags.
 FIRST_GROUPS = (META_GROUP, 0x0008)
 FIRST_ELEMENTS = 4
@@ -62,20 +68,28 @@ MAX_FIRST_LENGTH = 1024
 # tags. pydicom needs hundreds of times the bytes that a short item of a sequence has in the file.
 MAX_HEADER_BYTES = 8 * MIB
 MAX_ITEMS = 50_000
-MAX_ITEMS_OF_ALL = 100_000  # files together: of some large ones, or of a thousand that have a few each
+# Of all files together: of some large ones, and as many of every file as scanners write without need.
+MAX_ITEMS_OF_ALL, MORE_ITEMS_PER_FILE = 100_000, 10
 ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 ITEM_BYTES = 8  # of its tag and length, with which every compressed frame begins
 
 # Of all files together, of any series: every frame becomes an object before the largest series is known.
-MAX_FRAMES = 8000
+MAX_FRAMES = 10_000
 
 FARTHEST_MM = 1_000_000  # from which a slice may lie; farther away a tag is damaged
 
+BITS = (8, 16, 32)
 COLORS = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+DEFLATED = "1.2.840.10008.1.2.1.99"
 RLE = "1.2.840.10008.1.2.5"
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 BY_PILLOW = ("1.2.840.10008.1.2.4.50", JPEG_EXTENDED, "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+# JPEG Lossless, with any predictor and with the first; JPEG-LS, lossless and nearly so.
+BY_GDCM = (
+    *("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),
+    *("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"),
+)
 
 if pydicom is not None:
     # A value that breaks DICOM's rules would be quoted in a warning, and may be a person's name in the wrong tag.
@@ -176,8 +190,52 @@ def _begins_with_tags(content: bytes) -> bool:
     return True
 
 
-def read_header(file: File, head: bytes, label: str) -> list[Image]:
-    """The image in a file, or an empty list if there is none; `head` is its first bytes."""
+def study_of(file: File) -> str:
+    """The UID of the study that a file belongs to, or "" if it names none or cannot be read."""
+    try:
+        head = unpacked(read_file(file, STUDY_BYTES), STUDY_BYTES, "")
+        if count_items(head) > MAX_ITEMS:
+            return ""
+        tags = pydicom.filereader.read_partial(
+            io.BytesIO(head), lambda tag, vr, length: tag > STUDY, specific_tags=[STUDY], force=True
+        )
+        return str(tags[STUDY].value)
+    # pydicom raises any kind of error for a damaged file.
+    except Exception:
+        return ""
+
+
+def unpacked(content: bytes, size: int, label: str) -> bytes:
+    """The first bytes of a file without the gzip around it, and without the deflation that DICOM knows itself.
+
+    Args:
+        content: the file's bytes, or its first ones; those of a file that is not packed are returned as they are.
+        size: most bytes of one that is packed.
+        label: what to call it in a message.
+    """
+    if is_gzipped(content):
+        content = bytes(take(content, size, label))
+    try:
+        if _transfer_syntax(content) != DEFLATED:
+            return content
+        # Behind the group that says how the file is written, which begins with its own length.
+        start = content.index(MAGIC) + len(MAGIC)
+        tag, _, _, length = struct.unpack_from("<I2sHI", content, start)
+        if tag != META_LENGTH:
+            raise ValueError("the length of the first group is missing.")
+        start += META_LENGTH_BYTES + length
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(content[start:], size)
+    except Exception:
+        raise VolumeError(f"{label} is damaged; its tags cannot be read.") from None
+
+
+def read_header(file: File, head: bytes, length: int | None, label: str) -> list[Image]:
+    """The image in a file, or an empty list if there is none.
+
+    Args:
+        head: its first bytes, unpacked.
+        length: how many it has, or None if it is packed.
+    """
     if not head:
         raise VolumeError(f"{label} is empty (0 bytes).")
     tags, start = _read_tags(head, label)
@@ -187,7 +245,8 @@ def read_header(file: File, head: bytes, label: str) -> list[Image]:
         return []
     with _readable_tags(label):
         shape, count = _check_pixels(tags, label)
-        _check_length(tags, shape, count, file_size(file) - start, label)
+        if length is not None:
+            _check_length(tags, shape, count, length - start, label)
         return [Image(file, label, tags, start, shape, count)]
 
 
@@ -215,7 +274,7 @@ def _read_tags(head: bytes, label: str) -> tuple["pydicom.Dataset", int]:
         raise VolumeError(f"{label} has more than {MAX_ITEMS:,} items in its tags; it is damaged.")
     try:
         syntax = _transfer_syntax(head)
-        if syntax in (None, *UNCOMPRESSED, RLE, *BY_PILLOW):
+        if syntax in (None, *UNCOMPRESSED, RLE, *BY_PILLOW, *BY_GDCM):
             wanted = [*PIXEL_TAGS, *PROTOCOL_TAGS, *PLACE_TAGS, *TURN_TAGS]
             stream = io.BytesIO(head)
             tags = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=wanted, force=True)
@@ -226,8 +285,8 @@ def _read_tags(head: bytes, label: str) -> tuple["pydicom.Dataset", int]:
     except Exception:
         raise VolumeError(f"{label} is damaged; its tags cannot be read.") from None
     raise VolumeError(
-        f"{label} is compressed as {_syntax_name(syntax)}, which is not decoded here; allowed are uncompressed, RLE, "
-        "JPEG of 8 bits and JPEG 2000."
+        f"{label} is compressed as {_syntax_name(syntax)}, which is not decoded here; allowed are uncompressed, "
+        "deflated, RLE, JPEG of 8 bits, JPEG Lossless, JPEG-LS and JPEG 2000."
     )
 
 
@@ -248,14 +307,18 @@ def _transfer_syntax(head: bytes) -> str | None:
         is_little_endian=True,
         stop_when=lambda tag, vr, length: tag >> 16 != META_GROUP,
     )
-    values = [element.value for element in elements if element.tag == TRANSFER_SYNTAX and element.value]
-    return values[0].decode("ascii").strip("\0 ") if values else None
+    value = next((element.value for element in elements if element.tag == TRANSFER_SYNTAX), None)
+    return value.decode("ascii").strip("\0 ") if value else None
 
 
 def _should_be_image(tags: "pydicom.Dataset") -> bool:
     """Whether a file says that it holds an image, and not a report, for instance."""
     kind = tags.get("SOPClassUID") or tags.file_meta.get("MediaStorageSOPClassUID")
     return kind is not None and pydicom.uid.UID(str(kind)).name.endswith("Image Storage")
+
+
+def _is_capture(tags: "pydicom.Dataset") -> bool:
+    return "Secondary Capture" in pydicom.uid.UID(str(tags.get("SOPClassUID", ""))).name
 
 
 def _plain_syntax(is_implicit: bool, is_little: bool) -> "pydicom.uid.UID":
@@ -272,7 +335,7 @@ def _syntax_name(syntax: str) -> str:
 
 def _check_pixels(dataset: "pydicom.Dataset", label: str) -> tuple[tuple[int, int], int]:
     """((rows, columns), number of frames), or a `VolumeError` if the pixels are not to be decoded."""
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    rows, columns, syntax = int(dataset.Rows), int(dataset.Columns), dataset.file_meta.TransferSyntaxUID
     frames = int(dataset.get("NumberOfFrames") or 1)
     check_size((columns, rows, frames), np.dtype(np.float32).itemsize, label)
     if min(rows, columns) < MIN_SIDE:
@@ -280,10 +343,13 @@ def _check_pixels(dataset: "pydicom.Dataset", label: str) -> tuple[tuple[int, in
     photometric = str(dataset.get("PhotometricInterpretation", ""))
     if photometric not in ("MONOCHROME1", "MONOCHROME2") or dataset.get("SamplesPerPixel", 1) != 1:
         named = photometric if photometric in COLORS else "of an unknown kind"
-        raise VolumeError(f"{label} has pixels that are {named}; allowed are MONOCHROME1 and MONOCHROME2.")
-    if dataset.BitsAllocated not in (8, 16):
-        raise VolumeError(f"{label} has pixels of {int(dataset.BitsAllocated)} bits; allowed are 8 and 16.")
-    if dataset.file_meta.TransferSyntaxUID == JPEG_EXTENDED and dataset.BitsStored != 8:
+        kind = "is a secondary capture, as of a screen, and " if _is_capture(dataset) else ""
+        raise VolumeError(f"{label} {kind}has pixels that are {named}; allowed are MONOCHROME1 and MONOCHROME2.")
+    if dataset.BitsAllocated not in BITS:
+        raise VolumeError(f"{label} has pixels of {int(dataset.BitsAllocated)} bits; allowed are 8, 16 and 32.")
+    if syntax in BY_GDCM and not Apart.is_available():
+        raise VolumeError(f"{label} is compressed as {syntax.name}; to decode it, run: pip install python-gdcm")
+    if syntax == JPEG_EXTENDED and dataset.BitsStored != 8:
         raise VolumeError(f"{label} is compressed as JPEG Extended of more than 8 bits, which is not decoded here.")
     return (rows, columns), frames
 

@@ -2,10 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import fresh
 import numpy as np
 import pytest
 import torch
@@ -105,8 +104,8 @@ def stranger(folder, picture, tmp_path_factory) -> Path:
     """What a fresh, offline process that knows nothing of this package wrote."""
     out = tmp_path_factory.mktemp("stranger")
     environment = os.environ | {"HF_HOME": str(out / "huggingface"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-I", "-c", STRANGER, folder, picture, out]
-    subprocess.run(command, cwd=out, env=environment, stdin=subprocess.DEVNULL, check=True, timeout=300)
+    ran = fresh.alone().run(STRANGER, folder, picture, out, cwd=out, environment=environment)
+    assert ran.returncode == 0, ran.stderr
     return out
 
 

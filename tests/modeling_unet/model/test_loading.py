@@ -7,10 +7,10 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import fresh
 import pytest
 import torch
 from conftest import ROOT
@@ -106,16 +106,8 @@ save_file({name: head.contiguous() for name, head in heads.items()}, out)
 def run(program: str, *arguments, home: Path, **environment: str) -> subprocess.CompletedProcess:
     """Run a program in an empty folder; offline, unless its environment says otherwise."""
     (home / "desk").mkdir(parents=True, exist_ok=True)
-    alone = {"HF_HOME": str(home / "huggingface"), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        cwd=home / "desk",
-        env=os.environ | alone | environment,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environment = os.environ | {"HF_HOME": str(home / "huggingface"), "HF_HUB_OFFLINE": "1"} | environment
+    return fresh.alone().run(program, *arguments, cwd=home / "desk", environment=environment)
 
 
 @pytest.fixture(scope="module")

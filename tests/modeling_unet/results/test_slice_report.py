@@ -58,6 +58,7 @@ def crowded() -> str:
         comparison=compare(segmentation.mask, np.zeros_like(segmentation.mask), segmentation.spacing),
         style="heatmap",
         warnings=[HOSTILE * 100] * 50,
+        volume={name: ["1,234.5 mL", "12,345,678 voxels"] for name in ("Volume", "Lesions", "Slices", "Planes")},
     )
 
 

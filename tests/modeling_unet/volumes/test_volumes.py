@@ -5,6 +5,7 @@ import importlib
 import itertools
 import logging
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import numpy as np
 import phantoms
 import pytest
 from phantoms import noise
-from pydicom.uid import UID_dictionary
+from pydicom.uid import MediaStorageDirectoryStorage as MediaStorageDirectory
+from pydicom.uid import SecondaryCaptureImageStorage, UID_dictionary
 
 from modeling_unet.volumes import scan
 from modeling_unet.volumes.archives import members
+from modeling_unet.volumes.dicom.apart import Apart
 from modeling_unet.volumes.volume import DISPLAY, VolumeError, is_volume, read_volume
 
 
@@ -214,12 +217,12 @@ def edited(**fields):
     ("content", "said"),
     [
         (edited()[:-5], "truncated; 5 bytes"),
-        (phantoms.nifti(noise(20, 20, 3, 2), packed=False), r"several volumes \(20 × 20 × 3 × 2 voxels\)"),
+        (edited(dim=[5, 20, 20, 3, 100, 100, 1, 1]), "claims 10,000 volumes; allowed are 1 to 4,096"),
         (phantoms.nifti(noise(20, 20, 3).astype(np.complex64), packed=False), "type complex64"),
         (edited(dim=[3, 3000, 20, 3, 1, 1, 1, 1]), "3000 × 20 × 3 voxels; allowed are 1 to 2048"),
         (edited(dim=[3, 2000, 2000, 2000, 1, 1, 1, 1]), "at most 67,108,864"),
         (edited(dim=[3, -20, 20, 3, 1, 1, 1, 1]), "allowed are 1 to 2048"),
-        (edited(dim=[9, 20, 20, 3, 1, 1, 1, 1]), "axes; allowed are 2 or 3"),
+        (edited(dim=[9, 20, 20, 3, 1, 1, 1, 1]), "axes; allowed are 2 to 7"),
         (edited(vox_offset=1e9), "start at byte 1000000000"),
         (edited(srow_x=[np.nan, 0, 0, 0]), "not finite"),
         (edited(srow_x=[0, 0, 0, 0]), "same direction|voxels are"),
@@ -367,26 +370,107 @@ def test_scouts_in_three_planes_are_kept_apart(tmp_path):
 
 def test_compressed_pixels_are_the_same_pixels(tmp_path):
     pixels = noise(33, 40).astype(np.uint16)
-    for make in (phantoms.run_length, phantoms.jpeg_2000):
+    for make in (
+        *(phantoms.run_length, phantoms.jpeg_2000, phantoms.jpeg_lossless, phantoms.jpeg_lossless_of_any_predictor),
+        *(phantoms.jpeg_ls, phantoms.deflated),
+    ):
         volume = read_volume(write(tmp_path / make.__name__, make(pixels)))
-        np.testing.assert_array_equal(volume.slices[0], pixels)
+        np.testing.assert_array_equal(volume.slices[0], pixels, make.__name__)
 
 
-@pytest.mark.parametrize(
-    "syntax",
-    [
-        "1.2.840.10008.1.2.1.99",  # deflated
-        "1.2.840.10008.1.2.4.57",
-        "1.2.840.10008.1.2.4.70",
-        "1.2.840.10008.1.2.4.80",
-        "1.2.840.10008.1.2.4.92",
-    ],
-)
-def test_other_compression_is_refused_by_its_name(tmp_path, syntax):
+@pytest.mark.parametrize("make", [phantoms.dicom, phantoms.deflated, phantoms.jpeg_ls])
+def test_dicom_packed_by_gzip_is_read(tmp_path, make):
+    pixels = noise(33, 40)
+    path = write(tmp_path / "1.dcm.gz", gzip.compress(make(pixels)))
+    assert is_volume(path)
+    np.testing.assert_array_equal(read_volume(path).slices[0], pixels)
+
+
+def test_packed_dicom_is_unpacked_no_further_than_its_tags_say(tmp_path):
+    path = write(tmp_path / "1.dcm.gz", gzip.compress(phantoms.dicom(noise(16, 16)) + bytes(64 * scan.MIB)))
+    read_volume(path)
+    tracemalloc.start()
+    read_volume(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 * scan.MIB
+
+
+def test_pixels_of_32_bits_are_read(tmp_path):
+    for kind in (np.uint32, np.int32):
+        pixels = noise(20, 24).astype(kind) * 70_000
+        volume = read_volume(write(tmp_path / "a", phantoms.dicom(pixels)))
+        np.testing.assert_array_equal(volume.slices[0], pixels.astype(np.float32))
+
+
+@pytest.mark.parametrize("make", [phantoms.jpeg_lossless, phantoms.jpeg_ls])
+def test_a_decoder_that_is_missing_is_named(tmp_path, monkeypatch, make):
+    path = write(tmp_path / "a", make(noise(20, 20).astype(np.uint16)))
+    monkeypatch.setattr(Apart, "is_available", staticmethod(lambda: False))
+    with pytest.raises(VolumeError, match=r"compressed as JPEG.*to decode it, run: pip install python-gdcm$"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("make", [phantoms.jpeg_lossless, phantoms.jpeg_ls])
+@pytest.mark.parametrize("fault", ["size", "colours", "no picture", "no size"])
+def test_what_gdcm_would_decode_is_checked_before(tmp_path, monkeypatch, make, fault):
+    content = make(noise(40, 40).astype(np.uint16))
+    start = content.index(b"\xff\xd8\xff", 200)
+    size = min(place for mark in (b"\xff\xc3", b"\xff\xf7") if (place := content.find(mark, start)) > 0)
+    edited = bytearray(content)
+    if fault == "size":
+        edited[size + 5] += 1
+    elif fault == "colours":
+        edited[size + 9] = 3
+    elif fault == "no picture":
+        edited[start] = 0
+    else:
+        edited[size + 1] = 0xE0
+    decoded = []
+    monkeypatch.setattr(Apart, "_ask", lambda *arguments: decoded.append(arguments))
+    with pytest.raises(VolumeError, match="cannot be decoded"):
+        read_volume(write(tmp_path / "a", bytes(edited)))
+    assert not decoded
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16, np.int8, np.uint8])
+@pytest.mark.parametrize("make", [phantoms.jpeg_lossless, phantoms.jpeg_ls])
+def test_gdcm_decodes_signed_values_and_those_of_fewer_bits(tmp_path, make, kind):
+    pixels = (noise(20, 24) - (300 if np.iinfo(kind).min else 0)).astype(kind)
+    np.testing.assert_array_equal(read_volume(write(tmp_path / "a", make(pixels))).slices[0], pixels)
+
+
+def test_a_frame_that_ends_the_decoder_costs_its_slice_alone(tmp_path, monkeypatch):
+    """As the C++ of GDCM does with some damaged frames of JPEG-LS."""
+    for number in (1, 2, 3):
+        write(tmp_path / f"{number}.dcm", phantoms.jpeg_ls(noise(20, 24, seed=number), number))
+    ask = Apart._ask
+
+    def kill_at_the_second(self, request):
+        self.asked = getattr(self, "asked", 0) + 1
+        if self.asked == 2:
+            self._process.kill()
+        return ask(self, request)
+
+    monkeypatch.setattr(Apart, "_ask", kill_at_the_second)
+    volume = read_volume(tmp_path)
+    assert [bool(pixels.any()) for pixels in volume.slices] == [True, False, True]
+    assert any("1 of 3 files were left out" in sentence for sentence in volume.warnings)
+
+
+def test_a_coloured_secondary_capture_is_named(tmp_path):
+    pixels = noise(20, 60).astype(np.uint8)
+    tags = {"SOPClassUID": SecondaryCaptureImageStorage, "PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}
+    with pytest.raises(VolumeError, match="is a secondary capture, as of a screen, and has pixels that are RGB"):
+        read_volume(write(tmp_path / "a", phantoms.dicom(pixels, **tags, Columns=20)))
+
+
+def test_other_compression_is_refused_by_its_name(tmp_path):
+    syntax = "1.2.840.10008.1.2.4.92"
     name = UID_dictionary[syntax][0]
     with pytest.raises(VolumeError) as refusal:
         read_volume(write(tmp_path / "a", phantoms.with_syntax(syntax, noise(20, 20))))
-    assert name in str(refusal.value) and "allowed are uncompressed, RLE, JPEG" in str(refusal.value)
+    assert name in str(refusal.value) and "allowed are uncompressed, deflated, RLE, JPEG" in str(refusal.value)
 
 
 def test_compressed_frame_of_another_size_is_not_decoded(tmp_path, monkeypatch):
@@ -407,7 +491,7 @@ def test_compressed_frame_of_another_size_is_not_decoded(tmp_path, monkeypatch):
     [
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "PALETTE COLOR; allowed are MONOCHROME1 and MONOCHROME2"),
         ({"PhotometricInterpretation": "Kowalska"}, "of an unknown kind"),
-        ({"BitsAllocated": 32}, "32 bits; allowed are 8 and 16"),
+        ({"BitsAllocated": 64}, "64 bits; allowed are 8, 16 and 32"),
         ({"Rows": 60000}, "60000 × 1 voxels; allowed are 1 to 2048"),
         ({"NumberOfFrames": 10**9}, "1000000000 voxels"),
         ({"Rows": 8, "Columns": 40}, "at least 16"),
@@ -636,6 +720,47 @@ def test_zip_of_nothing_but_damaged_files_is_no_scan(tmp_path):
     assert not is_volume(path)
     with pytest.raises(VolumeError, match=r"^scan\.zip: .* in it, and 1 of its files are empty or cannot be unpacked;"):
         read_volume(path)
+
+
+def zip_of(path: Path, scans: int, others: int) -> Path:
+    """An archive with slices in a deep folder, between other files."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for number in range(1, scans + 1):
+            archive.writestr(f"a/b/c/d/{number}", phantoms.dicom(noise(20, 24, seed=number), number))
+        for number in range(others):
+            archive.writestr(f"texts/{number}", "text")
+    return path
+
+
+def test_a_zip_of_ten_thousand_files_is_read_and_one_more_is_refused(tmp_path):
+    assert len(read_volume(zip_of(tmp_path / "a.zip", 3, 9_997)).slices) == 3
+    with pytest.raises(ValueError, match="it holds 10,001 entries; at most 10,000 are accepted"):
+        read_volume(zip_of(tmp_path / "b.zip", 3, 9_998))
+
+
+def test_many_files_may_have_items_that_scanners_write(tmp_path, monkeypatch):
+    """Sequences that are not read count too, before they are parsed; of many files they are many."""
+    monkeypatch.setattr("modeling_unet.volumes.dicom.series.MAX_ITEMS_OF_ALL", 10)
+    for number in range(1, 6):
+        items = [phantoms.Dataset() for _ in range(11)]
+        for item in items:
+            item.ReferencedSOPInstanceUID = "1.2.3"
+        write(tmp_path / f"{number}", phantoms.dicom(noise(20, 24), number, ReferencedImageSequence=items))
+    assert len(read_volume(tmp_path).slices) == 5
+    monkeypatch.setattr("modeling_unet.volumes.dicom.series.MORE_ITEMS_PER_FILE", 0)
+    with pytest.raises(VolumeError, match="have too many items in their tags"):
+        read_volume(tmp_path)
+
+
+def test_a_table_of_contents_is_passed_over_and_alone_it_is_named(tmp_path):
+    no_image = {"Rows": None, "Columns": None, "PixelData": None, "SOPClassUID": MediaStorageDirectory}
+    for number in (1, 2):
+        (tmp_path / f"S{number}").mkdir()
+        write(tmp_path / f"S{number}" / "IM", phantoms.dicom(noise(20, 24, seed=number), number))
+    write(tmp_path / "DICOMDIR", phantoms.dicom(noise(20, 24), **no_image))
+    assert len(read_volume(tmp_path).slices) == 2 and not read_volume(tmp_path).warnings
+    with pytest.raises(VolumeError, match=r"^DICOMDIR: this is a table of contents; give the folder"):
+        read_volume(tmp_path / "DICOMDIR")
 
 
 def test_missing_and_empty_sources(tmp_path):

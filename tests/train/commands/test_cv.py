@@ -4,9 +4,11 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,35 +106,54 @@ def stub(monkeypatch) -> Stub:
     return stub
 
 
+@pytest.fixture(scope="module")
+def options(data) -> list[str]:
+    return [*data, "--recipe", "fast-cpu"]
+
+
+@pytest.fixture(scope="module")
+def crossed(options, tmp_path_factory) -> SimpleNamespace:
+    """A cross-validation that is done: `folder`, `report`, and `commands`, all that were run."""
+    folder, stub = tmp_path_factory.mktemp("crossed"), Stub()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(cv, "run_command", stub)
+        report = cv.cross_validate(options, folder, [])
+    return SimpleNamespace(folder=folder, report=report, commands=stub.commands)
+
+
+@pytest.fixture
+def done(crossed, stub, tmp_path) -> Path:
+    """Its folder, to be changed and started again."""
+    return shutil.copytree(crossed.folder, tmp_path / "done")
+
+
 # What is run
 
 
-def test_folds_of_another_recipe_are_not_averaged(data, stub, tmp_path):
-    cv.cross_validate(data, tmp_path, [])
-    path = tmp_path / "fold-1" / "training.json"
+def test_folds_of_another_recipe_are_not_averaged(options, done):
+    path = done / "fold-1" / "training.json"
     write_json(path, {**json.loads(path.read_text()), "recipe": {"learning_rate": 0.5}})
     with pytest.raises(DataError, match="fold-1 was trained by another recipe, from other weights"):
-        cv.cross_validate(data, tmp_path, [])
+        cv.cross_validate(options, done, [])
 
 
-def test_every_slice_is_scored_once_by_the_network_that_left_it_out(data, stub, tmp_path):
-    report = cv.cross_validate([*data, "--recipe", "fast-cpu"], tmp_path, [])
-    assert [(command[0], value_of("--fold", command)) for command in stub.commands] == [
+def test_every_slice_is_scored_once_by_the_network_that_left_it_out(crossed):
+    assert [(command[0], value_of("--fold", command)) for command in crossed.commands] == [
         (name, fold) for fold in "012" for name in ("fit", "evaluate")
     ]
-    assert all(value_of("--recipe", command) == "fast-cpu" for command in stub.commands if command[0] == "fit")
-    assert all(value_of("--num_folds", command) == "3" for command in stub.commands)
-    assert sorted(int(row["slice"]) for row in report["per_slice"]) == list(range(1, SLICES + 1))
-    assert report["seen_in_training"] is False
-    assert report == json.loads((tmp_path / "evaluation.json").read_text())
+    assert all(value_of("--recipe", command) == "fast-cpu" for command in crossed.commands if command[0] == "fit")
+    assert all(value_of("--num_folds", command) == "3" for command in crossed.commands)
+    assert sorted(int(row["slice"]) for row in crossed.report["per_slice"]) == list(range(1, SLICES + 1))
+    assert crossed.report["seen_in_training"] is False
+    assert crossed.report == json.loads((crossed.folder / "evaluation.json").read_text())
 
 
-def test_figures_are_those_of_all_slices_and_their_spread_over_folds(data, stub, tmp_path):
-    report = cv.cross_validate(data, tmp_path, [])
+def test_figures_are_those_of_all_slices_and_their_spread_over_folds(crossed):
+    report = crossed.report
     assert report["fold"] == [0, 1, 2]
     assert (report["all"]["slices"], report["all"]["persons"]) == (SLICES, 6)
     assert report["all"]["slice_dice"] == pytest.approx(np.mean([row["dice"] for row in report["per_slice"]]))
-    evaluations = [json.loads((tmp_path / f"fold-{fold}" / "evaluation.json").read_text()) for fold in range(3)]
+    evaluations = [json.loads((crossed.folder / f"fold-{fold}" / "evaluation.json").read_text()) for fold in range(3)]
     ious = [evaluation["all"]["slice_iou"] for evaluation in evaluations]
     mean = sum(ious) / 3
     spread = (sum((iou - mean) ** 2 for iou in ious) / 2) ** 0.5
@@ -171,17 +192,15 @@ def test_a_second_start_keeps_what_is_scored(data, stub, tmp_path, caplog):
     assert report["all"]["slices"] == SLICES
 
 
-def test_folds_trained_in_different_ways_are_not_averaged(data, stub, tmp_path):
-    cv.cross_validate(data, tmp_path, [])
+def test_folds_trained_in_different_ways_are_not_averaged(options, done):
     with pytest.raises(ValueError, match=r"holds a cross-validation with other options \(--data_dir"):
-        cv.cross_validate([*data, "--learning_rate", "0.1"], tmp_path, [])
+        cv.cross_validate([*options, "--learning_rate", "0.1"], done, [])
 
 
-def test_scores_of_other_slices_are_not_taken_for_this_fold(data, stub, tmp_path):
-    cv.cross_validate(data, tmp_path, [])
-    (tmp_path / "cv.json").unlink()
+def test_scores_of_other_slices_are_not_taken_for_this_fold(data, done):
+    (done / "cv.json").unlink()
     with pytest.raises(ValueError, match="was trained or scored on other slices than fold 0 has now"):
-        cv.cross_validate([*data[:-1], "2"], tmp_path, [])
+        cv.cross_validate([*data[:-1], "2"], done, [])
 
 
 # GPUs

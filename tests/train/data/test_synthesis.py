@@ -8,6 +8,7 @@ from train.data.synthesis import (
     Donors,
     Synthesis,
     Synthesizer,
+    darken,
     find_axis,
     head,
     mirror_region,
@@ -16,7 +17,10 @@ from train.data.synthesis import (
 )
 
 
-PROBABILITIES = ("canvas_probability", "mirror_probability", "paste_probability", "cover_probability")
+PROBABILITIES = (
+    *("canvas_probability", "mirror_probability", "paste_probability", "cover_probability"),
+    "dark_probability",
+)
 NOTHING = dict.fromkeys(PROBABILITIES, 0.0)
 SIDE = 128
 BACKGROUND, TISSUE, TUMOR = -1.0, 0.5, 2.0
@@ -226,6 +230,42 @@ def test_donors_lie_over_the_head_that_they_cover():
     laid = cv2.warpAffine(head(small[0]).astype(np.uint8), matrix, (SIDE, SIDE), flags=cv2.INTER_NEAREST)
     both = laid.astype(bool) & head(large[0])
     assert 2 * both.sum() / (laid.sum() + head(large[0]).sum()) > 0.95
+
+
+# Darkening
+
+
+def test_a_dark_tumor_is_darker_and_smoother_within_its_edge(rng):
+    image, labels = head_with_tumor()
+    image += rng.normal(0, 0.1, image.shape).astype(np.float32)
+    region = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.circle(region, (80, 75), 12, 1, -1)
+    made, labelled = darken(image, labels, region, rng)
+    inner, outer = (cv2.erode(region, np.ones((9, 9))) == 1, cv2.dilate(region, np.ones((17, 17))) == 0)
+    assert made[inner].mean() < image[inner].mean() - 0.1
+    assert made[inner].std() < image[inner].std()
+    np.testing.assert_allclose(made[outer], image[outer], atol=1e-3)
+    assert made.min() >= image.min() and made.dtype == np.float32
+    np.testing.assert_array_equal(labelled == 1, (labels == 1) | (region == 1))
+
+
+def test_what_is_not_looked_at_is_not_labelled_as_a_dark_tumor(rng):
+    image, labels = head_with_tumor()
+    labels[70:90] = 255
+    region = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.circle(region, (80, 75), 12, 1, -1)
+    _, labelled = darken(image, labels, region, rng)
+    np.testing.assert_array_equal(labelled == 255, labels == 255)
+
+
+def test_dark_tumors_lie_in_the_head_where_others_have_theirs_and_the_first_one_stays():
+    made = synthesizer(dark_probability=1.0)
+    tumors = [sample["labels"] == 1 for sample in made.slices]
+    for image, labels in drawn(made, count=20):
+        extra = (labels == 1) & ~tumors[0]
+        assert (labels == 1)[tumors[0]].all()
+        assert not extra[~head(made.slices[0]["pixel_values"][0])].any()
+        assert not extra.any() or image[0][extra].mean() < TISSUE
 
 
 def test_a_sample_follows_from_its_random_numbers():

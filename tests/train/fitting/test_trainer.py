@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import fresh
 import pytest
 import torch
 from conftest import ROOT
@@ -254,9 +255,8 @@ def straight(folder, tmp_path_factory) -> Path:
 
 def test_a_run_killed_while_it_writes_a_checkpoint_ends_like_one_that_never_was(folder, straight, tmp_path, caplog):
     options = ("--num_train_epochs", "3", *EVERY_STEP, "--save_strategy", "steps", "--save_steps", "3")
-    command = [sys.executable, "-c", KILLED_WHILE_WRITING, *fit_options(folder, tmp_path / "run", *options)]
-    killed = subprocess.run(command, cwd=ROOT, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = fresh.ours().run(KILLED_WHILE_WRITING, *fit_options(folder, tmp_path / "run", *options))
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "run" / "model.safetensors").exists()
     with caplog.at_level(logging.INFO):
         assert fit(folder, tmp_path / "run", *options) == 0
@@ -340,9 +340,7 @@ def test_accumulated_portions_weigh_as_one_batch(folder, tmp_path):
 def test_two_processes_train_as_one_on_the_same_global_batch(folder, tmp_path):
     options = (*WITHOUT_BATCH_STATISTICS, "--num_train_epochs", "2", *EVERY_STEP)
     fit(folder, tmp_path / "one", *options, "--per_device_train_batch_size", "8")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*torchrun, "-m", "train", *fit_options(folder, tmp_path / "two", *options)]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    ran = fresh.torchrun("train.__main__", *fit_options(folder, tmp_path / "two", *options))
     assert ran.returncode == 0, ran.stderr
     for name in ("loss", "grad_norm", "epoch_loss", "epoch_dice", "eval_loss", "eval_dice_at_network_size"):
         one, two = log_of(tmp_path / "one", name), log_of(tmp_path / "two", name)

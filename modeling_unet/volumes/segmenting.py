@@ -1,0 +1,233 @@
+"""A volume in, its lesions out: slices of all planes → one probability → one mask, lesions in mL, and what to know.
+
+Volume ─ axial, coronal, sagittal slices ─→ segmenter ─→ mean probability ─→ confirmed pieces ─→ VolumeSegmentation
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from ..familiarity import UNFAMILIAR
+from ..segmentation import DEFAULT_THRESHOLD, Segmentation, check_threshold
+from .heads import extent, find_head, has_skull
+from .lesions import MIN_LESION_ML, MIN_LESION_VOXELS, VolumeLesion, find_lesions, label_pieces
+from .planes import Frame, frame_of, spacing_of, turned, turned_sizes
+from .volume import PLANES, Volume
+
+
+# Slices that lie farther apart give no picture in other planes; those of 6 mm still do.
+MAX_SLICE_SPACING_MM = 7.0
+# A piece of the mask stays if this share of it has a mean probability above this one, which two planes cannot reach
+# alone. Chosen on two normal persons: 0.16 and more of a pasted lesion, 0.04 and less of a false alarm.
+CONFIRMED, CONFIRMED_SHARE = 0.75, 0.1
+MAX_BATCH_PIXELS = 16 * 512 * 512
+UNLIKE = (
+    "Most slices of this volume are unlike the T1-weighted slices with contrast that the network learned from: do not "
+    "rely on what is marked."
+)
+
+ALONE = "No other plane confirms what is marked: the {plane} slices alone could be looked at."
+STRIPPED = (
+    "The skull seems to have been cut off; the network learned from whole heads: take the scan as it was, if there is "
+    "one."
+)
+
+
+class Segmenter(Protocol):
+    """What segments slices: a `TumorSegmenter`, or what passes them on to one."""
+
+    def batch(self, images: list[np.ndarray], batch_size: int = ..., *, framing: str = ...) -> Iterator[Segmentation]:
+        """One segmentation per slice, in their order."""
+
+
+@dataclass(frozen=True, eq=False)
+class VolumeSegmentation:
+    """What the network says about a volume, and everything that follows from it.
+
+    Attributes:
+        volume: as it was read.
+        probability: tumour probability of every voxel, float32 [N, H, W], 0 … 1: the mean over `planes`, but 0.5 at
+            most in pieces that too few of them confirm.
+        planes: whose slices were looked at.
+        familiarity: of the slices that hold most of the head, the median; see `Segmentation`. None if the model cannot
+            tell.
+        has_skull: false where it looks as if everything but the brain had been cut off.
+        threshold: voxels above it belong to the mask.
+    """
+
+    volume: Volume
+    probability: np.ndarray = field(repr=False)
+    planes: tuple[str, ...]
+    familiarity: float | None = None
+    has_skull: bool = True
+    threshold: float = DEFAULT_THRESHOLD
+
+    def __post_init__(self):
+        check_threshold(self.threshold)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Bool [N, H, W], true where the probability is above the threshold."""
+        return self.probability > self.threshold
+
+    @cached_property
+    def lesions(self) -> list[VolumeLesion]:
+        """The lesions of the mask, largest first."""
+        return self.lesions_of(self.mask)
+
+    def lesions_of(self, mask: np.ndarray) -> list[VolumeLesion]:
+        """The lesions of another mask of the volume, bool [N, H, W], largest first."""
+        voxel_ml = self.volume.voxel_ml
+        fewest = MIN_LESION_VOXELS if voxel_ml is None else max(round(MIN_LESION_ML / voxel_ml), 1)
+        return find_lesions(mask, self.probability, spacing_of(self.volume), self.volume.affine, fewest)
+
+    @property
+    def tumor_found(self) -> bool:
+        """Whether there is any lesion."""
+        return bool(self.lesions)
+
+    @property
+    def volume_ml(self) -> float | None:
+        """Volume of the mask in mL, or None if the size of a voxel is unknown."""
+        return self.volume.volume_ml(self.mask)
+
+    @property
+    def is_familiar(self) -> bool:
+        """Whether the network may know such volumes: false where most slices are unlike those it learned from."""
+        return self.familiarity is None or self.familiarity >= UNFAMILIAR
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader should know before trusting the mask, one sentence each."""
+        alone = len(self.planes) == 1 < len(self.volume.slices)
+        said = {
+            UNLIKE: not self.is_familiar,
+            STRIPPED: not self.has_skull,
+            ALONE.format(plane=self.planes[0]): alone,
+        }
+        return (*(sentence for sentence, is_so in said.items() if is_so), *self.volume.warnings)
+
+    def at_threshold(self, threshold: float) -> "VolumeSegmentation":
+        """The same probabilities cut at another threshold, 0 … 1; the network does not run again."""
+        return replace(self, threshold=threshold)
+
+    def to_nifti(self) -> bytes:
+        """The mask as `.nii.gz` in the geometry of the file that was read, with the values 0 and 1."""
+        return self.volume.to_nifti(self.mask)
+
+
+def segment_volume(
+    volume: Volume,
+    segmenter: Segmenter,
+    *,
+    planes: tuple[str, ...] | None = None,
+    threshold: float = DEFAULT_THRESHOLD,
+    batch_size: int = 8,
+    report: Callable[[int, int], None] | None = None,
+) -> VolumeSegmentation:
+    """Segment a volume as one thing: all planes that its voxels allow, put together.
+
+    Args:
+        volume: as `read_volume` gives it.
+        segmenter: a `TumorSegmenter`, or what passes slices on to one.
+        planes: whose slices are looked at, of those that `planes_of` allows; None takes all of these.
+        threshold: voxels above it belong to the mask.
+        batch_size: slices that go through the network together.
+        report: is called with the number of slices done and of all, before every batch and at the end.
+
+    Returns:
+        The segmentation; in memory it takes 4 bytes a voxel, and 1 more for its mask.
+
+    Raises:
+        ValueError: the threshold is not in 0 … 1, the batch size is not a whole number from 1, or the voxels do not
+            allow one of the planes.
+    """
+    check_threshold(threshold)
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; allowed are whole numbers from 1.")
+    allowed = planes_of(volume)
+    planes = allowed if planes is None else planes
+    if not planes or not {*planes} <= {*allowed}:
+        raise ValueError(f"planes is {planes}; this volume allows {', '.join(allowed)}.")
+    head = find_head(volume.slices)
+    looks = [_Look(volume, plane, head) for plane in planes]
+    total, done = sum(len(look.numbers) for look in looks), 0
+    probability = np.zeros(volume.slices.shape, np.float32)
+    familiarities: list[float | None] = []
+    for look in looks:
+        place = look.turned(probability)
+        numbers, at_once = iter(look.numbers), max(min(batch_size, MAX_BATCH_PIXELS // look.frame.side**2), 1)
+        while batch := list(islice(numbers, at_once)):
+            if report:
+                report(done, total)
+            pictures = [look.frame.cut(look.slices[number]) for number in batch]
+            found = segmenter.batch(pictures, batch_size, framing="none")
+            for number, segmentation in zip(batch, found, strict=True):
+                place[number] += look.frame.paste(segmentation.probability, place.shape[1:]) / len(looks)
+                if number in look.with_most_head:
+                    familiarities.append(segmentation.familiarity)
+            done += len(batch)
+    if report:
+        report(done, total)
+    drop_unconfirmed(probability)
+    known = [value for value in familiarities if value is not None]
+    familiarity = float(np.median(known)) if known else None
+    return VolumeSegmentation(volume, probability, planes, familiarity, _is_whole(volume), threshold)
+
+
+def drop_unconfirmed(probability: np.ndarray) -> None:
+    """Lower pieces of the mask, of probability float32 [N, H, W], to the threshold where too little of them is sure."""
+    labels, sizes = label_pieces(probability > DEFAULT_THRESHOLD)
+    sure = np.bincount(labels[probability > CONFIRMED], minlength=len(sizes) + 1)[1:]
+    dropped = np.concatenate([[False], sure < CONFIRMED_SHARE * sizes])
+    np.minimum(probability, np.float32(DEFAULT_THRESHOLD), out=probability, where=dropped[labels])
+
+
+def _is_whole(volume: Volume) -> bool:
+    """Whether a head has its skull, as far as axial slices can be seen."""
+    sizes = spacing_of(volume)
+    if sizes is None or "axial" not in planes_of(volume):
+        return True
+    return has_skull(turned(volume.slices, volume.plane, "axial"), turned_sizes(sizes, volume.plane, "axial"))
+
+
+def planes_of(volume: Volume) -> tuple[str, ...]:
+    """The planes whose slices are worth looking at: all three, or those alone that were taken."""
+    sizes = spacing_of(volume)
+    fine = sizes is not None and round(max(sizes), 2) <= MAX_SLICE_SPACING_MM
+    # A slice that is missing between others is a black line in the other planes.
+    shown = np.flatnonzero(volume.slices.any(axis=(1, 2)))
+    complete = len(shown) > 0 and np.ptp(shown) + 1 == len(shown)
+    return PLANES if volume.plane in PLANES and fine and complete else (volume.plane,)
+
+
+class _Look:
+    """The slices of one plane of a volume.
+
+    Attributes:
+        slices: float32 [N, H, W], a view of those of the volume.
+        frame: what is shown of them.
+        numbers: of those that show a part of the head.
+        with_most_head: of those that show at least half as much of it as the one that shows most.
+    """
+
+    def __init__(self, volume: Volume, plane: str, head: np.ndarray):
+        self._planes = volume.plane, plane
+        self.slices, head = self.turned(volume.slices), self.turned(head)
+        # How far slices are apart does not matter to those that were taken.
+        sizes = spacing_of(volume) or (volume.spacing and (0.0, *volume.spacing))
+        if sizes is not None and plane != volume.plane:
+            sizes = turned_sizes(sizes, *self._planes)
+        self.frame: Frame = frame_of(head, self.slices.shape, sizes)
+        self.numbers = range(*extent(head, 0, len(self.slices)))
+        areas = head.sum(axis=(1, 2))
+        scale = len(head) / len(self.slices)
+        self.with_most_head = {number for number in self.numbers if areas[int(number * scale)] >= areas.max() / 2}
+
+    def turned(self, voxels: np.ndarray) -> np.ndarray:
+        """Voxels in the grid of the volume as slices of this plane."""
+        return voxels if self._planes[0] == self._planes[1] else turned(voxels, *self._planes)
