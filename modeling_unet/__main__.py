@@ -1,4 +1,5 @@
-"""Command line of the package: `python -m modeling_unet predict PATH… --out DIR` and `… export OUT.onnx`.
+"""Command line of the package: `python -m modeling_unet predict PATH… --out DIR`, `… export OUT.onnx` and
+`… export --web DIR`.
 
 Where the package is installed, `brain-tumor-unet predict …` does the same.
 """
@@ -33,6 +34,7 @@ from .segmentation import DEFAULT_THRESHOLD
 from .segmenter import QUALITIES, TumorSegmenter
 from .sources import find_sources
 from .volumes.dicom import check_highdicom
+from .web import TARBALL, write_page
 
 
 SCRIPT = "brain-tumor-unet"  # as in pyproject.toml
@@ -148,12 +150,16 @@ def _add_predict(commands):
 def _add_export(commands):
     command = commands.add_parser(
         "export",
-        help="write the network as an ONNX file",
-        description="Write the network as an ONNX file, for programs without PyTorch; docs/onnx.md says how to use it.",
+        help="write the network as an ONNX file, or a page that runs it in the browser",
+        description="Write the network as an ONNX file, for programs without PyTorch (docs/onnx.md), or as a folder "
+        "with a page that runs it in the browser (docs/static.md).",
     )
-    command.add_argument("out", type=Path, metavar="OUT.onnx", help="the file to write")
+    target = command.add_mutually_exclusive_group(required=True)
+    target.add_argument("out", nargs="?", type=Path, metavar="OUT.onnx", help="the file to write")
+    target.add_argument("--web", type=Path, metavar="DIR", help="the folder to write; python -m http.server shows it")
     _add_model(command)
-    command.add_argument("--dtype", choices=DTYPES, default=DEFAULT_DTYPE, help="of the weights (%(default)s)")
+    command.add_argument("--dtype", choices=DTYPES, default=DEFAULT_DTYPE, help="of the weights in OUT (%(default)s)")
+    command.add_argument("--runtime", type=Path, metavar="PATH", help=f"for --web: {TARBALL}, instead of asking npm")
 
 
 def _add_model(command: argparse.ArgumentParser):
@@ -163,10 +169,16 @@ def _add_model(command: argparse.ArgumentParser):
 
 
 def export(args: argparse.Namespace) -> int:
-    """Write the network as `args.out` and return 0."""
-    if args.out.is_dir():
+    """Write the network as `args.out`, or the page around it as `args.web`, and return 0."""
+    if args.out and args.out.is_dir():
         raise ValueError(f"{args.out} is a folder; name the file to write, such as {args.out / 'model.onnx'}.")
-    segmenter = TumorSegmenter.from_pretrained(args.model, device="cpu", revision=args.revision)
+    if args.web and args.web.exists() and not args.web.is_dir():
+        raise ValueError(f"--web {args.web} is a file; allowed is a folder, which may be missing.")
+    segmenter = TumorSegmenter.from_pretrained(args.model, "cpu", args.revision, optimize="none")
+    if args.web:
+        size = write_page(args.web, segmenter, *origin(args.model, args.revision), args.runtime)
+        print(f"{printable(str(args.web))}: {size / 1e6:.1f} MB; python -m http.server -d shows it")
+        return 0
     metadata = describe(segmenter.model, segmenter.image_processor, *origin(args.model, args.revision))
     content = to_onnx(segmenter.model, metadata, args.dtype)
     write_atomically(args.out, content)

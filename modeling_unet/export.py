@@ -53,28 +53,44 @@ def to_onnx(model: UNetForSemanticSegmentation, metadata: dict[str, str], dtype:
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype}; allowed are {', '.join(DTYPES)}.")
-    if find_spec("onnxscript") is None:
-        raise ImportError("writing an ONNX file needs the package onnxscript; run: pip install onnxscript")
+    check_exporter()
     graph = _Graph(copy.deepcopy(model)).to("cpu", DTYPES[dtype]).eval()
     # Different sizes above 1: the exporter would take a size of 1 for a constant, and equal sizes for the same one.
     reduction = model.config.reduction
     example = torch.zeros(2, model.config.num_channels, 2 * reduction, 3 * reduction)
+    free = {"pixel_values": {0: "batch", 2: "height", 3: "width"}}
+    program = translate(graph, {"pixel_values": example}, ["logits"], dynamic_shapes=free)
+    program.model.metadata_props.update(metadata)
+    return program.model_proto.SerializeToString()
+
+
+def check_exporter() -> None:
+    """Raise an ImportError where the package that writes ONNX files is missing."""
+    if find_spec("onnxscript") is None:
+        raise ImportError("writing an ONNX file needs the package onnxscript; run: pip install onnxscript")
+
+
+def translate(
+    graph: nn.Module, example: dict[str, Tensor], output_names: list[str], **options
+) -> torch.onnx.ONNXProgram:
+    """A module as a program of ONNX, without a trace of this machine.
+
+    Args:
+        graph: in evaluation mode.
+        example: its inputs by name.
+        output_names: of its outputs.
+        options: of `torch.onnx.export`.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing; it is not needed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PyTorch's, about its own code
         program = torch.onnx.export(
-            graph,
-            kwargs={"pixel_values": example},
-            output_names=["logits"],
-            dynamic_shapes={"pixel_values": {0: "batch", 2: "height", 3: "width"}},
-            dynamo=True,
-            verbose=False,
+            graph, kwargs=example, output_names=output_names, dynamo=True, verbose=False, **options
         )
     assert program is not None  # the exporter before `dynamo` gave None
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces, with the paths of the machine
-    program.model.metadata_props.update(metadata)
-    return program.model_proto.SerializeToString()
+    return program
 
 
 def describe(

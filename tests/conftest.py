@@ -29,7 +29,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # What is trained for long, read by a browser, served, or made by fresh processes.
 SLOW_FIXTURES = {
     *("chromium", "ended", "executed", "exported", "fine_tuned", "loaded", "published"),
-    *("received", "straight", "stranger", "trained", "tuned", "url"),
+    *("received", "site", "straight", "stranger", "trained", "tuned", "url"),
 }
 
 
@@ -57,6 +57,15 @@ def chromium() -> str:
         if path := shutil.which(name):
             return path
     missing(f"needs a browser: none of {', '.join(BROWSERS)} is on the PATH")
+
+
+@pytest.fixture(scope="session")
+def onnxruntime_web() -> Path:
+    """What npm gives of the program that runs networks in a browser, for `--runtime`."""
+    path = Path(os.environ.get("ONNXRUNTIME_WEB", "nowhere"))
+    if not path.exists():
+        missing("needs the file of npm that docs/static.md names, in the variable ONNXRUNTIME_WEB")
+    return path.resolve()
 
 
 @pytest.fixture(scope="session")

@@ -228,6 +228,13 @@ def test_the_run_takes_every_browser_that_the_tests_take():
     assert f"for name in {' '.join(BROWSERS)};" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
+def test_the_run_gets_the_program_that_runs_networks_in_a_browser():
+    from modeling_unet.web import RUNTIME, TARBALL
+
+    run = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert f"npm pack {RUNTIME})" in run and f'ONNXRUNTIME_WEB="$work/{TARBALL}"' in run
+
+
 def test_hooks_refuse_what_the_tests_refuse():
     configured = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     hooks = {hook["id"]: hook for repository in configured for hook in repository["hooks"]}

@@ -22,6 +22,8 @@ def main(options: list[str]) -> None:
     dataset.set_defaults(publish=publish_dataset)
     space = kinds.add_parser("space", help="the page")
     space.add_argument("--model_id", required=True, help="the model that the page shows, you/name")
+    space.add_argument("--static", action="store_true", help="the page that runs the model in the visitor's browser")
+    space.add_argument("--runtime", help="for --static: onnxruntime-web as npm gave it, instead of asking npm")
     space.set_defaults(publish=publish_space)
     for kind in (model, space):
         kind.add_argument("--dataset_id", help="of the slices that the model was trained on, if they are on the Hub")

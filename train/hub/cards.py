@@ -2,7 +2,7 @@
 
 config.json, training.json, evaluation.json ─ write_model_card ─→ README.md of the model
 README.md of `python -m train prepare`, rows ─ write_data_card ─→ README.md of the data set
-README.md of this project, a model's id ─ write_space_card ─→ README.md of the Space
+README.md of this project, a model's id ─ write_space_card, write_static_card ─→ README.md of the Space
 """
 
 import re
@@ -94,6 +94,28 @@ Drop an MRI slice, see the tumour in colour, move the overlay's opacity, read th
 
 Code: Apache-2.0. The slices in `examples/` are Jun Cheng's, CC BY 4.0: see `examples/ATTRIBUTION.md`.
 """
+
+STATIC_CARD = """---
+{front_matter}
+---
+
+# {title}
+
+Drop an MRI slice, see the tumour in colour. The network runs in the browser: the slice never leaves the computer. Its
+weights are those of [{model_id}](https://huggingface.co/{model_id}).
+
+**Not a medical device. For research and education.**
+
+Code: Apache-2.0. ONNX Runtime Web, which computes: MIT. The slices in `examples/` are Jun Cheng's, CC BY 4.0: see
+`examples/ATTRIBUTION.md`.
+"""
+# What lets a page have threads: https://huggingface.co/docs/hub/spaces-config-reference
+ISOLATED = {
+    "cross-origin-embedder-policy": "require-corp",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "cross-origin",
+}
+OF_GRADIO = ("sdk_version", "python_version", "app_file", "suggested_hardware")
 
 COLUMNS = """\
 | column | holds |
@@ -334,8 +356,20 @@ def write_data_card(readme: str, repo_id: str, splits: Sequence[str]) -> str:
 
 def write_space_card(readme: str, model_id: str, dataset_id: str | None) -> str:
     """The front matter of this project's README, and which model the page shows."""
+    return _fill_space_card(SPACE_CARD, RepoCard(readme), model_id, dataset_id)
+
+
+def write_static_card(readme: str, model_id: str, dataset_id: str | None) -> str:
+    """The same for the page that runs in the browser."""
     card = RepoCard(readme)
+    for key in OF_GRADIO:
+        card.data.pop(key)
+    card.data["sdk"], card.data["custom_headers"] = "static", ISOLATED
+    return _fill_space_card(STATIC_CARD, card, model_id, dataset_id)
+
+
+def _fill_space_card(template: str, card: RepoCard, model_id: str, dataset_id: str | None) -> str:
     card.data["models"] = [model_id]
     if dataset_id:
         card.data["datasets"] = [dataset_id]
-    return SPACE_CARD.format(front_matter=card.data.to_yaml(), title=card.data["title"], model_id=model_id)
+    return template.format(front_matter=card.data.to_yaml(), title=card.data["title"], model_id=model_id)

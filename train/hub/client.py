@@ -72,6 +72,7 @@ def upload(
     revision: str = MAIN,
     replaces: Sequence[str] = (),
     variables: dict[str, str] | None = None,
+    space_sdk: str = "gradio",
 ) -> CommitInfo:
     """Create the repository if there is none, and bring a folder's files there in one commit.
 
@@ -85,6 +86,7 @@ def upload(
         revision: the branch, which starts at `main` if it is new.
         replaces: patterns of files that go if they are in the repository and not in the folder.
         variables: of the Space, for its environment.
+        space_sdk: of a new Space, "gradio" or "static".
 
     Returns:
         The commit; the last one if nothing has changed.
@@ -95,7 +97,7 @@ def upload(
     """
     api = HfApi(token=token)
     where: dict[str, Any] = {"repo_id": repo_id, "repo_type": repo_type}
-    space: dict[str, Any] = {"space_sdk": "gradio"} if repo_type == "space" else {}
+    space: dict[str, Any] = {"space_sdk": space_sdk} if repo_type == "space" else {}
 
     def create() -> None:
         api.create_repo(**where, **space, private=private or None, exist_ok=True)

@@ -2,7 +2,7 @@
 
     python -m train publish model RUN --repo_id you/name
     python -m train publish dataset DIR --repo_id you/name
-    python -m train publish space --repo_id you/name --model_id you/model
+    python -m train publish space --repo_id you/name --model_id you/model [--static]
 
     source ─ stage_… ─→ temporary folder with exactly what belongs there ─ client.upload ─→ commit
                         └─ --dry_run: its files and their origins are listed, and nothing is asked of the network
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from huggingface_hub import CommitInfo
@@ -27,14 +28,15 @@ from modeling_unet.pictures import encode_png
 from ..record import EVALUATION_FILE, RECORD_FILE
 from . import stranger
 from .client import MAIN, check_repo_id, find_token, list_files, upload
-from .staging import PICTURES, stage_dataset, stage_model, stage_space
+from .staging import PICTURES, stage_dataset, stage_model, stage_space, stage_static_space
 
 
 logger = logging.getLogger(__name__)
 
+STATIC_FILES = ("index.html", "*.js", "*.css", "*.onnx", "settings.json", "app.webmanifest", "icon.svg", "runtime/*")
 # Files of an earlier publication that are deleted if this one does not have them; other files of the repository stay.
 MODEL_REPLACES = ("*_unet.py", RECORD_FILE, EVALUATION_FILE, *PICTURES)
-SPACE_REPLACES = ("space/*", "modeling_unet/*", "examples/*")
+SPACE_REPLACES = ("space/*", "modeling_unet/*", "examples/*", "app.py", "requirements.txt", *STATIC_FILES)
 DATA_REPLACES = ("data/*.parquet",)
 VERIFY_SECONDS = 600
 PROBABILITY_TOLERANCE = 1e-4
@@ -184,29 +186,40 @@ def publish_space(
     model_id: str,
     dataset_id: str | None = None,
     private: bool = False,
+    static: bool = False,
+    runtime: str | Path | None = None,
     token: str | None = None,
     dry_run: bool = False,
 ) -> CommitInfo | None:
-    """Publish the page, which reads its model from the Hub.
+    """Publish the page, which reads its model from the Hub; or, static, the page that brings it to the browser.
 
     Args:
-        model_id: of the model; the Space's variable `MODEL_ID` names it.
+        model_id: of the model; the Space's variable `MODEL_ID` names it. A static page holds it, as it is now.
         dataset_id: of the slices that the model was trained on, if they are on the Hub.
-        repo_id, private, token, dry_run: as in `publish_model`.
+        static: without Python: the network runs in the visitor's browser.
+        runtime: what runs it there, see `write_page`; None asks npm.
+        repo_id, private, token, dry_run: as in `publish_model`; a static page's dry run loads the model all the same.
 
     Returns:
         The commit; None after a dry run.
 
     Raises:
-        ValueError, OSError: as in `publish_model`.
+        ImportError: static, and `onnxscript` is not installed.
+        ValueError, OSError: as in `publish_model`; or the model or the runtime cannot be used.
     """
     check_repo_id("--repo_id", repo_id)
     check_repo_id("--model_id", model_id)
+    if runtime and not static:
+        raise ValueError(f"--runtime {runtime} is for a static page; add --static, or leave it out.")
+    what: dict[str, Any] = {"repo_type": "space", "message": "Publish the page", "replaces": SPACE_REPLACES}
     with tempfile.TemporaryDirectory() as temporary:
-        origins = stage_space(Path(temporary), model_id, dataset_id)
-        what = {"repo_type": "space", "message": "Publish the page", "replaces": SPACE_REPLACES}
-        variables = {"MODEL_ID": model_id}
-        return _send(Path(temporary), origins, repo_id, private, token, dry_run, **what, variables=variables)
+        if static:
+            origins = stage_static_space(Path(temporary), model_id, dataset_id, Path(runtime) if runtime else None)
+            what["space_sdk"] = "static"
+        else:
+            origins = stage_space(Path(temporary), model_id, dataset_id)
+            what["variables"] = {"MODEL_ID": model_id}
+        return _send(Path(temporary), origins, repo_id, private, token, dry_run, **what)
 
 
 def _send(

@@ -3,6 +3,7 @@
 model folder ─ stage_model ─→ weights, config, processor, code, card, records, pictures
 prepared folder ─ stage_dataset ─→ Parquet files, card
 this project ─ stage_space ─→ page, package, requirements, examples, card
+this project, a model ─ stage_static_space ─→ page that runs the model in the browser, card
 
 A name in a folder may be a link to a file that nobody meant to publish: links that leave the folder are refused.
 """
@@ -17,7 +18,8 @@ from datasets import Dataset, Features, Image, Value
 
 from modeling_unet import TumorSegmenter
 from modeling_unet.familiarity import FAMILIARITY_FILE
-from modeling_unet.provenance import SHIPPED_MODEL, weights_hash
+from modeling_unet.provenance import SHIPPED_MODEL, origin, weights_hash
+from modeling_unet.web import page_sources, write_page
 
 from ..data.folds import KNOWN_SPLITS
 from ..data.raw import DataError
@@ -25,7 +27,7 @@ from ..data.sources import open_source
 from ..files import read_json, save_model
 from ..record import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, write_evaluation
 from ..scoring.report import evaluation_of
-from .cards import complete_model_card, write_data_card, write_model_card, write_space_card
+from .cards import complete_model_card, write_data_card, write_model_card, write_space_card, write_static_card
 
 
 logger = logging.getLogger(__name__)
@@ -197,5 +199,24 @@ def stage_space(staged: Path, model_id: str, dataset_id: str | None = None) -> d
             (staged / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, staged / name)
     card = write_space_card(own[CARD_FILE].read_text(encoding="utf-8"), model_id, dataset_id)
+    (staged / CARD_FILE).write_text(card, encoding="utf-8")
+    return own
+
+
+def stage_static_space(
+    staged: Path, model_id: str, dataset_id: str | None = None, runtime: Path | None = None
+) -> dict[str, Path]:
+    """Write what a static Space serves: the page that runs a model of the Hub in the browser, and the front matter.
+
+    Returns:
+        Name of a staged file → the file that it comes from.
+
+    Raises:
+        ImportError, OSError, ValueError: as `write_page`, or the model cannot be loaded.
+    """
+    own = {name: real_file(ROOT, path) for name, path in page_sources().items()} | {CARD_FILE: ROOT / CARD_FILE}
+    segmenter = TumorSegmenter.from_pretrained(model_id, device="cpu", optimize="none")
+    write_page(staged, segmenter, *origin(model_id), runtime)
+    card = write_static_card(own[CARD_FILE].read_text(encoding="utf-8"), model_id, dataset_id)
     (staged / CARD_FILE).write_text(card, encoding="utf-8")
     return own

@@ -12,10 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
-from hub import DROP, HANG, READER, STRANGER, WRITER, Hub
-from huggingface_hub import DatasetCard, ModelCard, get_session
+from hub import DROP, HANG, READER, STRANGER, WRITER, Hub, Repo
+from huggingface_hub import DatasetCard, ModelCard, RepoCard, get_session
 from PIL import Image
 from safetensors.torch import load_file
+from served import save_tiny_model, serve
 from slices import write_data_set, write_persons
 from tiny import TINY, tiny_config
 
@@ -414,6 +415,37 @@ def test_the_page_works_with_what_came_along_and_reads_the_model_from_the_hub(hu
     assert f"datasets:\n- {DATA}\n" in first["README.md"].decode()
     assert not [name for name in space.files() if name.startswith("weights/")]
     assert received["shown"] == [MODEL, 9] and received["code"] == ["app.py", "modeling_unet/__init__.py"]
+
+
+@pytest.mark.slow
+def test_a_static_page_holds_the_model_of_the_hub_and_what_runs_it(hub, onnxruntime_web, tmp_path):
+    serve(hub, "you/served", save_tiny_model(tmp_path), tag="v1")
+    hub.repos["space", "you/was-gradio"] = Repo()
+    hub.repos["space", "you/was-gradio"].commit("main", {"app.py": b"", "space/views.py": b"", "notes.txt": b"mine"})
+    page = ["publish", "space", "--model_id", "you/served", "--dataset_id", DATA, "--runtime", str(onnxruntime_web)]
+    cases = {
+        "dry": ["--static", "--repo_id", "you/dry", "--dry_run"],
+        "new": ["--static", "--repo_id", "you/static"],
+        "instead": ["--static", "--repo_id", "you/was-gradio"],
+        "not static": ["--repo_id", "you/static"],
+    }
+    usual = {"token": WRITER, "endpoint": hub.url}
+    orders = {name: {"arguments": [*page, *more], **usual} for name, more in cases.items()}
+    found = json.loads(run(["-c", CLERK], hub, input=json.dumps(orders)).stdout)
+    assert [found[name]["code"] for name in cases] == [0, 0, 0, 1], found
+    assert f"index.html  ← {ROOT / 'web' / 'index.html'}" in found["dry"]["said"]
+    assert "model.onnx  ← written for this upload" in found["dry"]["said"]
+    assert "is for a static page; add --static, or leave it out." in found["not static"]["complained"]
+    repo = hub.repos["space", "you/static"]
+    files, was_gradio = repo.files(), hub.repos["space", "you/was-gradio"].files()
+    card = RepoCard(files["README.md"].decode()).data.to_dict()
+    assert (card["sdk"], card["models"], card["datasets"]) == ("static", ["you/served"], [DATA])
+    assert card["custom_headers"]["cross-origin-embedder-policy"] == "require-corp"
+    assert not {"sdk_version", "app_file", "python_version", "suggested_hardware"} & card.keys()
+    assert {"index.html", "model.onnx", "scripts/viewer.js", "runtime/ort-wasm-simd-threaded.wasm"} <= files.keys()
+    assert json.loads(files["settings.json"])["model"]["name"] == "you/served"
+    assert not repo.variables
+    assert was_gradio.keys() == files.keys() - INITIAL | {"notes.txt"}
 
 
 # ---------------------------------------------------------------------------------------------------------- fit, cards

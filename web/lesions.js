@@ -1,0 +1,115 @@
+/* Probability → mask → lesions and their measurements, as segmentation.py of the Python package measures them.
+
+   A mask is a Uint8Array of 0 and 1, row by row; coordinates count pixels from the top left corner. */
+
+/* The 8-connected pieces of a mask: {labels, pieces}; labels an Int32Array, 0 outside, and pieces[label - 1] =
+   {area, box: [x, y, width, height], centroid: [x, y]}. */
+export function labelPieces(mask, width, height) {
+    const labels = new Int32Array(mask.length), pieces = [], waiting = new Int32Array(mask.length);
+    for (let start = 0; start < mask.length; start++) {
+        if (!mask[start] || labels[start]) continue;
+        const label = pieces.length + 1;
+        let left = width, right = 0, top = height, bottom = 0, sumX = 0, sumY = 0, area = 0, count = 1;
+        waiting[0] = start;
+        labels[start] = label;
+        while (count) {
+            const pixel = waiting[--count], x = pixel % width, y = (pixel - x) / width;
+            area++;
+            sumX += x;
+            sumY += y;
+            if (x < left) left = x;
+            if (x > right) right = x;
+            if (y < top) top = y;
+            if (y > bottom) bottom = y;
+            for (let nextY = Math.max(y - 1, 0); nextY <= Math.min(y + 1, height - 1); nextY++)
+                for (let nextX = Math.max(x - 1, 0); nextX <= Math.min(x + 1, width - 1); nextX++) {
+                    const next = nextY * width + nextX;
+                    if (mask[next] && !labels[next]) {
+                        labels[next] = label;
+                        waiting[count++] = next;
+                    }
+                }
+        }
+        pieces.push({area, box: [left, top, right - left + 1, bottom - top + 1], centroid: [sumX / area, sumY / area]});
+    }
+    return {labels, pieces};
+}
+
+/* What is measured of a slice at these settings; the network does not run.
+
+   slice: {width, height, probability}. settings: {threshold, minArea, spacing}; a minimum of 0 leaves all pieces in the
+   mask and takes the package's own for lesions, any other hides smaller pieces; a spacing of 0 is unknown. */
+export function measure({width, height, probability}, {threshold, minArea, spacing}, usualMinArea) {
+    const mask = new Uint8Array(probability.length), limit = Math.fround(threshold);
+    let highest = 0;
+    for (let pixel = 0; pixel < mask.length; pixel++) {
+        mask[pixel] = probability[pixel] > limit ? 1 : 0;
+        if (probability[pixel] > highest) highest = probability[pixel];
+    }
+    const {labels, pieces} = labelPieces(mask, width, height);
+    const isLarge = pieces.map(piece => piece.area >= (minArea || usualMinArea));
+    if (minArea) for (let pixel = 0; pixel < mask.length; pixel++) if (labels[pixel] && !isLarge[labels[pixel] - 1]) mask[pixel] = 0;
+    const sums = new Float64Array(pieces.length + 1);
+    for (let pixel = 0; pixel < mask.length; pixel++) if (labels[pixel]) sums[labels[pixel]] += probability[pixel];
+    const inMm2 = area => spacing ? area * spacing * spacing : null;
+    const lesions = pieces.flatMap(({area, box, centroid}, index) => {
+        if (!isLarge[index]) return [];
+        const longest = longestDiameter(labels, index + 1, width, box);
+        return [{
+            area_px: area, area_mm2: inMm2(area), box, centroid, longest_diameter_px: longest,
+            longest_diameter_mm: spacing ? longest * spacing : null, mean_probability: sums[index + 1] / area,
+        }];
+    }).sort((one, other) => other.area_px - one.area_px);
+    const area = mask.reduce((sum, value) => sum + value, 0);
+    const longest = name => lesions.length ? Math.max(...lesions.map(lesion => lesion[name])) : null;
+    return {
+        mask, lesions, tumor_found: lesions.length > 0, highest_probability: highest, area_px: area,
+        area_percent: 100 * area / mask.length, area_mm2: inMm2(area),
+        longest_diameter_px: longest('longest_diameter_px'),
+        longest_diameter_mm: spacing ? longest('longest_diameter_mm') : null,
+    };
+}
+
+/* Largest distance between any two corners of a piece's pixels: the two lie on its convex hull. */
+function longestDiameter(labels, label, width, [left, top, boxWidth, boxHeight]) {
+    const corners = [];
+    for (let y = top; y < top + boxHeight; y++) {
+        let first = -1, last = -1;
+        for (let x = left; x < left + boxWidth; x++)
+            if (labels[y * width + x] === label) {
+                if (first < 0) first = x;
+                last = x;
+            }
+        if (first >= 0) corners.push([first, y], [first, y + 1], [last + 1, y], [last + 1, y + 1]);
+    }
+    const hull = convexHull(corners);
+    let longest = 0;
+    for (const [x, y] of hull) for (const [otherX, otherY] of hull) longest = Math.max(longest, Math.hypot(x - otherX, y - otherY));
+    return longest;
+}
+
+/* The corners of the smallest convex polygon around points [x, y]: Andrew's monotone chain. */
+export function convexHull(points) {
+    const sorted = [...points].sort((one, other) => one[0] - other[0] || one[1] - other[1]);
+    const half = ordered => {
+        const chain = [];
+        for (const point of ordered) {
+            while (chain.length > 1 && turn(chain.at(-2), chain.at(-1), point) <= 0) chain.pop();
+            chain.push(point);
+        }
+        return chain.slice(0, -1);
+    };
+    return sorted.length < 3 ? sorted : [...half(sorted), ...half(sorted.reverse())];
+}
+
+const turn = ([x, y], [x1, y1], [x2, y2]) => (x1 - x) * (y2 - y) - (y1 - y) * (x2 - x);
+
+/* Dice and IoU of two masks; 1 where both are empty. */
+export function overlap(mask, truth) {
+    let both = 0, either = 0;
+    for (let pixel = 0; pixel < mask.length; pixel++) {
+        both += mask[pixel] & truth[pixel];
+        either += mask[pixel] | truth[pixel];
+    }
+    return {dice: either ? 2 * both / (either + both) : 1, iou: either ? both / either : 1};
+}

@@ -1,0 +1,236 @@
+/* The page: what the visitor does ─ network.js, worker.js ─→ what it shows. Stage and tools are the Space's own, scripts/. */
+
+import {Network} from './network.js';
+import {drawReport, escape} from './report.js';
+
+const MEGABYTE = 1e6;
+const {find, say} = page;
+const settings = await (await fetch('settings.json')).json();
+
+let threads = 1, slice = null, cuts = 0, opened = 0, urls = [];
+
+// --------------------------------------------------------------------------------------------------------- the network
+
+let loaded = 0;
+const network = new Network(bytes => {
+    const bar = find('#report progress');
+    loaded += bytes;
+    if (bar) bar.value = loaded;
+});
+
+async function start() {
+    const size = settings.bytes, detail = find('#loading');
+    detail.innerHTML = `Getting the network, ${(size / MEGABYTE).toFixed(0)} MB, which this browser then keeps.
+        <progress max="${size}" value="0" aria-label="Of the network, loaded"></progress>`;
+    try {
+        ({threads} = await network.ask('start', {given: settings}));
+    } catch (error) {
+        detail.textContent = error.message;
+        return;
+    }
+    detail.textContent = 'Its measurements will appear here.';
+    document.body.dataset.ready = true;
+    keepForOffline();
+}
+
+/* Only now, so that the first visit does not load everything twice at a time. */
+async function keepForOffline() {
+    // Without HTTPS, browsers allow it on their own computer alone.
+    await navigator.serviceWorker?.register('service-worker.js', {updateViaCache: 'none'}).catch(error => console.warn(error));
+}
+
+// ------------------------------------------------------------------------------------------------------------ one slice
+
+/* From a file of the visitor's, or from an example; `get` gives {bytes, name, title, truth, example}. */
+async function open(get) {
+    const mine = ++opened;
+    find('#report').setAttribute('aria-busy', true);
+    try {
+        const given = await get(), found = await network.ask('open', given);
+        if (mine !== opened) return;
+        slice = {...found, shown: given.example ?? `file ${mine}`, example: given.example};
+        showSlice();
+        await recut();
+    } catch (error) {
+        if (mine === opened) refuse(error);
+    } finally {
+        if (mine === opened) find('#report').removeAttribute('aria-busy');
+    }
+}
+
+function showSlice() {
+    const {title, width, height, shown, example, anatomy, heatmap} = slice;
+    urls.forEach(URL.revokeObjectURL);
+    urls = [];
+    find('#layers').replaceChildren();
+    find('#anatomy').innerHTML = `
+        <div class="slice" style="--width: ${width}; --height: ${height}" data-shown="${shown}" data-index="0" data-count="1">
+            <img src="${urlOf(anatomy)}" alt="MRI slice: ${escape(title)}"><img class="tumor heatmap" src="${urlOf(heatmap)}" alt="">
+        </div>
+        <p class="caption"><span>${escape(title)}</span><span>${width} × ${height} px</span>
+        ${example ? '<button type="button" class="link">Copy link</button>' : ''}
+        <button type="button" class="clear">Clear</button></p>`;
+}
+
+function showLayers({fill, contour}, {spacing}) {
+    const {width, height, truth} = slice, shapes = {'tumor fill': fill, 'tumor contour': contour};
+    if (truth) shapes.truth = truth;
+    const layers = Object.entries(shapes).map(([name, shape]) => `<div class="${name}" style="mask-image: url(${urlOf(shape)})"></div>`);
+    const known = spacing ? ` data-spacing="${spacing} ${spacing}"` : '';
+    find('#layers').innerHTML = `<div class="slice" style="--width: ${width}; --height: ${height}"${known}>${layers.join('')}</div>`;
+    page.whenMeasured();
+}
+
+function urlOf(blob) {
+    const url = URL.createObjectURL(blob);
+    urls.push(url);
+    return url;
+}
+
+/* Measures anew; of settings that change faster than that, the last ones count. */
+async function recut() {
+    const mine = ++cuts, of = slice, cut = currentCut();
+    if (!of) return;
+    try {
+        const measured = await network.ask('measure', {cut});
+        if (mine !== cuts || of !== slice) return;
+        showLayers(measured, cut);
+        find('#report').innerHTML = drawReport(slice, measured, cut, settings, threads);
+        page.announce(find('#report'));
+        setSaving(true);
+    } catch (error) {
+        if (of === slice) refuse(error);
+    }
+}
+
+/* What the page shows stays. */
+function refuse(error) {
+    say(error.message);
+    page.showChosen();
+}
+
+async function clear() {
+    opened++;
+    slice = null;
+    find('#anatomy').innerHTML = '<label class="invitation" for="files">Drop an MRI slice, click to choose one, or take an example.</label>';
+    find('#layers').replaceChildren();
+    find('#report').innerHTML = '<h2 class="verdict">No slice yet</h2><p class="detail">Its measurements will appear here.</p>';
+    setSaving(false);
+    await network.ask('forget');
+}
+
+// ------------------------------------------------------------------------------------------------------------- controls
+
+const chosen = name => find(`#${name} input:checked`).value;
+const currentCut = () => ({threshold: number('threshold'), minArea: number('min-area'), spacing: spacing()});
+const number = id => Number(find(`#${id} input[type=range]`).value);
+const colorOf = hex => [1, 3, 5].map(at => parseInt(hex.slice(at, at + 2), 16));
+
+function spacing() {
+    const box = find('#spacing input'), value = Number(box.value), {min_spacing: least, max_spacing: most} = settings.limits;
+    const allowed = value === 0 || (value >= least && value <= most);
+    box.setCustomValidity(allowed ? '' : `A pixel may have ${least} to ${most} mm, or 0 where that is not known.`);
+    box.reportValidity();
+    return allowed ? value : 0;
+}
+
+/* A slider and its box for the number hold one value. */
+function startSlider(id, value, changed) {
+    const range = find(`#${id} input[type=range]`), box = find(`#${id} input[type=number]`);
+    const set = (one, other) => () => {
+        if (one.value === '' || !one.checkValidity()) return;
+        other.value = one.value;
+        changed(range.value);
+    };
+    range.value = box.value = value;
+    range.addEventListener('input', set(range, box));
+    box.addEventListener('input', set(box, range));
+}
+
+function startControls() {
+    startSlider('opacity', settings.alpha, page.setOpacity);
+    startSlider('threshold', settings.threshold, recut);
+    startSlider('min-area', 0, recut);
+    find('#spacing input').addEventListener('input', recut);
+    find('#truth input').addEventListener('change', event => page.setTruth(event.target.checked));
+    for (const input of document.querySelectorAll('#style input')) input.addEventListener('change', () => page.setStyle(input.value));
+    for (const input of document.querySelectorAll('#color input')) {
+        input.style.setProperty('--swatch', input.value);
+        input.addEventListener('change', () => page.setColor(input.value));
+    }
+    page.setOpacity(settings.alpha);
+    page.setColor(chosen('color'));
+    const ramp = settings.colormap.map((color, level) => `rgb(${color.map(value => Math.round(value * level / 255))})`);
+    find('#tools .bar i').style.backgroundImage = `linear-gradient(to right, ${ramp.filter((_, level) => level % 15 === 0)})`;
+}
+
+function setSaving(enabled) {
+    for (const button of document.querySelectorAll('#saving button')) button.disabled = !enabled;
+}
+
+async function save(kind) {
+    const look = {style: chosen('style'), color: colorOf(chosen('color')), opacity: number('opacity')};
+    try {
+        const {name, blob} = await network.ask('save', {kind, cut: currentCut(), look}), url = URL.createObjectURL(blob);
+        page.save({url, orig_name: name});
+        setTimeout(() => URL.revokeObjectURL(url), 60_000); // the browser may still ask where to put it
+    } catch (error) {
+        say(error.message);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- examples and files
+
+const typeOf = name => name.split('-')[0];
+const capital = text => text[0].toUpperCase() + text.slice(1);
+
+/* What an example is called, such as "Glioma axial, slice 726". */
+function describe(name) {
+    const [type, plane, place] = name.split('-');
+    return `${capital(type)} ${plane}, slice ${place}`;
+}
+
+function startExamples() {
+    const {examples} = settings, types = [...new Set(examples.map(typeOf))];
+    const button = name => `<button type="button" data-index="${examples.indexOf(name)}" data-name="${name}" aria-pressed="false"
+        title="${describe(name)}" aria-label="${describe(name)}"><img src="examples/images/${name}.png" alt=""></button>`;
+    const group = type => `<div><p>${capital(type)}</p>${examples.filter(name => typeOf(name) === type).map(button).join('')}</div>`;
+    find('#examples').innerHTML = `<div class="strip">${types.map(group).join('')}</div>`;
+    page.startExamples(find('#examples'), (_, {index}) => openExample(examples[index]));
+}
+
+function openExample(example) {
+    say(null);
+    const get = async kind => (await fetch(`examples/${kind}/${example}.png`)).arrayBuffer();
+    return open(async () => {
+        const [bytes, truth] = await Promise.all([get('images'), get('masks')]);
+        return {bytes, truth, example, name: example, title: describe(example)};
+    });
+}
+
+function openFiles(files) {
+    const [file, ...others] = files.map(({path}) => path);
+    say(others.length ? `This page takes one slice at a time: it opens ${file.name}.` : null);
+    return open(async () => ({bytes: await file.arrayBuffer(), name: file.name.replace(/\.[^.]*$/, ''), title: file.name}));
+}
+
+// ---------------------------------------------------------------------------------------------------------------- start
+
+const dark = matchMedia('(prefers-color-scheme: dark)'), follow = () => document.documentElement.classList.toggle('dark', dark.matches);
+dark.addEventListener('change', follow);
+follow();
+startControls();
+setSaving(false);
+/* What the scripts of the Space ask of Gradio: to be told when a part of the page has changed. */
+const watch = (_, changed) => new MutationObserver(changed).observe(find('#anatomy'), {childList: true});
+page.startStage(find('#anatomy'), clear, watch);
+page.startGlass(find('#glass'));
+page.startLook(find('#tools'));
+page.startTools(find('#tools'));
+// Nothing is uploaded: the file itself is handed on.
+page.startFiles(find('#upload'), (_, {files}) => openFiles(files), async file => ({path: file}));
+for (const button of document.querySelectorAll('#saving button')) button.addEventListener('click', () => save(button.dataset.kind));
+await start();
+startExamples();
+// On arrival a result is there.
+if (!opened) find('#examples button').click();

@@ -1,0 +1,269 @@
+/* PNG files to the exact values in them and back: a canvas would keep 8 of 16 bits and blur what is transparent. */
+
+const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
+const GREY = 0, RGB = 2, PALETTE = 3, GREY_ALPHA = 4, RGB_ALPHA = 6;
+const CHANNELS = {[GREY]: 1, [RGB]: 3, [PALETTE]: 1, [GREY_ALPHA]: 2, [RGB_ALPHA]: 4};
+const DEPTHS = {[GREY]: [1, 2, 4, 8, 16], [RGB]: [8, 16], [PALETTE]: [1, 2, 4, 8], [GREY_ALPHA]: [8, 16], [RGB_ALPHA]: [8, 16]};
+// Of an interlaced picture, each pass: first column, first row, step of columns, step of rows.
+const PASSES = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
+const PLAIN = [[0, 0, 1, 1]];
+const ORIENTATION_TAG = 0x112;
+// Orientation → the pixel (column, row) that belongs to (x, y) of the upright picture; 1 is upright already.
+const TURNS = {
+    2: (x, y, width) => [width - 1 - x, y],
+    3: (x, y, width, height) => [width - 1 - x, height - 1 - y],
+    4: (x, y, width, height) => [x, height - 1 - y],
+    5: (x, y) => [y, x],
+    6: (x, y, width, height) => [y, height - 1 - x],
+    7: (x, y, width, height) => [width - 1 - y, height - 1 - x],
+    8: (x, y, width) => [width - 1 - y, x],
+};
+
+export const isPng = bytes => SIGNATURE.every((byte, index) => bytes[index] === byte);
+
+/* Width and height by the header: {width, height}. */
+export function pngSize(bytes) {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return {width: view.getUint32(16), height: view.getUint32(20)};
+}
+
+/* How many pictures the file holds, as an animation has several. */
+export function countFrames(bytes) {
+    for (const {kind, body} of chunks(bytes)) {
+        if (kind === 'acTL') return new DataView(body.buffer, body.byteOffset).getUint32(0);
+        if (kind === 'IDAT') return 1;
+    }
+    return 1;
+}
+
+/* The pixels as they are stored: {width, height, channels: 1|3|4, depth: 8|16, data}, data a Uint8Array or Uint16Array.
+
+   Palettes become colours, fewer than 8 bits become 8, a transparent colour becomes a fourth channel, 0 in it, and the
+   picture is turned upright as its EXIF data say.
+   Throws where the file is damaged. */
+export async function decodePng(bytes) {
+    const parts = [];
+    let header, palette, transparent, orientation = 1;
+    for (const {kind, body} of chunks(bytes)) {
+        if (kind === 'IHDR') header = readHeader(body);
+        else if (kind === 'PLTE') palette = body;
+        else if (kind === 'tRNS') transparent = body;
+        else if (kind === 'IDAT') parts.push(body);
+        else if (kind === 'eXIf') orientation = orientationOf(body);
+    }
+    if (!header || !parts.length) throw new Error('without pixels');
+    const passes = header.interlaced ? PASSES : PLAIN;
+    const lines = await inflate(parts, sizeOf(header, passes));
+    return turned(finish(unfilter(lines, header, passes), header, palette, transparent), orientation);
+}
+
+function* chunks(bytes) {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    for (let at = SIGNATURE.length; at + 12 <= bytes.length;) {
+        const length = view.getUint32(at), kind = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+        yield {kind, body: bytes.subarray(at + 8, at + 8 + length)};
+        if (kind === 'IEND') return;
+        at += length + 12;
+    }
+}
+
+function readHeader(body) {
+    const view = new DataView(body.buffer, body.byteOffset, body.byteLength);
+    const [depth, color, compression, filter, interlace] = body.subarray(8);
+    if (!DEPTHS[color]?.includes(depth) || compression || filter || interlace > 1) throw new Error('of a kind that there is not');
+    return {
+        width: view.getUint32(0), height: view.getUint32(4), depth, color, interlaced: interlace === 1,
+        channels: CHANNELS[color],
+    };
+}
+
+const passSize = ({width, height}, [x, y, stepX, stepY]) => [
+    Math.max(Math.ceil((width - x) / stepX), 0), Math.max(Math.ceil((height - y) / stepY), 0),
+];
+const lineBytes = (width, {depth, channels}) => Math.ceil(width * depth * channels / 8);
+
+function sizeOf(header, passes) {
+    let size = 0;
+    for (const pass of passes) {
+        const [width, height] = passSize(header, pass);
+        if (width) size += height * (lineBytes(width, header) + 1);
+    }
+    return size;
+}
+
+/* Never more than is expected, whatever a small file may unfold to. */
+async function inflate(parts, size) {
+    const reader = new Blob(parts).stream().pipeThrough(new DecompressionStream('deflate')).getReader();
+    const whole = new Uint8Array(size);
+    let at = 0;
+    for (;;) {
+        const {done, value} = await reader.read();
+        if (done) break;
+        whole.set(value.subarray(0, size - at), at);
+        at += value.length;
+        if (at >= size) {
+            await reader.cancel();
+            break;
+        }
+    }
+    if (at < size) throw new Error('truncated');
+    return whole;
+}
+
+/* Lines of differences → values of the whole picture, [height, width, channels]. */
+function unfilter(lines, header, passes) {
+    const {width, height, depth, channels} = header;
+    const values = new (depth === 16 ? Uint16Array : Uint8Array)(width * height * channels);
+    const step = Math.max(depth * channels >> 3, 1);
+    let at = 0;
+    for (const pass of passes) {
+        const [passWidth, passHeight] = passSize(header, pass), length = lineBytes(passWidth, header);
+        if (!passWidth) continue;
+        let above = new Uint8Array(length);
+        for (let row = 0; row < passHeight; row++) {
+            const line = lines.subarray(at + 1, at + 1 + length);
+            undo(lines[at], line, above, step);
+            place(line, values, header, pass, row, passWidth);
+            above = line;
+            at += length + 1;
+        }
+    }
+    return values;
+}
+
+function undo(filter, line, above, step) {
+    for (let index = 0; index < line.length; index++) {
+        const left = index >= step ? line[index - step] : 0, up = above[index];
+        if (filter === 1) line[index] += left;
+        else if (filter === 2) line[index] += up;
+        else if (filter === 3) line[index] += (left + up) >> 1;
+        else if (filter === 4) line[index] += nearest(left, up, index >= step ? above[index - step] : 0);
+        else if (filter) throw new Error('with a filter that there is not');
+    }
+}
+
+function nearest(left, up, corner) {
+    const estimate = left + up - corner;
+    const toLeft = Math.abs(estimate - left), toUp = Math.abs(estimate - up), toCorner = Math.abs(estimate - corner);
+    if (toLeft <= toUp && toLeft <= toCorner) return left;
+    return toUp <= toCorner ? up : corner;
+}
+
+function place(line, values, {width, depth, channels}, [x, y, stepX, stepY], row, passWidth) {
+    let target = ((y + row * stepY) * width + x) * channels;
+    const jump = (stepX - 1) * channels, mask = (1 << depth) - 1;
+    for (let index = 0; index < passWidth * channels; index++) {
+        if (depth === 16) values[target] = line[2 * index] << 8 | line[2 * index + 1];
+        else if (depth === 8) values[target] = line[index];
+        else values[target] = line[index * depth >> 3] >> (8 - depth - (index * depth & 7)) & mask;
+        target += 1 + ((index + 1) % channels ? 0 : jump);
+    }
+}
+
+function finish(values, {width, height, depth, color, channels}, palette, transparent) {
+    const count = width * height, picture = {width, height, depth: Math.max(depth, 8)};
+    if (color === PALETTE) {
+        if (!palette) throw new Error('without its palette');
+        const size = transparent ? 4 : 3, data = new Uint8Array(count * size);
+        for (let pixel = 0; pixel < count; pixel++) {
+            const index = values[pixel];
+            for (let channel = 0; channel < 3; channel++) data[pixel * size + channel] = palette[3 * index + channel] ?? 0;
+            if (transparent) data[pixel * 4 + 3] = transparent[index] ?? 255;
+        }
+        return {...picture, channels: size, data};
+    }
+    if (depth < 8) {
+        const scale = 255 / ((1 << depth) - 1);
+        for (let pixel = 0; pixel < count; pixel++) values[pixel] *= scale;
+    }
+    if (color === GREY_ALPHA) return {...picture, channels: 4, data: spread(values, 2, pair => [pair[0], pair[0], pair[0], pair[1]])};
+    if (!transparent || (color !== GREY && color !== RGB) || (color === GREY && depth === 16)) return {...picture, channels, data: values};
+    const view = new DataView(transparent.buffer, transparent.byteOffset, transparent.byteLength), opaque = depth === 16 ? 65535 : 255;
+    const scale = depth < 8 ? 255 / ((1 << depth) - 1) : 1;
+    const clear = Array.from({length: channels}, (_, channel) => view.getUint16(2 * channel) * scale);
+    const data = spread(values, channels, one => {
+        const alpha = one.every((value, channel) => value === clear[channel]) ? 0 : opaque;
+        return channels === 1 ? [one[0], one[0], one[0], alpha] : [...one, alpha];
+    });
+    return {...picture, channels: 4, data};
+}
+
+function spread(values, channels, toFour) {
+    const data = new values.constructor(values.length / channels * 4);
+    for (let pixel = 0; pixel < values.length / channels; pixel++)
+        data.set(toFour(Array.from(values.subarray(pixel * channels, (pixel + 1) * channels))), pixel * 4);
+    return data;
+}
+
+/* Of EXIF data, 1 … 8; what is damaged says nothing. */
+function orientationOf(exif) {
+    const view = new DataView(exif.buffer, exif.byteOffset, exif.byteLength), little = exif[0] === 0x49;
+    try {
+        const start = view.getUint32(4, little), count = view.getUint16(start, little);
+        for (let at = start + 2; at < start + 2 + 12 * count; at += 12)
+            if (view.getUint16(at, little) === ORIENTATION_TAG) return view.getUint16(at + 8, little);
+    } catch (error) {
+        if (!(error instanceof RangeError)) throw error;
+    }
+    return 1;
+}
+
+function turned(picture, orientation) {
+    const sourceOf = TURNS[orientation];
+    if (!sourceOf) return picture;
+    const {width, height, channels, data} = picture, size = orientation > 4 ? {width: height, height: width} : {width, height};
+    const upright = new data.constructor(data.length);
+    let target = 0;
+    for (let y = 0; y < size.height; y++)
+        for (let x = 0; x < size.width; x++) {
+            const [column, row] = sourceOf(x, y, width, height), source = (row * width + column) * channels;
+            for (let channel = 0; channel < channels; channel++) upright[target++] = data[source + channel];
+        }
+    return {...picture, ...size, data: upright};
+}
+
+// ---------------------------------------------------------------------------------------------------------------- write
+
+/* A PNG file, as Blob, of exactly these pixels: {width, height, channels: 1|3|4, data}, data of 8 or 16 bits. */
+export async function encodePng({width, height, channels, data}) {
+    const bytes = data.BYTES_PER_ELEMENT, length = width * channels * bytes, lines = new Uint8Array(height * (length + 1));
+    const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+    for (let row = 0; row < height; row++) {
+        const start = row * (length + 1) + 1; // before it is the filter, none
+        if (bytes === 1) lines.set(data.subarray(row * length, (row + 1) * length), start);
+        else for (let index = 0; index < width * channels; index++) {
+            const value = view.getUint16((row * width * channels + index) * 2, true);
+            lines[start + 2 * index] = value >> 8;
+            lines[start + 2 * index + 1] = value & 255;
+        }
+    }
+    const stream = new Blob([lines]).stream().pipeThrough(new CompressionStream('deflate'));
+    const packed = new Uint8Array(await new Response(stream).arrayBuffer());
+    const header = new Uint8Array(13), headerView = new DataView(header.buffer);
+    headerView.setUint32(0, width);
+    headerView.setUint32(4, height);
+    header[8] = 8 * bytes;
+    header[9] = {1: GREY, 3: RGB, 4: RGB_ALPHA}[channels];
+    const parts = [new Uint8Array(SIGNATURE), chunk('IHDR', header), chunk('IDAT', packed), chunk('IEND', new Uint8Array(0))];
+    return new Blob(parts, {type: 'image/png'});
+}
+
+function chunk(kind, body) {
+    const whole = new Uint8Array(body.length + 12), view = new DataView(whole.buffer);
+    view.setUint32(0, body.length);
+    whole.set([...kind].map(letter => letter.charCodeAt(0)), 4);
+    whole.set(body, 8);
+    view.setUint32(body.length + 8, checksum(whole.subarray(4, body.length + 8)));
+    return whole;
+}
+
+const REMAINDERS = Uint32Array.from({length: 256}, (_, byte) => {
+    for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? 0xedb88320 ^ byte >>> 1 : byte >>> 1;
+    return byte;
+});
+
+function checksum(bytes) {
+    let remainder = 0xffffffff;
+    for (const byte of bytes) remainder = REMAINDERS[(remainder ^ byte) & 255] ^ remainder >>> 8;
+    return (remainder ^ 0xffffffff) >>> 0;
+}
