@@ -877,7 +877,8 @@ def test_lesions_of_a_volume_are_listed_and_lead_to_their_slices(tmp_path):
 def test_the_report_of_a_slice_says_how_much_the_whole_volume_has(tmp_path):
     path = downloads.save_report(whole_study(tmp_path), Settings(), Look(), Origin("m"))
     text = " ".join(re.sub(r"<[^>]*>", " ", Path(path).read_text(encoding="utf-8")).split())
-    assert "The whole volume Volume 0.4 mL 361 voxels Lesions 1 longest 14.3 mm Slices with tumour 3 of 5" in text
+    assert "The whole volume · Volume: 0.4 mL (361 voxels) · Lesions: 1 (longest 14.3 mm)" in text
+    assert "· Slices with tumour: 3 (of 5) · Slices looked at: sagittal, coronal and axial" in text
 
 
 @pytest.mark.parametrize(("familiarity", "known"), [(0.5, True), (0.0, False)])
