@@ -58,8 +58,9 @@ class Apart:
         if self._process is None:
             # Without its own folder among those where modules are looked for.
             command = [sys.executable, "-P", __file__]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-            self._process = subprocess.Popen(command, **pipes)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
         process = self._process
         assert process.stdin and process.stdout
         timer = Timer(MAX_SECONDS, process.kill)
