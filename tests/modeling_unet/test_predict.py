@@ -23,6 +23,7 @@ from tiny import tiny_config
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor, __main__, prediction, provenance
 from modeling_unet.__main__ import main
 from modeling_unet.files import write_atomically
+from modeling_unet.journal import Source
 from modeling_unet.overlay import DEFAULT_COLOR, draw_overlay
 from modeling_unet.prediction import Shard
 from modeling_unet.segmenter import TumorSegmenter
@@ -543,7 +544,8 @@ class TestPipeline:
         monkeypatch.setattr(prediction, "read_image", enter)
         segmenter = TumorSegmenter.from_pretrained(model_dir, device="cpu")
         arguments = {"segmenter": segmenter, "out": tmp_path, "options": prediction.Options(), "batch_size": 4}
-        assert len(list(prediction.segment_files(slices, left.append, **arguments))) == 40
+        sources = {place: Source.of_slice(file) for place, file in slices.items()}
+        assert len(list(prediction.segment_files(sources, left.append, **arguments))) == 40
         assert len(left) == 40 and max(most) <= 3 * 4 + 2
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_unet.journal import Journal, Outcome
+from modeling_unet.journal import Journal, Outcome, Source
 from modeling_unet.tables import to_csv
 
 
@@ -45,7 +45,7 @@ def test_names_are_one_cell_whatever_a_spreadsheet_separates_by(name, separator)
 
 
 def test_the_table_of_the_command_line_has_no_formulas_either(tmp_path):
-    journal = Journal(tmp_path, {"=1+2": Path("=1+2.png")}, {})
+    journal = Journal(tmp_path, {"=1+2": Source.of_slice(Path("=1+2.png"))}, {})
     journal.add(Outcome("=1+2", {"error": "=1+2.png: the file is empty"}))
     journal.close()
     (row,) = csv.DictReader(io.StringIO((tmp_path / "summary.csv").read_text()))
