@@ -246,7 +246,8 @@ def test_of_two_choices_both_are_segmented_and_the_second_is_shown(page, network
     network.gate.clear()
     drop(page, saved(tmp_path / "a.png", slice_of(40, 30)))
     wait_for_runs(page, network, 1)
-    drop(page, saved(tmp_path / "b.png", slice_of(30, 40)))
+    with page.expect_response("**/queue/join*"):
+        drop(page, saved(tmp_path / "b.png", slice_of(30, 40)))
     network.gate.set()
     expect(page.locator("#stage .caption")).to_contain_text("b.png")
     expect(page.locator("#examples [aria-pressed=true]")).to_have_count(0)
@@ -449,10 +450,12 @@ def test_a_volume_is_scrubbed_measured_and_saved(page, network, tmp_path):
     saved_mask = nib.load(download(page, "Whole mask (NIfTI)", tmp_path / "out"))
     assert np.asarray(saved_mask.dataobj).all()
     assert saved_mask.shape == voxels.shape
-    # Examples put the single slice back.
+    # Others put the single slice back.
     choose_example(page)
     expect(scrubber).to_be_hidden()
     expect(page.get_by_role("button", name="Whole mask")).to_be_hidden()
+    expect(spacing).to_contain_text("Pixel size: 0.49 × 0.49 mm (data set)")
+    drop(page, saved(tmp_path / "scan.png", slice_of(60, 40)))
     expect(spacing).to_contain_text("0: unknown")
     expect(spacing.locator("input")).to_be_enabled()
 
