@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> dict:
     logging.disable_progress_bar()
     segmenter = TumorSegmenter.from_pretrained(options.model, device="cpu")
     if segmenter.familiarity is None:
-        raise SystemExit(f"{options.model} cannot tell what it knows; python docs/fit_familiarity.py teaches it")
+        raise SystemExit(
+            f"{options.model} cannot tell what it knows; python -m train calibrate --only_familiarity teaches it"
+        )
     rows, known = {}, []
     for folder in (options.known, *options.others):
         found = segment(segmenter, folder)

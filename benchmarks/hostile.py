@@ -1,7 +1,7 @@
 """Hostile files against every door of the project, with time and memory.
 
     python -m benchmarks.hostile                                 the amplifiers, and 500 files of all kinds
-    python -m benchmarks.hostile --mutations 6000 --seed 7       damaged files of ten formats, others with every seed
+    python -m benchmarks.hostile --mutations 6000 --seed 7       damaged files of twelve formats, others with every seed
 
 Each file (tests/hostile.py) is read in a process of its own, so that a crash, a hang or a leak is one file's and is
 counted; the exit code is 1 if there is any. Seconds are the processor's, at the slowest door; peak memory is that of

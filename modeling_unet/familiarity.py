@@ -3,7 +3,7 @@
     encoder maps of the pass that gives the mask ─ pool ─→ features ─ distance ─→ against held-out slices ─→ 0 … 1
 
 The distance is Mahalanobis' from the training slices (Lee et al. 2018, arXiv:1807.03888). Its mean, its covariance and
-the distances of slices that took no part in them lie beside the weights; `docs/fit_familiarity.py` fits them.
+the distances of slices that took no part in them lie beside the weights; `python -m train calibrate` fits them.
 """
 
 from collections.abc import Iterable

@@ -28,17 +28,25 @@ MAX_FRAMES = 20  # as many as a film of 4 × 5 slices
 # Heads are looked for in a copy whose longer side is so many px, and are at least so many px wide and high in it.
 WORKING_SIDE = 512
 MIN_HEAD_SIDE = 36
+# What fills a picture is seen in a smaller one.
+GLANCE_SIDE = 256
 # A head is brighter than its ground by one of these shares of the range of grey values: the lowest in a slice, the
 # highest in a photograph whose black is bright on one side.
 LEVELS = (0.06, 0.1, 0.15, 0.22, 0.3, 0.4, 0.5, 0.62)
+LEVELLED_LEVELS = (0.08, 0.15, 0.25)  # of what lies above the ground around it
 # Grey values of a user interface, and their colours, differ by less and by more of the range.
 EVEN, COLOURED = 0.005, 0.2
 LARGE = 0.004  # of the picture, what is even
 FOREIGN = 0.04  # of the picture, what is bright beside the head
+# A film on a light box, the canvas of a viewer: a dark polygon on bright ground, so large a share of the picture.
+PANEL_LEVELS = (0.3, 0.45, 0.6)
+PANEL, MAX_CORNERS, FILLED_POLYGON = 0.06, 5, 0.93
+GROUND = 0.1  # of the longer side: in so large a neighbourhood of every part of a head's edge there is ground
 # A head is hardly dented, no rectangle, and not all of one grey; the deviation is in terms of its contrast.
 MIN_SOLIDITY, MAX_EXTENT, MIN_UNEVENNESS = 0.74, 0.88, 0.15
 MAX_FILLED_EXTENT = 0.93  # the frame of the slice may cut it off on three sides
-MIN_RIM = 0.25  # of that contrast, how much brighter than its ground its outermost layer is
+# How much of its edge is sharp: the grey values there differ by more than so much of that contrast.
+MIN_RIM, MIN_SHARPNESS = 0.25, 0.6
 MIN_CONTRAST = 0.06  # of the range: how much brighter than its ground it is
 SMALLEST_OF_SEVERAL = 0.4  # of the area of the largest head: pictures for choosing one are smaller
 AROUND = 0.04  # of the head's longer side, what is kept around it
@@ -101,33 +109,56 @@ def find_frames(image: np.ndarray) -> list[Frame]:
         image: [H, W] or [H, W, 3] of any numeric type, as `read_image` gives it.
     """
     height, width = image.shape[:2]
-    scale = min(WORKING_SIDE / max(height, width), 1.0)
+    glance, _ = _normalize(_shrink(image, GLANCE_SIDE))
+    if glance is None or _is_filled(glance):
+        return []
+    small = _shrink(image, WORKING_SIDE)
+    grey, colours = _normalize(small)
+    if grey is None or min(grey.shape) < MIN_HEAD_SIDE:
+        return []
+    interface = _is_interface(grey, colours)
+    panels = _find_panels(grey)
+    heads: list[_Head] = []
+    if panels is not None:
+        # Beside a light box the picture is dark all over.
+        dark, bright = np.percentile(grey[panels][::4], (0.2, 99.8))
+        inside = np.clip((grey - dark) / max(bright - dark, 1e-6), 0, 1)
+        heads = _find_heads(inside, interface | ~panels)
+    inverted = False
+    if not heads:
+        heads = _find_heads(grey, interface)
+        if not heads and _is_filled(1 - glance):
+            return [_whole(height, width)]
+        negative = _find_heads(1 - grey, interface)
+        inverted = _is_negative(heads, negative)
+        heads = negative if inverted else heads
+    return [_frame(head, inverted, (height, width), grey.shape) for head in heads]
+
+
+def _shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """A copy whose longer side has so many px at most, float32."""
+    height, width = image.shape[:2]
+    scale = min(side / max(height, width), 1.0)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    small = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+
+
+def _normalize(small: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """Grey values, 0 … 1, or None where all are the same; and the colours in their unit."""
     grey = to_grayscale(small)
     low, high = float(grey.min()), float(np.percentile(grey[::2, ::2], 99.8))
-    if min(size) < MIN_HEAD_SIDE or high <= low:
-        return []
-    grey = np.clip((grey - low) / (high - low), 0, 1)
-    if _is_filled(grey):
-        return []
-    interface = _is_interface(grey, small / (high - low))
-    positive = _find_heads(grey, interface)
-    if not positive and _is_filled(1 - grey):
-        return [_whole(height, width)]
-    negative = _find_heads(1 - grey, interface)
-    inverted = _is_negative(positive, negative)
-    heads = negative if inverted else positive
-    return [_frame(head, inverted, (height, width), grey.shape) for head in heads]
+    if high <= low:
+        return None, small
+    return np.clip((grey - low) / (high - low), 0, 1), small / (high - low)
 
 
 @dataclass(frozen=True, eq=False)
 class _Head:
-    """A place that looks like a head: contour [N, 1, 2] and area in px of the working copy, and solidity."""
+    """A place that looks like a head: contour [N, 1, 2] and area in px of the working copy; how much it is like one."""
 
     contour: np.ndarray
     area: float
-    solidity: float
+    score: float
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -186,21 +217,57 @@ def _is_interface(grey: np.ndarray, colours: np.ndarray) -> np.ndarray:
     return interface
 
 
+def _find_panels(grey: np.ndarray) -> np.ndarray | None:
+    """Bool [h, w]: within the dark quadrilaterals on bright ground, such as films on a light box; None without any."""
+    panels = np.zeros(grey.shape, np.uint8)
+    for level in PANEL_LEVELS:
+        dark = cv2.morphologyEx((grey < level).astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+        contours, _ = cv2.findContours(dark, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for contour in contours:
+            hull = cv2.convexHull(contour)
+            area = cv2.contourArea(hull)
+            if not PANEL < area / grey.size < 0.97 or cv2.contourArea(contour) < 0.7 * area or not _is_polygon(hull):
+                continue
+            filled = cv2.drawContours(np.zeros_like(panels), [hull], -1, 1, cv2.FILLED)
+            around = (cv2.dilate(filled, np.ones((15, 15))) > 0) & ~(cv2.dilate(filled, np.ones((5, 5))) > 0)
+            if around.any() and (grey[around] > level).mean() > 0.6:
+                panels |= cv2.erode(filled, np.ones((5, 5)), borderValue=1).astype(np.uint8)
+    return panels > 0 if panels.any() else None
+
+
+def _is_polygon(hull: np.ndarray) -> bool:
+    """Whether a convex contour has few corners, as a film seen from aside, cut off perhaps."""
+    corners = cv2.approxPolyDP(hull, 0.03 * cv2.arcLength(hull, True), True)
+    return len(corners) <= MAX_CORNERS and cv2.contourArea(corners) > FILLED_POLYGON * cv2.contourArea(hull)
+
+
 def _find_heads(grey: np.ndarray, interface: np.ndarray) -> list[_Head]:
     """What looks like a head in a picture, 0 … 1, the largest first, without those that are far smaller or overlap."""
-    candidates = [head for level in LEVELS for head in _heads_above(grey, interface, level)]
+    levelled = grey - _ground(grey)
+    edges = cv2.morphologyEx(cv2.blur(grey, (3, 3)), cv2.MORPH_GRADIENT, np.ones((7, 7), np.uint8))
+    bright = [grey > level for level in LEVELS] + [levelled > level for level in LEVELLED_LEVELS]
+    candidates = [head for part in bright for head in _heads_above(part, grey, edges, interface)]
     heads: list[_Head] = []
-    for head in sorted(candidates, key=lambda head: head.area * head.solidity**6, reverse=True):
+    for head in sorted(candidates, key=lambda head: head.score, reverse=True):
         if all(_overlap(head.box, other.box) < 0.2 for other in heads):
             heads.append(head)
     return [head for head in heads if head.area > SMALLEST_OF_SEVERAL * heads[0].area][:MAX_FRAMES]
 
 
-def _heads_above(grey: np.ndarray, interface: np.ndarray, level: float) -> list[_Head]:
-    bright = ((grey > level) & ~interface).astype(np.uint8)
+def _ground(grey: np.ndarray) -> np.ndarray:
+    """What is dark in the neighbourhood of every pixel, as lamps and reflections brighten it."""
+    height, width = grey.shape
+    small = cv2.resize(grey, (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA)
+    side = round(GROUND * max(small.shape)) | 1
+    lowest = cv2.erode(small, np.ones((side, side), np.uint8))
+    return cv2.resize(cv2.blur(lowest, (side, side)), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _heads_above(bright: np.ndarray, grey: np.ndarray, edges: np.ndarray, interface: np.ndarray) -> list[_Head]:
+    bright = (bright & ~interface).astype(np.uint8)
     bright = cv2.morphologyEx(bright, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bright, connectivity=4)
-    heads = []
+    heads: list[_Head] = []
     for label, (x, y, w, h, _) in enumerate(stats.tolist()):
         if label and min(w, h) >= MIN_HEAD_SIDE and max(w, h) < 2 * min(w, h):
             piece = np.pad((labels[y : y + h, x : x + w] == label).astype(np.uint8), 1)
@@ -212,12 +279,12 @@ def _heads_above(grey: np.ndarray, interface: np.ndarray, level: float) -> list[
             contours, _ = cv2.findContours(filled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             if contours:
                 contour = max(contours, key=cv2.contourArea)
-                head = _judge(contour + np.array((x - 1, y - 1)), grey, interface)
+                head = _judge(contour + np.array((x - 1, y - 1)), grey, edges, interface)
                 heads += [head] if head else []
     return heads
 
 
-def _judge(contour: np.ndarray, grey: np.ndarray, interface: np.ndarray) -> _Head | None:
+def _judge(contour: np.ndarray, grey: np.ndarray, edges: np.ndarray, interface: np.ndarray) -> _Head | None:
     """A head, if it has its shape, and is bright and uneven on a ground that is neither."""
     x, y, w, h = cv2.boundingRect(contour)
     area = cv2.contourArea(contour)
@@ -237,22 +304,41 @@ def _judge(contour: np.ndarray, grey: np.ndarray, interface: np.ndarray) -> _Hea
     values = window[inside > 0]
     # The bright page that a narrow panel lies on is not its ground.
     around[interface[top : y + h + margin, left : x + w + margin] & (window > np.median(values))] = False
-    ground = window[around]
-    if ground.size < 0.5 * margin * (w + h):
+    if np.count_nonzero(around) < 0.5 * margin * (w + h):
         return None
+    step = max(round(max(window.shape) / 64), 1)
+    window = window - _plane(window, around, step)
+    values, ground = window[::step, ::step][inside[::step, ::step] > 0], window[::step, ::step][around[::step, ::step]]
     # Where a panel ends, or a neck is cut off, other things follow.
     (darkest, dark), usual = np.percentile(ground, (10, 70)), np.median(values)
     if usual - dark < max(MIN_CONTRAST, 1.5 * (dark - darkest)):
         return None
-    # It ends at an edge, unlike the bright side of an uneven black.
-    layer = np.ones((margin // 2 | 1,) * 2, np.uint8)
-    rim = (inside > 0) & ~(cv2.erode(inside, layer, borderValue=1) > 0)
-    beside = around & (cv2.dilate(inside, layer) > 0)
-    if not beside.any() or np.median(window[rim]) - np.median(window[beside]) < MIN_RIM * (usual - dark):
+    # It ends at an edge all around, unlike the bright side of an uneven black, but for where the picture ends.
+    columns, rows = contour[:, 0].T
+    free = (columns > 3) & (columns < grey.shape[1] - 4) & (rows > 3) & (rows < grey.shape[0] - 4)
+    rows, columns = rows[free], columns[free]
+    at_edge = edges[rows, columns][~interface[rows, columns]] > MIN_RIM * (usual - dark)
+    sharpness = float(at_edge.mean()) if len(at_edge) else 0.0
+    if sharpness < MIN_SHARPNESS:
         return None
     if values.std() < MIN_UNEVENNESS * (usual - dark):
         return None
-    return _Head(contour, area, area / hull)
+    return _Head(contour, area, area * (area / hull) ** 6 * sharpness**4)
+
+
+def _plane(grey: np.ndarray, ground: np.ndarray, step: int = 1) -> np.ndarray:
+    """The even slope, float32 [h, w], that most of the ground lies on, but for letters and the edges of a film."""
+    rows, columns = np.nonzero(ground[::step, ::step])
+    values = grey[::step, ::step][rows, columns].astype(np.float64)
+    usual = np.ones(len(values), bool)
+    terms = np.stack([np.ones(len(values)), rows, columns], axis=1)
+    for _ in range(3):
+        chosen = terms[usual]
+        weights = np.linalg.lstsq(chosen.T @ chosen, chosen.T @ values[usual], rcond=None)[0]
+        error = abs(values - terms @ weights)
+        usual = error <= 2.5 * np.median(error) + 1e-6
+    y, x = np.ogrid[: grey.shape[0], : grey.shape[1]]
+    return (weights[0] + weights[1] * y / step + weights[2] * x / step).astype(np.float32)
 
 
 def _is_negative(positive: list[_Head], negative: list[_Head]) -> bool:
@@ -290,21 +376,11 @@ def _frame(head: _Head, inverted: bool, size: tuple[int, int], working: tuple[in
 
 def _level(grey: np.ndarray, head: np.ndarray) -> np.ndarray:
     """Make the ground of a head 0, which may rise evenly from side to side, and blacken all but the head."""
-    ground = grey[~head] if (~head).mean() > 0.02 else grey
-    dark, bright = float(np.median(ground) if ground is not grey else np.percentile(grey, 2)), np.percentile(grey, 99)
-    if ground is grey:
-        return np.maximum(grey - dark, 0)
+    # The bright page that a narrow panel lies on is not its ground.
+    ground = ~head & (grey < np.median(grey[head])) if head.any() else ~head
+    if ground.mean() <= 0.02:
+        return np.where(head, np.maximum(grey - np.percentile(grey, 2), 0), 0)
+    dark, bright = float(np.median(grey[ground])), np.percentile(grey, 99)
     if dark < 0 or dark > 0.04 * bright:
-        # Letters and the edges of a film are no ground.
-        step = max(round(max(grey.shape) / 128), 1)
-        rows, columns = np.nonzero(~head[::step, ::step])
-        values = grey[::step, ::step][rows, columns]
-        usual = np.ones(len(values), bool)
-        terms = np.stack([np.ones(len(values)), rows, columns], axis=1)
-        for _ in range(3):
-            weights = np.linalg.lstsq(terms[usual], values[usual], rcond=None)[0]
-            error = abs(values - terms @ weights)
-            usual = error <= 2.5 * np.median(error) + 1e-6
-        y, x = np.mgrid[: grey.shape[0], : grey.shape[1]] / step
-        grey = grey - (weights[0] + weights[1] * y + weights[2] * x).astype(np.float32)
+        grey = grey - _plane(grey, ground, max(round(max(grey.shape) / 128), 1))
     return np.where(head, np.maximum(grey, 0), 0)

@@ -10,13 +10,14 @@ import io
 import math
 import os
 import re
+import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageFile, TiffTags
+from PIL import ExifTags, Image, ImageFile, TiffTags, features
 from transformers import BatchFeature, PilBackend
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
@@ -27,9 +28,12 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".npy")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".heic", ".heif", ".avif"),
+    *(".jp2", ".j2k", ".jpf", ".jpx", ".npy"),
+)
 # Pillow reads many more, and some of those start other programs (EPS). GIF is here so that its error says "frames".
-FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
 MIN_SIDE = 16
 MAX_SIDE = 8192
@@ -55,13 +59,17 @@ TABLE_OF_PICTURES = re.compile(rb"(\xff\xe2..)MPF\0", re.DOTALL)
 ORDERS = (("L", "B"), ("B", "L"), ("N", "B" if sys.byteorder == "little" else "L"))
 LOW_BYTES = {f"{mode};16{this}": f"{mode};16{other}" for mode in ("RGB", "RGBX", "RGBA") for this, other in ORDERS}
 LOW_BYTES["LA;16B"] = "RGBA"
-TIFF_BITS, TIFF_PLANES = 258, 284
+TIFF_SUBFILE, TIFF_BITS, TIFF_PLANES = 254, 258, 284
 NUMBERS = "buif"  # kinds of NumPy's types
 SLICE_SHAPES = "expected [H, W], [H, W, 1|3|4] or [1|3|4, H, W]"
 NPY_MAGIC = b"\x93NUMPY"
-NOT_AN_IMAGE = "the file is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP or NumPy's .npy)"
-# HEIC needs a package of its own, and says how it is turned without EXIF data, whose other tags nobody needs.
-BRAND, HEIC_BRANDS = b"ftyp", (b"heic", b"heix", b"heim", b"heis")
+NOT_AN_IMAGE = "the file is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP, JPEG 2000, AVIF or NumPy's .npy)"
+# A box of JPEG 2000 promises a size, and the codestream in another box may hold a larger picture, or millions of tiles.
+CODESTREAM_MAGIC, JP2_MAGIC, CODESTREAM_BOX = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n", b"jp2c"
+MAX_TILES = 4096
+MAX_PREVIEWS = 16  # smaller copies that a TIFF may hold behind its picture
+# HEIC needs a package of its own. It and AVIF say how they are turned without EXIF data, whose other tags nobody needs.
+BRAND, HEIC_BRANDS, AVIF_BRANDS = b"ftyp", (b"heic", b"heix", b"heim", b"heis"), (b"avif", b"avis")
 EXIF_ITEM = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)
 # EXIF orientation → the turn that makes the picture upright; 1 is upright already.
 TURNS = {
@@ -121,7 +129,8 @@ def read_image(source) -> np.ndarray:
 
     Returns:
         [H, W] or [H, W, 3] in the source's own type (uint8, uint16, int32, float32, …), turned upright by the EXIF
-        orientation, palettes expanded, transparency laid over black; of a JPEG with several pictures, the first.
+        orientation, palettes expanded, transparency laid over black; of a JPEG with several pictures, the first, and of
+        a TIFF with smaller copies of its picture, the picture.
 
     Raises:
         InvalidImageError: not an image, truncated, several frames, a side under 16 or over 8192 pixels (known from the
@@ -133,10 +142,8 @@ def read_image(source) -> np.ndarray:
 def read_mask(source, threshold: float | None = None) -> np.ndarray:
     """Read one mask: a source as in [`read_image`] whose values are 0/1, 0/255, 0/65535 or booleans → bool [H, W].
 
-    The values of a picture with a palette are its indices, unless it shows black and white alone: then white is 255.
-
     Args:
-        source: as in `read_image`.
+        source: as in `read_labels`.
         threshold: if given, any values are taken and those above it are the mask, e.g. 127 for a mask that was saved as
             JPEG.
 
@@ -144,13 +151,7 @@ def read_mask(source, threshold: float | None = None) -> np.ndarray:
         InvalidImageError: as `read_image`.
         NonBinaryMaskError: any other values (without a threshold), which the message lists, or colours.
     """
-    mask, name = _read(source, keep_palette_indices=True), _name(source)
-    if mask.ndim == 3:
-        if (mask != mask[..., :1]).any():
-            raise NonBinaryMaskError(
-                f"{name}: the mask is coloured; a mask has one channel with the values 0/1, 0/255 or 0/65535."
-            )
-        mask = mask[..., 0]
+    mask, name = read_labels(source), _name(source)
     if threshold is not None:
         return mask > threshold
     values = np.unique(mask)
@@ -162,6 +163,25 @@ def read_mask(source, threshold: float | None = None) -> np.ndarray:
             values,
         )
     return mask != 0
+
+
+def read_labels(source) -> np.ndarray:
+    """Read one mask without changing its values: a source as in [`read_image`] → [H, W] of any type.
+
+    The values of a picture with a palette are its indices, unless it shows black and white alone: then white is 255.
+
+    Raises:
+        InvalidImageError: as `read_image`.
+        NonBinaryMaskError: colours.
+    """
+    mask, name = _read(source, keep_palette_indices=True), _name(source)
+    if mask.ndim == 3:
+        if (mask != mask[..., :1]).any():
+            raise NonBinaryMaskError(
+                f"{name}: the mask is coloured; a mask has one channel with the values 0/1, 0/255 or 0/65535."
+            )
+        mask = mask[..., 0]
+    return mask
 
 
 def to_grayscale(image: np.ndarray) -> np.ndarray:
@@ -354,11 +374,13 @@ def _open_content(content: bytes, name: str, formats: tuple[str, ...]) -> Image.
         content = TABLE_OF_PICTURES.sub(rb"\1\0\0\0\0", content)
     if content[4:8] == BRAND:
         content = EXIF_ITEM.sub(rb"\1none", content)
-        formats = _with_heic(content, name, formats)
+        formats = _by_brand(content, name, formats)
     metered = _MeteredFile(content, name)
     image = _open(metered, name, formats)
     try:
         _check_header(image, name)
+        if image.format == "JPEG2000":
+            _check_codestream(content, image.size, name)
         if image.format == "TIFF":
             _forget_nested_tags(image, name)
     except InvalidImageError:
@@ -368,9 +390,15 @@ def _open_content(content: bytes, name: str, formats: tuple[str, ...]) -> Image.
     return image
 
 
-def _with_heic(content: bytes, name: str, formats: tuple[str, ...]) -> tuple[str, ...]:
-    """The formats, and HEIC if this is one."""
-    if formats != FILE_FORMATS or not any(brand in content[8:64] for brand in HEIC_BRANDS):
+def _by_brand(content: bytes, name: str, formats: tuple[str, ...]) -> tuple[str, ...]:
+    """The formats; HEIC or AVIF alone if it is one of these."""
+    if formats != FILE_FORMATS:
+        return formats
+    if any(brand in content[8:64] for brand in AVIF_BRANDS):
+        if not features.check("avif"):
+            raise InvalidImageError(f"{name}: this Pillow was built without AVIF; save the slice as PNG.")
+        return ("AVIF",)
+    if not any(brand in content[8:64] for brand in HEIC_BRANDS):
         return formats
     if importlib.util.find_spec("pillow_heif") is None:
         raise InvalidImageError(
@@ -379,6 +407,25 @@ def _with_heic(content: bytes, name: str, formats: tuple[str, ...]) -> tuple[str
         )
     importlib.import_module("pillow_heif").register_heif_opener(thumbnails=False)
     return ("HEIF",)
+
+
+def _check_codestream(content: bytes, size: tuple[int, int], name: str):
+    """Raise an error where a JPEG 2000 would be decoded to another size than its header promises, or in many tiles."""
+    start = 0
+    while content.startswith(JP2_MAGIC) and content[start + 4 : start + 8] != CODESTREAM_BOX and start < len(content):
+        length, longer = struct.unpack_from(">I4xQ", content.ljust(start + 16, b"\0"), start)
+        start += max(longer if length == 1 else length, 8)
+    start = content.find(CODESTREAM_MAGIC, start, start + 32)
+    try:
+        right, bottom, left, top, tile_width, tile_height = struct.unpack_from(">6I", content, start + 8)
+        (channels,) = struct.unpack_from(">H", content, start + 40)
+        tiles = -(-right // tile_width) * -(-bottom // tile_height)
+    except (struct.error, ZeroDivisionError):
+        start = -1
+    if start < 0 or (right - left, bottom - top) != size or channels > 4 or tiles > MAX_TILES:
+        raise InvalidImageError(
+            f"{name}: the JPEG 2000 is damaged, or has over 4 channels or {MAX_TILES:,} tiles; save the slice as PNG."
+        )
 
 
 def _content(file: Path | io.IOBase, name: str) -> bytes:
@@ -425,13 +472,24 @@ def _open(file: _MeteredFile, name: str, formats: tuple[str, ...]) -> Image.Imag
 def _check_header(image: Image.Image, name: str):
     _check_size(image.size, name)
     try:
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a JPEG with others behind it
+        frames = _count_frames(image)
     except InvalidImageError:
         raise
     except Exception as error:
         raise InvalidImageError(f"{name}: the image is damaged; its frames cannot be counted.") from error
     if frames > 1:
         raise InvalidImageError(f"{name}: the file holds {frames} frames; give one slice per file.")
+
+
+def _count_frames(image: Image.Image) -> int:
+    """How many pictures a file holds, without those that a JPEG has behind it and the smaller copies in a TIFF."""
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if image.format == "TIFF" and 1 < frames <= 1 + MAX_PREVIEWS:
+        for page in range(1, frames):
+            image.seek(page)
+            frames -= getattr(image, "tag_v2", {}).get(TIFF_SUBFILE, 0) & 1
+        image.seek(0)
+    return frames
 
 
 def _forget_nested_tags(image: Image.Image, name: str):

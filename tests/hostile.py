@@ -31,7 +31,7 @@ from space.reading import open_files
 
 
 MIB = 1024 * 1024
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF")
 Rng = np.random.Generator
 Made = tuple[str, bytes]
 
@@ -495,7 +495,7 @@ def before_pixels(content: bytes, elements: bytes) -> bytes:
 
 
 def scan_of_a_format(rng: Rng) -> Made:
-    """A good file of one of ten formats, six of pictures."""
+    """A good file of one of twelve formats, eight of pictures."""
     formats = (*PICTURE_FORMATS, "nii", "nii.gz", "dcm", "zip")
     name = formats[rng.integers(len(formats))]
     voxels = phantoms.noise(20, 22, 4, seed=int(rng.integers(99)))

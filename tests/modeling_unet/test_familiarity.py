@@ -1,9 +1,9 @@
 """Which pictures a network knows: distance by hand, what lies beside the weights, what is said of other pictures."""
 
 import dataclasses
-import importlib.util
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from modeling_unet.segmentation import UNLIKE, Segmentation
 from space.network import Origin
 from space.studies import Settings, Slice, Study
 from space.views import UNKNOWN, draw_report
+from train.__main__ import main
 
 
 EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))
@@ -143,17 +144,49 @@ def test_a_damaged_file_is_said(model_dir, tensors, said):
         TumorSegmenter.from_pretrained(model_dir, device="cpu")
 
 
-def test_the_script_fits_it(model_dir, tmp_path):
+@pytest.fixture
+def teach(model_dir, tmp_path) -> Callable[..., int]:
+    """`calibrate` on a data set of ten persons, two slices each, of whom two are in fold 0."""
     folder = write_data_set(tmp_path / "data", count=20)
     write_persons(folder / "persons.csv", [f"p{number // 2}" for number in range(20)])
-    spec = importlib.util.spec_from_file_location("fit_familiarity", ROOT / "docs" / "fit_familiarity.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.main(str(folder), str(model_dir), "0", "1", str(folder / "persons.csv"))
-    segmenter = TumorSegmenter.from_pretrained(model_dir, device="cpu", optimize="none", framing="none")
+    data = ("--data_dir", str(folder), "--persons", str(folder / "persons.csv"), "--fold", "0")
+    return lambda *options: main(["calibrate", *data, "--model", str(model_dir), *options])
+
+
+def check_that_it_knows(model: Path, tmp_path: Path) -> None:
+    segmenter = TumorSegmenter.from_pretrained(model, device="cpu", optimize="none", framing="none")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     assert len(segmenter.familiarity.distances) == 4
-    assert segmenter(folder / "images" / "1.png").is_familiar and segmenter(noise).warnings == (UNLIKE,)
+    assert segmenter(tmp_path / "data" / "images" / "1.png").is_familiar and segmenter(noise).warnings == (UNLIKE,)
+    with safe_open(model / FAMILIARITY_FILE, "pt") as file:
+        assert file.metadata() == {"weights_sha256": weights_hash(model)}
+
+
+def test_calibration_fits_it(model_dir, tmp_path, teach):
+    assert teach("--output_dir", str(tmp_path / "calibrated")) == 0
+    check_that_it_knows(tmp_path / "calibrated", tmp_path)
+    assert not (model_dir / FAMILIARITY_FILE).exists()
+
+
+def test_it_is_fitted_alone_for_a_model_that_saw_everybody(model_dir, tmp_path, teach):
+    before = {path.name: path.read_bytes() for path in model_dir.iterdir()}
+    assert teach("--only_familiarity", "--output_dir", f"{model_dir}/") == 0
+    check_that_it_knows(model_dir, tmp_path)
+    after = {path.name: path.read_bytes() for path in model_dir.iterdir()}
+    assert after == {**before, FAMILIARITY_FILE: after[FAMILIARITY_FILE]}
+
+
+def test_it_is_written_nowhere_but_beside_its_weights(tmp_path, teach, capsys):
+    assert teach("--only_familiarity", "--output_dir", str(tmp_path / "other")) == 1
+    assert "--only_familiarity writes into the folder of one --model" in capsys.readouterr().err
+
+
+def test_of_many_slices_some_are_enough(model_dir, tmp_path, teach, monkeypatch):
+    monkeypatch.setattr("train.scoring.familiarity.MAX_TRAINING_SLICES", 6)
+    taken = []
+    monkeypatch.setattr(Familiarity, "fit", lambda training, held_out: taken.append(len(training)) or line_of(10))
+    teach("--only_familiarity", "--output_dir", str(model_dir))
+    assert taken == [6]  # every third of 16
 
 
 # The shipped model

@@ -351,7 +351,7 @@ def test_no_module_imports_itself_by_way_of_others(package):
 
 def test_rooms_import_only_what_stands_below_them():
     for path in sources("train"):
-        room = path.parent.name if path.parent.name in FLOORS else None
+        room = next((name for name in path.relative_to(ROOT).parts[1:-1] if name in FLOORS), None)
         if path.name == "__main__.py":
             continue
         below = FLOORS[FLOORS.index(room) :] if room else ()

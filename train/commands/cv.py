@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 from argparse import SUPPRESS, ArgumentParser
@@ -55,8 +56,22 @@ def main(options: list[str]) -> int:
         report = cross_validate(fit_options, own.output_dir, gpus)
     except asyncio.CancelledError:
         return 128 + signal.SIGTERM
-    print(f"\n{format_table(report)}")
+    print(f"\n{format_table(report)}\n\n{next_steps(fit_options, own.output_dir, report['fold'])}")
     return 0
+
+
+def next_steps(options: list[str], output_dir: Path, folds: list[int]) -> str:
+    """What to type after a cross-validation, on the way to weights that are shared."""
+    data = parse_fit([*options, "--fold", "0", "--output_dir", str(output_dir)]).data.as_options()
+    models = ["--model", *(str(output_dir / f"fold-{fold}") for fold in folds), "--fold", *map(str, folds)]
+    calibrated, final = str(output_dir / "calibrated"), str(output_dir / "final")
+    steps = [
+        ["calibrate", *data, *models, "--output_dir", calibrated],
+        ["fit", *options, "--all_persons", "true", "--calibration", calibrated, "--output_dir", final],
+        ["publish", "model", final, "--repo_id", "YOU/NAME"],
+    ]
+    lines = [f"  python -m train {shlex.join(step)}" for step in steps]
+    return "\n".join(["Next: calibrate the folds together, train on all persons, and publish those weights:", *lines])
 
 
 def visible_gpus() -> list[str]:

@@ -1,16 +1,16 @@
 """The options of the commands that read a data set and nothing else."""
 
-from argparse import ArgumentParser
+from typing import Any
+
+from transformers import HfArgumentParser
+
+from ..data.arguments import ReadingArguments
 
 
-class SourceParser(ArgumentParser):
-    """Options by which a data set is found: `source`, whose slices are whose, and what its masks mean."""
+class SourceParser(HfArgumentParser):
+    """Where a data set lies, and how it is read."""
 
     def __init__(self, command: str):
-        super().__init__(prog=f"python -m train {command}", allow_abbrev=False)
-        self.add_argument("source", help="folder, zip from figshare, or data set id on the Hub")
-        self.add_argument("--persons", help="CSV file with the columns slice and person_id")
-        self.add_argument("--num_folds", type=int, help="divide the persons into this many folds")
-        self.add_argument(
-            "--mask_threshold", type=float, help="take masks of any grey values: tumour is what lies above"
-        )
+        arguments: Any = ReadingArguments  # the annotation of the parser takes no class
+        super().__init__(arguments, prog=f"python -m train {command}", allow_abbrev=False)
+        self.add_argument("source", help="folder, CSV file that lists the files, zip from figshare, or id on the Hub")

@@ -23,11 +23,13 @@ from datasets import Dataset
 from modeling_unet.segmentation import MIN_LESION_AREA_PX
 
 from .folds import UNKNOWN
+from .masks import advise_labels
 from .raw import SHOWN, DataError, listed
 
 
 logger = logging.getLogger(__name__)
 
+NOT_BINARY, EMPTY = "not binary", "empty masks"  # kinds of findings
 MAX_MASK_SHARE = 0.5  # of the slice; a mask above it is more likely one of the background
 MAX_PERSON_SHARE = 1 / 3  # of the slices; above it the scores are mostly one person's
 MIN_PERSONS = 20  # with fewer, intervals over persons are too narrow
@@ -95,8 +97,10 @@ def slice_findings(slices: Dataset) -> list[Finding]:
     sound = sound_slices(slices)
     rows = _rows(sound)
     checks = (_blank_images, _coloured_images, _contradictions, _odd_masks, _labels_left_out, _repeated_masks)
-    found = [finding for check in checks for finding in check(rows)]
-    return errors_first([*_problems(slices), *found, *_misplaced_masks(sound)])
+    problems, found = list(_problems(slices)), [finding for check in checks for finding in check(rows)]
+    if any(problem.kind == NOT_BINARY for problem in problems):  # those may be all that show a tumour
+        found = [finding for finding in found if (finding.kind, finding.severity) != (EMPTY, "error")]
+    return errors_first([*problems, *found, *_misplaced_masks(sound)])
 
 
 def errors_first(findings: Iterable[Finding]) -> list[Finding]:
@@ -131,14 +135,28 @@ def persons_known(slices: Dataset) -> bool:
 
 def _problems(slices: Dataset) -> Iterator[Finding]:
     """What the scan says of single slices, by kind."""
-    by_kind = defaultdict(dict)
-    for name, kind, problem in zip(slices["slice"], slices["problem_kind"], slices["problem"], strict=True):
+    by_kind, labels, is_of_labels = defaultdict(dict), set(), False
+    columns = zip(*(slices[name] for name in ("slice", "problem_kind", "problem", "mask_labels")), strict=True)
+    for name, kind, problem, held in columns:
+        labels |= {float(label) for label in held.split()}
         if kind:
             by_kind[kind].setdefault(name, problem)
+            is_of_labels |= kind == NOT_BINARY and bool(held)
     for kind, problems in by_kind.items():
         names = tuple(problems)
-        others = f" The same goes for {listed(names[1:])}." if len(names) > 1 else ""
-        yield Finding(kind, "error", names, problems[names[0]] + others)
+        message = problems[names[0]] + (f" The same goes for {listed(names[1:])}." if len(names) > 1 else "")
+        if kind == NOT_BINARY and is_of_labels:
+            message += f" {advise_labels(labels)}"
+        if kind == "unpaired" and _lacks_masks(slices):
+            message += " If an image without mask is one without tumour, give --missing_mask empty."
+        yield Finding(kind, "error", names, message)
+
+
+def _lacks_masks(slices: Dataset) -> bool:
+    """Whether some image is unpaired for want of a mask."""
+    unpaired = [index for index, kind in enumerate(slices["problem_kind"]) if kind == "unpaired"]
+    pictures = slices.select(unpaired).select_columns(["image", "mask"])
+    return any(row["image"] is not None and row["mask"] is None for row in pictures)
 
 
 def _blank_images(rows: list[dict]) -> Iterator[Finding]:
@@ -151,7 +169,8 @@ def _coloured_images(rows: list[dict]) -> Iterator[Finding]:
     if names := _names(row for row in rows if row["coloured"]):
         message = (
             f"The colours of an image differ, and the grey that the network sees would be their average: "
-            f"{listed(names)}. Save the sequence that you mean in grey, and nothing drawn on it."
+            f"{listed(names)}. Save the sequence that you mean in grey, and nothing drawn on it; or if each channel "
+            "is a sequence, say which one by --image_channel red, green or blue."
         )
         yield Finding("coloured images", "error", names, message)
 
@@ -166,10 +185,10 @@ def _labels_left_out(rows: list[dict]) -> Iterator[Finding]:
 def _odd_masks(rows: list[dict]) -> Iterator[Finding]:
     if empty := _names(row for row in rows if not row["mask_area"]):
         if len(empty) == len(rows):
-            yield Finding("empty masks", "error", empty, "No mask shows a tumour, so there is nothing to learn.")
+            yield Finding(EMPTY, "error", empty, "No mask shows a tumour, so there is nothing to learn.")
         else:
             message = f"{len(empty):,} of {len(rows):,} masks show no tumour: {listed(empty)}. Is there none?"
-            yield Finding("empty masks", "warning", empty, message)
+            yield Finding(EMPTY, "warning", empty, message)
     if large := _names(row for row in rows if row["mask_area"] > MAX_MASK_SHARE * row["height"] * row["width"]):
         message = f"The mask covers more than half of its slice: {listed(large)}. Are tumour and background exchanged?"
         yield Finding("large masks", "warning", large, message)
@@ -383,4 +402,6 @@ def _listed_pairs(pairs: list[tuple[dict, dict]]) -> str:
 
 def _with_person(row: dict) -> str:
     person = row["person_id"]
-    return row["slice"] if person in ("", row["slice"]) else f"{row['slice']} (person {person})"
+    # Slices that were cut from a volume are often called by their person.
+    is_said = person in ("", row["slice"]) or row["slice"].startswith(tuple(f"{person}{sign}" for sign in "-_/"))
+    return row["slice"] if is_said else f"{row['slice']} (person {person})"

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain, cycle, islice, repeat
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,10 +28,11 @@ from modeling_unet.overlay import draw_overlay, to_display
 
 from ..files import check_writable
 from ..style import LOOKS, TRUTH_COLOR, write_figure
+from .arguments import DataArguments
 from .audit import Finding, errors_first, fast_findings, near_duplicates, persons_known, slice_findings, sound_slices
 from .folds import UNKNOWN, assign_persons
 from .raw import SHOWN, DataError, as_file
-from .slices import scan_slices
+from .slices import format_rows, scan, take_share
 
 
 REPORT, DISTRIBUTIONS, FLAGGED = "report.md", "distributions.png", "flagged.png"
@@ -41,7 +43,7 @@ CAPTIONS = {
 NOTHING_FOUND = "Nothing was found that would spoil a training."
 WHO_IS_WHO = (
     "It is not known which slices are of the same person, so each counts as a person of its own, and every score will "
-    "be better than for new persons. Give --persons FILE.csv with the columns slice and person_id."
+    "be better than for new persons. Give --persons FILE.csv with a column of slices and one of persons."
 )
 LINE_WIDTH = 100  # characters, on the terminal
 MOST_VALUES = 6  # of a column that are named
@@ -52,21 +54,14 @@ PANEL_SIDE = 256  # pixels
 LONGEST_LABEL = 20  # characters that fit above a panel
 
 
-def check(
-    source: str | Path,
-    persons: str | Path | None = None,
-    num_folds: int | None = None,
-    mask_threshold: float | None = None,
-    out: str | Path | None = None,
-) -> int:
+def check(source: str | Path, persons: str | Path | None = None, out: str | Path | None = None, **reading: Any) -> int:
     """Print what is in a data set and what is wrong with it, and write the same with pictures to `out`.
 
     Args:
-        source: folder, zip or id of a data set, see `sources.open_source`.
-        persons: CSV file with the columns `slice` and `person_id`.
-        num_folds: into how many folds the persons are to be dealt; by default as `fit` does.
-        mask_threshold: take masks of any grey values: tumour is what lies above.
+        source: folder, file or id of a data set, see `sources.open_source`.
+        persons: CSV file that says whose slices are whose.
         out: folder for `report.md`, `distributions.png` and `flagged.png`; older ones are replaced.
+        reading: other fields of `ReadingArguments`.
 
     Returns:
         The number of errors; `fit` refuses data with any.
@@ -76,7 +71,7 @@ def check(
     """
     if out is not None:
         check_writable(Path(out) / REPORT, "--out")
-    slices, findings = examine(scan_slices(source, mask_threshold), Path(persons) if persons else None, num_folds)
+    slices, findings = examine(DataArguments(str(source), persons=str(persons) if persons else None, **reading))
     facts = summarize(slices)
     print(format_text(facts, findings))
     if out is not None:
@@ -86,12 +81,15 @@ def check(
     return sum(finding.severity == "error" for finding in findings)
 
 
-def examine(scan: Dataset, persons: Path | None = None, num_folds: int | None = None) -> tuple[Dataset, list[Finding]]:
+def examine(arguments: DataArguments) -> tuple[Dataset, list[Finding]]:
     """The slices, with persons if they could be assigned, and all findings, errors first."""
+    found = scan(arguments)
     try:
-        slices = assign_persons(scan, persons, num_folds)
+        persons, column = arguments.persons_file(), arguments.person_column
+        slices = assign_persons(found, persons, arguments.num_folds, person_column=column)
     except DataError as error:
-        return scan, [Finding("persons", "error", (), str(error)), *slice_findings(scan)]
+        return found, [Finding("persons", "error", (), str(error)), *slice_findings(found)]
+    slices = take_share(slices, arguments.negative_share)
     unknown = [] if persons_known(slices) else [Finding("persons not known", "warning", (), WHO_IS_WHO)]
     return slices, errors_first([*unknown, *fast_findings(slices), *near_duplicates(slices)])
 
@@ -116,6 +114,8 @@ def summarize(slices: Dataset) -> dict[str, str]:
         "pixels": _counted(sound["dtype"]),
         "masks": _describe_masks(_mask_percent(sound)),
     }
+    if any(sound["row_mm"]):
+        facts["pixel spacing"] = _counted(_spacings(sound))
     if "fold" in slices.column_names:
         folds = Counter(fold for fold in slices["fold"] if fold >= 0)
         facts["split"] = _counted(slices["split"])
@@ -125,8 +125,7 @@ def summarize(slices: Dataset) -> dict[str, str]:
 
 def format_text(facts: dict[str, str], findings: Sequence[Finding]) -> str:
     """Facts and findings for a terminal."""
-    width = max(map(len, facts))
-    parts = ["\n".join(f"{name:{width}}  {fact}" for name, fact in facts.items())]
+    parts = [format_rows(facts)]
     for finding in findings:
         severity = "ERROR" if finding.severity == "error" else "warning"
         message = textwrap.indent(textwrap.fill(finding.message, LINE_WIDTH, break_on_hyphens=False), "  ")
@@ -189,6 +188,11 @@ def _describe_masks(percent: np.ndarray) -> str:
 
 def _sizes(slices: Dataset) -> list[str]:
     return [f"{width} × {height}" for width, height in zip(slices["width"], slices["height"], strict=True)]
+
+
+def _spacings(slices: Dataset) -> list[str]:
+    sides = zip(slices["row_mm"], slices["column_mm"], strict=True)
+    return [f"{row:.3g} × {column:.3g} mm" if row else "" for row, column in sides]
 
 
 def _mask_percent(slices: Dataset) -> np.ndarray:

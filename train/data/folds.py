@@ -13,13 +13,17 @@ scores are then too good.
 import csv
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
 
-from .raw import DataError, listed
-from .sources import SPLITS
+from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
+
+from .raw import SPLITS, DataError, listed
+from .sources.pairs import MASK_ENDING, bare_name
+from .tables import find_person_column, listed_columns, read_table
 
 
 logger = logging.getLogger(__name__)
@@ -33,6 +37,7 @@ PERSON_COLUMNS = ("person_id", "tumor_type", "plane", "split", "fold")
 KNOWN_SPLITS = ("train", "validation", "test", "example")
 KEPT_OUT = ("test", "example")
 GIVEN_FOLD = 0  # of the slices that are marked as validation
+SUFFIXES = (*IMAGE_SUFFIXES, ".nii", ".nii.gz")  # of files that a persons file may name
 
 
 def assign_persons(
@@ -41,17 +46,20 @@ def assign_persons(
     num_folds: int | None = None,
     official_folds: bool = False,
     without_folds: bool = False,
+    person_column: str | None = None,
 ) -> Dataset:
     """The scan with a person, tumour type, plane, split and fold for every slice.
 
     Args:
         scan: what `data.scan_slices` returns.
-        persons: CSV file with the columns `slice`, `person_id` and, if known, `tumor_type`, `plane` and `split`.
+        persons: CSV file with a column of slices or volumes, one of persons and, if known, `tumor_type`, `plane` and
+            `split`.
         num_folds: divide the persons into this many folds, also those of a given validation split; by default that
             split, the manifest's five folds, or five.
         official_folds: the folds of the public data set's author, numbered 1…5 as there. They separate patient ids, not
             persons. So `person_id` is the patient id here, and every slice has a fold, `test` and `example` included.
-            without_folds: only assign the persons, however few they are; `fold` is that of the manifest, or -1.
+        without_folds: only assign the persons, however few they are; `fold` is that of the manifest, or -1.
+        person_column: name of the column of persons in that file.
 
     Returns:
         `split` is one of `KNOWN_SPLITS`; `fold` is the one in which a slice validates, or -1: it trains alone, or is
@@ -64,7 +72,7 @@ def assign_persons(
     if official_folds and (persons is not None or num_folds is not None):
         raise DataError("--official_folds are those of the public data set; leave --persons and --num_folds out.")
     if persons is not None:
-        rows = _rows_from_file(scan, persons)
+        rows = _rows_from_file(scan, persons, person_column)
     elif known := _rows_from_manifest(scan):
         rows = _with_official_folds(known) if official_folds else known
     elif official_folds:
@@ -220,26 +228,67 @@ def _with_official_folds(rows: list[dict]) -> list[dict]:
     return [{**row, "person_id": row["patient_id"], "fold": int(row["official_fold"] or NO_FOLD)} for row in rows]
 
 
-def _rows_from_file(scan: Dataset, path: Path) -> list[dict]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = {"slice", "person_id"} - set(reader.fieldnames or ())
-            if missing:
-                raise DataError(
-                    f"{path.name} has no column {' and '.join(sorted(missing))}; it needs slice and person_id."
-                )
-            named = list(reader)
-            by_slice = {row["slice"]: row for row in named}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read as a CSV file: {error}.") from error
-    if repeated := [name for name, count in Counter(row["slice"] for row in named).items() if count > 1]:
+def _rows_from_file(scan: Dataset, path: Path, person_column: str | None) -> list[dict]:
+    columns, named = read_table(path)
+    person = find_person_column(columns, person_column, path.name)
+    if person is None:
+        raise DataError(
+            f"{path.name} has the columns {listed_columns(columns)}; say with --person_column which of them is the "
+            "person."
+        )
+    texts = [tuple(filter(None, names)) for names in zip(scan["slice"], scan["volume"], strict=True)]
+    owners = _by_key({text for names in texts for text in names})
+    column = _slice_column([name for name in columns if name != person], named, owners.keys())
+    if column is None:
+        raise DataError(
+            f"{path.name} has the columns {listed_columns(columns)}, and none of them names slices such as "
+            f"{listed(scan['slice'][:2])}."
+        )
+    logger.info("Of %s, the column %s names the slices, and %s the persons.", path.name, column, person)
+    written = [row[column] for row in named if row[column]]
+    if repeated := [name for name, count in Counter(written).items() if count > 1]:
         raise DataError(f"{path.name} names {len(repeated)} slices more than once: {listed(repeated)}.")
-    unknown = [stem for stem in scan["slice"] if not (by_slice.get(stem) or {}).get("person_id")]
-    if unknown:
+    row_of = {row[column]: row for row in named}
+    by_key = _by_key({*written})
+    found = [row_of.get(_match(names, owners, by_key), {}) for names in texts]
+    if unknown := [name for name, row in zip(scan["slice"], found, strict=True) if not row.get(person)]:
         raise DataError(f"{path.name} names no person for {len(unknown)} slices: {listed(unknown)}.")
-    rows = (by_slice[stem] for stem in scan["slice"])
-    return [_row(*(row.get(name) for name in ("person_id", "tumor_type", "plane", "split"))) for row in rows]
+    return [_row(*(row.get(name) for name in (person, "tumor_type", "plane", "split"))) for row in found]
+
+
+def _slice_column(columns: list[str], named: list[dict], known: Container[str]) -> str | None:
+    """The column with most names of slices; None if there is none."""
+    counts = {
+        name: len({row[name] for row in named if any(key in known for key in _keys(row[name]))}) for name in columns
+    }
+    best = max(counts, key=lambda name: (counts[name], name == "slice"), default=None)
+    return best if best and counts[best] else None
+
+
+def _match(texts: tuple[str, ...], owners: dict[str, set[str]], rows: dict[str, set[str]]) -> str | None:
+    """What a row calls a slice, or its volume: its very name, or else something that nothing else is called."""
+    for text in texts:
+        for key in _keys(text):
+            if text in rows.get(key, ()):
+                return text
+            if len(rows.get(key, ())) == len(owners[key]) == 1:
+                return next(iter(rows[key]))
+    return None
+
+
+def _by_key(texts: set[str]) -> dict[str, set[str]]:
+    found = defaultdict(set)
+    for text in texts:
+        for key in _keys(text):
+            found[key].add(text)
+    return dict(found)
+
+
+def _keys(text: str) -> list[str]:
+    """What something may be called: its name, with or without its folders, a suffix, or the ending of a mask."""
+    path = Path(text)
+    stem = bare_name(path) if path.name.lower().endswith(SUFFIXES) else path.name
+    return list(dict.fromkeys((text, (path.parent / stem).as_posix(), path.name, stem, MASK_ENDING.sub("", stem))))
 
 
 def _rows_from_source(scan: Dataset) -> list[dict]:

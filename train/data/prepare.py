@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from huggingface_hub import DatasetCardData
@@ -21,15 +22,17 @@ from tqdm.auto import tqdm
 
 from modeling_unet import read_image
 
+from .arguments import DataArguments
 from .audit import persons_known
 from .folds import PERSON_COLUMNS, read_manifest
 from .raw import DataError, Picture, as_file, encode_png
-from .slices import DataArguments, load_slices
+from .slices import load_slices
 from .sources import open_source
 
 
 logger = logging.getLogger(__name__)
 
+VOLUME_COLUMNS = ("volume", "row_mm", "column_mm")  # of slices that say where they come from
 MAX_STEM = 100  # file systems stop at 255 bytes
 # File names that `load_dataset` would take for names of splits.
 SPLIT_WORD = re.compile(r"(?<![a-z])(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?)(?![a-z])")
@@ -84,21 +87,14 @@ the licence, and says what was changed. Changed here: images stored as PNG (they
 """
 
 
-def prepare(
-    source: str | Path,
-    out: str | Path,
-    persons: str | Path | None = None,
-    num_folds: int | None = None,
-    mask_threshold: float | None = None,
-) -> Path:
+def prepare(source: str | Path, out: str | Path, persons: str | Path | None = None, **reading: Any) -> Path:
     """Write the data set. The folder appears when all of it is there.
 
     Args:
         source: as `open_source` takes it.
         out: folder to write, which must not exist or be empty.
-        persons: CSV file with the columns `slice`, `person_id` and, if known, `tumor_type` and `plane`.
-        num_folds: divide the persons into this many folds; by default the public data set's five, or five.
-        mask_threshold: take masks of any grey values: tumour is what lies above.
+        persons: CSV file that says whose slices are whose and, if known, `tumor_type` and `plane`.
+        reading: other fields of `ReadingArguments`.
 
     Returns:
         `out`.
@@ -109,11 +105,9 @@ def prepare(
     out = Path(out).absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} is there already; name a folder that is new or empty.")
-    open_source(source).verify()
-    persons = None if persons is None else str(persons)
-    slices = load_slices(
-        DataArguments(str(source), persons=persons, num_folds=num_folds, mask_threshold=mask_threshold)
-    )
+    arguments = DataArguments(str(source), persons=None if persons is None else str(persons), **reading)
+    open_source(source, arguments.reading()).verify()
+    slices, num_folds = load_slices(arguments), arguments.num_folds
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
         folder = Path(temporary, out.name)
@@ -176,6 +170,7 @@ def _write_pictures(slices: Dataset, folder: Path) -> Iterator[dict]:
             (folder / mask).write_bytes(row["mask"]["bytes"])
             details = {name: row[name] for name in ("slice", *PERSON_COLUMNS)}
             details["person_id"] = row["person_id"] if known else ""
+            details |= {name: row[name] for name in VOLUME_COLUMNS if row[name]}
             yield {"image_file_name": image, "mask_file_name": mask, **details}
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import cv2
 import numpy as np
@@ -14,11 +14,22 @@ from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 
 
 SHOWN = 5  # names in a message
-MAT_NAME = re.compile(r"\d+\.mat")
+DETAIL_COLUMNS = ("person_id", "tumor_type", "plane", "split")
+# Words for splits in data sets → our names.
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("example", "examples"), "example"),
+}
 
 
 class DataError(ValueError):
     """A data set that cannot be trained on; the message names the files and says what is expected."""
+
+
+class HalfLayoutError(DataError):
+    """A folder that could be laid out in some way if it held more; another layout may fit it as a whole."""
 
 
 class Picture(TypedDict):
@@ -34,7 +45,8 @@ class RawSlice:
 
     `split` is one of `SPLITS`' values, or another word of the source, which `folds.assign_persons` refuses.
     `problem` is a sentence that names the file; `problem_kind` is "unpaired", "repeated stem" or "unreadable". Where
-    there is none, `image` and `mask` are there.
+    there is none, `image` is there, and `mask` too unless `Reading.missing_mask` says that none means no tumour.
+    `volume` is the name of the volume that it was cut from, `spacing` the size of a pixel in mm as (row, column).
     """
 
     slice: str
@@ -46,32 +58,67 @@ class RawSlice:
     split: str = ""
     problem_kind: str = ""
     problem: str = ""
+    volume: str = ""
+    spacing: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a source cannot know of itself; see the options of `slices.ReadingArguments`, whose names these are."""
+
+    planes: tuple[str, ...] = ()
+    sequence: str | None = None
+    person_column: str | None = None
+    missing_mask: str = "refuse"
+
+    @property
+    def takes_missing_masks(self) -> bool:
+        return self.missing_mask == "empty"
 
 
 class Source:
-    """Slices in a fixed order, read again in every iteration; the object is small and can be pickled."""
+    """Slices in a fixed order, read again in every iteration; the object is small and can be pickled.
+
+    It is read part by part: a part is one slice, or one volume that is cut into many. A class that derives from it
+    gives its `parts`, `stamp` and `facts`, and `read` where a part is not yet a `RawSlice`.
+    """
+
+    unit: ClassVar[str] = "slice"
+    heeds: ClassVar[frozenset[str]] = frozenset()  # of `planes`, `sequence` and `person_column`, what it can use
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._slices())
+        """Number of parts."""
+        return sum(1 for _ in self.parts())
 
     def __iter__(self) -> Iterator[RawSlice]:
+        return self.slices(self.parts())
+
+    def slices(self, parts: Iterable[Any]) -> Iterator[RawSlice]:
+        """The slices of some parts; one whose name another one had before comes with that problem."""
         names = set()
-        for raw in self._slices():
+        for raw in (raw for part in parts for raw in self.read(part)):
             if raw.slice in names and not raw.problem:
                 problem = f"Several slices have the name {raw.slice}; each needs one of its own."
                 raw = replace(raw, problem_kind="repeated stem", problem=problem)
             names.add(raw.slice)
             yield raw
 
+    def parts(self) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def read(self, part: Any) -> Iterable[RawSlice]:
+        return (part,)
+
     def stamp(self) -> object:
         """What changes whenever the content may have: paths, sizes and times of the files, or a fingerprint."""
         raise NotImplementedError
 
+    def facts(self) -> dict[str, str]:
+        """What was found, for the table that is shown before anything is read: `layout` first."""
+        raise NotImplementedError
+
     def verify(self) -> None:
         """Warn of files that differ from those that were published; it reads them all."""
-
-    def _slices(self) -> Iterator[RawSlice]:
-        raise NotImplementedError
 
 
 def as_file(picture: Picture) -> Path | io.BytesIO:

@@ -13,9 +13,10 @@ import hashlib
 import inspect
 import io
 import logging
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import datasets
@@ -28,60 +29,39 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
 from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
-from modeling_unet.image_processing_unet import MASK_VALUES, NonBinaryMaskError, is_coloured, to_grayscale
+from modeling_unet.image_processing_unet import NonBinaryMaskError, is_coloured, read_labels, to_grayscale
+from modeling_unet.volumes import read_volume
 
 from ..looks import look_of
+from .arguments import CHANNELS, DataArguments
 from .audit import fast_findings, refuse
 from .augmentation import Augmentation
 from .cache import checked
 from .folds import assign_persons
-from .raw import Picture, RawSlice, Source, as_file
-from .sources import DETAIL_COLUMNS, open_source
+from .masks import BINARY, MAX_LABELS, MaskRule, advise, advise_colors, labels_of
+from .raw import DETAIL_COLUMNS, Picture, RawSlice, Source, as_file, encode_png
+from .sources import open_source
 from .synthesis import Axis, Synthesizer, find_axis
 
 
 logger = logging.getLogger(__name__)
 
 THUMBNAIL_SIDE = 32
-MAX_LABELS = 16  # a mask with more values was saved as JPEG, or resized
 _PICTURE = datasets.Image(decode=False)
 _SCAN_FEATURES = Features(
     {
-        **dict.fromkeys(("slice", *DETAIL_COLUMNS), Value("string")),
+        **dict.fromkeys(("slice", *DETAIL_COLUMNS, "volume"), Value("string")),
         "image": _PICTURE,
         "mask": _PICTURE,
+        **dict.fromkeys(("row_mm", "column_mm"), Value("float64")),
         **dict.fromkeys(("height", "width", "mask_area"), Value("int64")),
-        **dict.fromkeys(("dtype", "image_sha256", "mask_sha256", "look", "labels_left_out"), Value("string")),
+        **dict.fromkeys(("dtype", "image_sha256", "mask_sha256", "look"), Value("string")),
+        **dict.fromkeys(("labels_left_out", "mask_labels"), Value("string")),
         "coloured": Value("bool"),
         "thumbnail": Value("binary"),
         **dict.fromkeys(("problem_kind", "problem"), Value("string")),
     }
 )
-
-
-@dataclass
-class DataArguments:
-    """Which slices, whose, and in which folds: what every command asks for."""
-
-    data_dir: str = field(
-        metadata={
-            "help": "Folder with images/ and masks/ (stems pair up) or with metadata.csv or .jsonl, the zips from "
-            "figshare, or a data set id on the Hub."
-        }
-    )
-    persons: str | None = field(
-        default=None, metadata={"help": "CSV file with the columns slice and person_id, for data of your own."}
-    )
-    num_folds: int | None = field(
-        default=None,
-        metadata={"help": "Divide the persons into this many folds; by default the public data set's five, or five."},
-    )
-    official_folds: bool = field(
-        default=False, metadata={"help": "Folds 1 to 5 of the public data set's author (by patient id)."}
-    )
-    mask_threshold: float | None = field(
-        default=None, metadata={"help": "Take masks of any grey values: tumour is what lies above, e.g. 127."}
-    )
 
 
 def load_slices(arguments: DataArguments, without_folds: bool = False) -> Dataset:
@@ -92,15 +72,21 @@ def load_slices(arguments: DataArguments, without_folds: bool = False) -> Datase
         without_folds: as in `assign_persons`.
 
     Returns:
-        The rows of `scan_slices`, with `person_id`, `tumor_type`, `plane`, `split` and `fold` as `assign_persons` gives
-        them.
+        The rows of `scan`, with `person_id`, `tumor_type`, `plane`, `split` and `fold` as `assign_persons` gives
+        them; without those that `take_share` leaves out.
 
     Raises:
         DataError: what is wrong, with the names of the slices.
     """
-    scan = scan_slices(arguments.data_dir, arguments.mask_threshold)
-    persons = Path(arguments.persons) if arguments.persons else None
-    slices = assign_persons(scan, persons, arguments.num_folds, arguments.official_folds, without_folds)
+    slices = assign_persons(
+        scan(arguments),
+        arguments.persons_file(),
+        arguments.num_folds,
+        arguments.official_folds,
+        without_folds,
+        arguments.person_column,
+    )
+    slices = take_share(slices, arguments.negative_share)
     refuse(fast_findings(slices))
     return slices
 
@@ -108,43 +94,60 @@ def load_slices(arguments: DataArguments, without_folds: bool = False) -> Datase
 # ----------------------------------------------------------------------------------------------------------------- scan
 
 
-def scan_slices(source: str | Path, mask_threshold: float | None = None) -> Dataset:
+def scan_slices(source: str | Path, **reading: Any) -> Dataset:
+    """`scan` of a source; `reading` are fields of `ReadingArguments`."""
+    return scan(DataArguments(str(source), **reading))
+
+
+def scan(arguments: DataArguments) -> Dataset:
     """Read every slice of a source once and collect the facts about it; no slice is refused here.
+
+    What was found is said before anything is read.
 
     Returns:
         One row per slice, in the source's order: `slice`; `image` as it lies there and `mask` as a 1-bit PNG
-        (`sources.as_file` opens both); `person_id`, `tumor_type`, `plane`, `split` ("" where the source does not say);
-        `height`, `width` and `mask_area` in pixels; `dtype` of the pixels; `image_sha256` and `mask_sha256`, the first
-        16 hex digits over size and values; `look`, see `looks.look_of`; `labels_left_out`, values of the mask that the
-        threshold takes for background; `coloured`; `thumbnail`, the bytes of a uint8 [32, 32]; `problem_kind` ("",
-        "unpaired", "repeated stem", "unreadable", "size mismatch" or "not binary") and `problem`, a sentence.
+        (`raw.as_file` opens both); `person_id`, `tumor_type`, `plane`, `split`, and the `volume` that it was cut from
+        ("" where the source does not say); `row_mm` and `column_mm`, the size of a pixel, or None; `height`, `width`
+        and `mask_area` in pixels; `dtype` of the pixels; `image_sha256` and `mask_sha256`, the first 16 hex digits over
+        size and values; `look`, see `looks.look_of`; `labels_left_out`, values of the mask that the threshold takes for
+        background; `mask_labels`, the values of a mask that is binary or seems to hold labels; `coloured`; `thumbnail`,
+        the bytes of a uint8 [32, 32]; `problem_kind` ("", "unpaired", "repeated stem", "unreadable", "size mismatch" or
+        "not binary") and `problem`, a sentence.
 
     Raises:
         DataError: the source as a whole cannot be used, or what is cached of it is damaged.
     """
-    opened = open_source(source)
+    opened = open_source(arguments.data_dir, arguments.reading())
+    logger.info("%s", format_rows(opened.facts()))
+    own = [path.read_bytes() for path in sorted(Path(__file__).with_name("sources").glob("*.py"))]
+    code = (examine, MaskRule, encode_png, read_mask, read_volume, look_of)
     gen_kwargs = {
         "source": opened,
-        "mask_threshold": mask_threshold,
-        "cache_key": (opened.stamp(), *map(_code_of, (type(opened), open_source, examine, read_mask, look_of))),
+        "rule": arguments.mask_rule(),
+        "channel": arguments.image_channel,
+        "cache_key": (opened.stamp(), own, *map(_code_of, code)),
     }
     with _no_progress_bar_of_datasets():
         return checked(lambda: Dataset.from_generator(_examined, features=_SCAN_FEATURES, gen_kwargs=gen_kwargs))
 
 
-def _examined(source: Source, mask_threshold: float | None, cache_key: tuple) -> Iterator[dict]:
+def _examined(source: Source, rule: MaskRule, channel: str | None, cache_key: tuple) -> Iterator[dict]:
     # As a context, the bar is closed, and its line ended, before an error is printed.
-    with tqdm(source, total=len(source), desc="Reading slices", unit="slice") as progress:
-        for raw in progress:
-            yield examine(raw, mask_threshold)
+    unit = source.unit
+    with tqdm(source.parts(), total=len(source), desc=f"Reading {unit}s", unit=unit) as progress:
+        for raw in source.slices(progress):
+            yield examine(raw, rule, channel)
 
 
-def examine(raw: RawSlice, mask_threshold: float | None = None) -> dict:
-    """One row of the scan."""
+def examine(raw: RawSlice, rule: MaskRule = BINARY, channel: str | None = None) -> dict:
+    """One row of the scan; `rule` tells what is tumour, `channel` which of a coloured image is taken."""
+    row_mm, column_mm = raw.spacing or (None, None)
     row = {
-        **{name: getattr(raw, name) for name in ("slice", "image", "mask", *DETAIL_COLUMNS)},
+        **{name: getattr(raw, name) for name in ("slice", "image", "mask", *DETAIL_COLUMNS, "volume")},
+        "row_mm": row_mm,
+        "column_mm": column_mm,
         **dict.fromkeys(("height", "width", "mask_area"), 0),
-        **dict.fromkeys(("dtype", "image_sha256", "mask_sha256", "look", "labels_left_out"), ""),
+        **dict.fromkeys(("dtype", "image_sha256", "mask_sha256", "look", "labels_left_out", "mask_labels"), ""),
         "coloured": False,
         "thumbnail": b"",
         "problem_kind": raw.problem_kind,
@@ -154,15 +157,24 @@ def examine(raw: RawSlice, mask_threshold: float | None = None) -> dict:
         return row
     try:
         image = read_image(as_file(raw.image))
+        if channel is not None and image.ndim == 3:
+            image = image[..., CHANNELS.index(channel)]
+            row["image"] = {"path": f"{raw.slice}.png", "bytes": encode_png(image)}
         row.update(_image_facts(image))
-        mask = read_mask(as_file(raw.mask), mask_threshold)
+        mask = rule.read(as_file(raw.mask)) if raw.mask else np.zeros(image.shape[:2], bool)
         row.update(_mask_facts(mask, raw.slice))
         row["look"] = look_of(np.frombuffer(row["thumbnail"], np.uint8).reshape(THUMBNAIL_SIDE, -1), mask)
-        if mask_threshold is not None:
-            row["labels_left_out"] = _labels_left_out(raw.mask, mask, mask_threshold)
+        if raw.mask and rule == BINARY and mask.any():
+            row["mask_labels"] = f"0 {read_labels(as_file(raw.mask)).max():g}"
+        if raw.mask and rule.threshold is not None:
+            row["labels_left_out"] = _labels_left_out(raw.mask, mask, rule.threshold)
     except NonBinaryMaskError as error:
-        problem = f"{str(error).rstrip('.')}; {_advise(error.values)}."
-        return row | {"problem_kind": "not binary", "problem": problem}
+        labels = [] if error.values is None else labels_of(as_file(raw.mask))
+        row |= {"problem_kind": "not binary", "mask_labels": " ".join(f"{label:g}" for label in labels)}
+        if labels:  # advice depends on what the other masks hold
+            return row | {"problem": str(error)}
+        advice = (advise_colors if error.values is None else advise)(as_file(raw.mask))
+        return row | {"problem": f"{str(error).rstrip('.')}; {advice}."}
     except InvalidImageError as error:
         return row | {"problem_kind": "unreadable", "problem": str(error)}
     if mask.shape != image.shape[:2]:
@@ -172,27 +184,6 @@ def examine(raw: RawSlice, mask_threshold: float | None = None) -> dict:
         )
         return row | {"problem_kind": "size mismatch", "problem": problem}
     return row
-
-
-def _advise(values: np.ndarray | None) -> str:
-    """Advice for a mask with these values (None: colours), as the end of a sentence."""
-    if values is None:
-        return "no --mask_threshold helps there: save it in one channel, with 0 outside the tumour"
-    lowest, highest = float(values[0]), float(values[-1])
-    if lowest == highest:
-        return "outside the tumour a mask has to be 0"
-    if len(values) <= MAX_LABELS:
-        return (
-            f"if these are labels of parts of the tumour, --mask_threshold {lowest:g} takes all but {lowest:g}, and a "
-            "higher one only the labels above it"
-        )
-    full = next((value for value in MASK_VALUES if value >= highest), highest)
-    half = (full if highest > full / 2 else highest) / 2
-    half = half if half < 1 else int(half)
-    return (
-        f"if it was saved with losses, as JPEG does, or resized, --mask_threshold {half:g} takes what lies above "
-        f"{half:g}"
-    )
 
 
 def _labels_left_out(picture: Picture, mask: np.ndarray, threshold: float) -> str:
@@ -243,6 +234,53 @@ def _thumbnail(grey: np.ndarray) -> np.ndarray:
     small = cv2.resize(grey, (THUMBNAIL_SIDE, THUMBNAIL_SIDE), interpolation=cv2.INTER_AREA)
     low, high = small.min(), small.max()
     return ((small - low) * (255 / max(high - low, 1e-6))).round().astype(np.uint8)
+
+
+def format_rows(rows: dict[str, str]) -> str:
+    """A table of two columns for a terminal."""
+    width = max(map(len, rows))
+    return "\n".join(f"{name:{width}}  {fact}" for name, fact in rows.items())
+
+
+def take_share(slices: Dataset, negative_share: float | None) -> Dataset:
+    """Leave out slices without tumour until they are this share, evenly over persons, and always the same ones.
+
+    Blank slices of volumes, which lie beside the head, are left out in any case. Slices with a fault stay.
+
+    Args:
+        slices: the scan, after `assign_persons`.
+        negative_share: of all slices that stay; None keeps all.
+    """
+    columns = zip(*(slices[name] for name in ("slice", "person_id", "mask_area", "problem_kind")), strict=True)
+    rows = list(zip(columns, slices["volume"], map(any, slices["thumbnail"]), strict=True))
+    blank, negatives, stay = 0, [], []
+    for index, ((name, person, area, kind), volume, is_shown) in enumerate(rows):
+        if area or kind:
+            stay.append(index)
+        elif volume and not is_shown:
+            blank += 1
+        else:
+            negatives.append((hashlib.sha256(name.encode()).digest(), person, index))
+    with_tumor = sum(1 for index in stay if not rows[index][0][3])
+    taken = _spread_over_persons(negatives)
+    if negative_share is not None:
+        taken = taken[: round(with_tumor * negative_share / (1 - negative_share))]
+    if with_tumor and (blank or negative_share is not None):
+        logger.info(
+            "%d slices show tumour, %d of the %d without are taken%s.",
+            *(with_tumor, len(taken), len(negatives)),
+            f"; {blank} blank ones, beside the head, are left out" if blank else "",
+        )
+    return slices.select(sorted([*stay, *taken])) if len(stay) + len(taken) < len(slices) else slices
+
+
+def _spread_over_persons(negatives: list[tuple[bytes, str, int]]) -> list[int]:
+    """Indices in an order of which every beginning holds about equally many slices of each person."""
+    turns, order = Counter(), []
+    for digest, person, index in sorted(negatives):
+        order.append((turns[person], digest, index))
+        turns[person] += 1
+    return [index for _, _, index in sorted(order)]
 
 
 def content_hash(slices: Dataset, in_order: bool = False) -> str:

@@ -335,9 +335,8 @@ def _finished(trainer: SegmentationTrainer) -> dict:
 
 
 def _evaluate_command(options: FitOptions) -> str:
-    where = {name: value for name, value in asdict(options.data).items() if value not in (None, False)}
-    values = {**where, "model": options.trainer.output_dir, "fold": options.run.fold}
-    return shlex.join(["python", "-m", "train", "evaluate", *(f"--{name}={value}" for name, value in values.items())])
+    which = [f"--model={options.trainer.output_dir}", f"--fold={options.run.fold}"]
+    return shlex.join(["python", "-m", "train", "evaluate", *options.data.as_options(), *which])
 
 
 def _public_name(init_from: str | None) -> str | None:

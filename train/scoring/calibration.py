@@ -14,6 +14,11 @@ with. They may differ a little from those that `evaluate` gives for CALIBRATED, 
 
 Several models of one recipe, each with the fold that it left out, get one calibration, from the logits of all folds
 together: the one for a model that is trained on everybody. They go to `CALIBRATED/fold-K`.
+
+Beside the weights goes what slices the model knows (`familiarity.py`). A model that was trained on everybody, whose
+calibration comes from others, gets that alone:
+
+    python -m train calibrate --only_familiarity --data_dir DATA --model MODEL --fold 4 --output_dir MODEL
 """
 
 import logging
@@ -29,6 +34,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from modeling_unet import TumorSegmenter, read_mask
+from modeling_unet.familiarity import FAMILIARITY_FILE
 from modeling_unet.provenance import weights_hash
 
 from ..data.folds import split_fold
@@ -54,6 +60,7 @@ from .evaluation import (
     segment_fold,
     with_folds_of,
 )
+from .familiarity import fit_familiarity
 from .platt import LogitCounts, fit_platt
 from .tables import format_table
 
@@ -72,12 +79,21 @@ class CalibrateArguments(ScoringArguments):
     )
     fold: list[int] = field(metadata={"help": "The fold that the training left out; of several models, that of each."})
     output_dir: str = field(metadata={"help": "Folder for the calibrated model, or for fold-K/, and its evaluation."})
+    only_familiarity: bool = field(
+        default=False,
+        metadata={
+            "help": "Calibrate nothing: write into --output_dir, the folder of the one --model, which pictures it "
+            "knows. It may have seen the persons of --fold, and may be calibrated already."
+        },
+    )
 
     def __post_init__(self):
         if len(self.model) != len(self.fold) or len(set(self.fold)) < len(self.fold):
             raise ValueError(
                 "--model and --fold belong together, each fold once: give as many of the one as of the other."
             )
+        if self.only_familiarity and list(map(Path, self.model)) != [Path(self.output_dir)]:
+            raise ValueError("--only_familiarity writes into the folder of one --model: give that as --output_dir.")
         super().__post_init__()
 
 
@@ -90,6 +106,7 @@ class HeldOut:
         record: what lies beside it about its training.
         fold: number of the fold.
         slices: those of the fold.
+        everything: those of all folds.
         seen_in_training: False, or None where the record does not say.
         segmenter: the model, not calibrated.
         folder: where the calibrated one goes.
@@ -99,6 +116,7 @@ class HeldOut:
     record: dict
     fold: int
     slices: Dataset
+    everything: Dataset
     seen_in_training: bool | None
     segmenter: TumorSegmenter
     folder: Path
@@ -139,6 +157,19 @@ def calibrate(arguments: CalibrateArguments) -> dict:
     return report
 
 
+def teach_familiarity(arguments: CalibrateArguments) -> None:
+    """Write what slices a model knows into its folder, and change nothing else.
+
+    Raises:
+        DataError, ValueError, OSError: as `fit_familiarity`, and where the model or the data set cannot be read.
+    """
+    (model,), (fold,) = arguments.model, arguments.fold
+    check_writable(Path(model, FAMILIARITY_FILE), "--output_dir")
+    segmenter = TumorSegmenter.from_pretrained(model, device=arguments.device, optimize="none", framing="none")
+    slices = load_slices(with_folds_of(arguments, {model: read_record(model)}))
+    fit_familiarity(model, segmenter, slices, fold)
+
+
 def _open(arguments: CalibrateArguments) -> list[HeldOut]:
     records = [read_record(model) for model in arguments.model]
     for model, record in zip(arguments.model, records, strict=True):
@@ -156,7 +187,7 @@ def _open(arguments: CalibrateArguments) -> list[HeldOut]:
         if seen:
             raise ValueError(f"--model {model} was trained on persons of fold {fold}; give the fold it left out.")
         folder = Path(arguments.output_dir, *([f"fold-{fold}"] if len(segmenters) > 1 else []))
-        held_out.append(HeldOut(model, record, fold, slices, seen, segmenter, folder))
+        held_out.append(HeldOut(model, record, fold, slices, everything, seen, segmenter, folder))
     return held_out
 
 
@@ -185,8 +216,10 @@ def _score(
     )
     fold_into_head(platt, part.model, part.folder)
     write_json(part.folder / RECORD_FILE, {**part.record, CALIBRATION: asdict(platt)})
+    segmenter = TumorSegmenter.from_pretrained(part.folder, device=arguments.device, optimize="none", framing="none")
+    fit_familiarity(part.folder, segmenter, part.everything, part.fold)
     per_negative = score_negatives(
-        TumorSegmenter.from_pretrained(part.folder, device=arguments.device, optimize="none", framing="none"),
+        segmenter,
         negatives,
         re.compile(arguments.negatives_person_pattern),
         arguments.batch_size,

@@ -1,7 +1,7 @@
 """`python -m train evaluate`: score a model on people it was not trained on, on the route that its users take.
 
     python -m train evaluate --data_dir DATA --model RUN --fold 0
-    python -m train evaluate --data_dir DATA_OF_ANOTHER_HOSPITAL --model RUN --all_persons
+    python -m train evaluate --data_dir DATA_OF_ANOTHER_HOSPITAL --model RUN
 
     slice ─ TumorSegmenter ─→ probability ┐
     true mask ────────────────────────────┴─ score_slice ─→ one row per slice ─ figures_of ─→ tables, FILE.json
@@ -86,7 +86,7 @@ class EvaluateArguments(ScoringArguments):
         metadata={"help": "The slices that the data set marks so are scored, e.g. test.", "choices": KNOWN_SPLITS},
     )
     all_persons: bool = field(
-        default=False, metadata={"help": "Score every slice, also of few persons: for data of another hospital."}
+        default=False, metadata={"help": "Score every slice, even if the model was trained on some of them."}
     )
     quality: str = field(
         default="fast",
@@ -98,13 +98,19 @@ class EvaluateArguments(ScoringArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if (self.fold is not None) + (self.split is not None) + self.all_persons != 1:
+        if (self.fold is not None) + (self.split is not None) + self.all_persons > 1:
             raise ValueError(
                 "Give one of --fold K, the fold that the training left out, --all_persons to score every slice, and "
-                "--split test to score those that are marked so."
+                "--split test to score those that are marked so; or none, to score every slice of data that the model "
+                "has not seen."
             )
         if self.output is not None and Path(self.output).is_dir():
             raise ValueError(f"--output {self.output} is a folder; name a file in it.")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is said of which slices to score: every one, if the model has seen none."""
+        return self.fold is None and self.split is None and not self.all_persons
 
 
 def evaluate(arguments: EvaluateArguments) -> dict:
@@ -128,6 +134,11 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     segmenter = TumorSegmenter.from_pretrained(arguments.model, **how)
     fold, scored = _choose(arguments)
     seen_in_training = is_seen_in_training(arguments.model, scored)
+    if arguments.is_open and seen_in_training:
+        raise ValueError(
+            f"--model {arguments.model} was trained on some of these slices; give --fold K, the fold that it left out, "
+            "or --all_persons to score every slice all the same."
+        )
     # The fold's slices are checked already and the negatives are not: errors in them should show first.
     per_negative = score_negatives(
         segmenter, negatives, re.compile(arguments.negatives_person_pattern), arguments.batch_size
@@ -153,7 +164,7 @@ def _choose(arguments: EvaluateArguments) -> tuple[int | str | None, Dataset]:
         slices = load_slices(with_folds_of(arguments, {arguments.model: read_record(arguments.model)}))
         return arguments.fold, split_fold(slices, arguments.fold)[1]
     slices = load_slices(arguments, without_folds=True)
-    if arguments.all_persons:
+    if arguments.all_persons or arguments.is_open:
         return ALL_PERSONS, slices
     marked = slices.select([index for index, split in enumerate(slices["split"]) if split == arguments.split])
     if not len(marked):

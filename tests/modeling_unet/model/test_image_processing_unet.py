@@ -164,6 +164,14 @@ LOOKS_LIKE_HEAD = {
     "tensor with gradient": lambda: torch.from_numpy(HEAD).float().requires_grad_(),
 }
 
+
+def tiff_with_preview() -> bytes:
+    """A smaller copy of the picture behind it, as editors write one."""
+    small = Image.fromarray(HEAD).resize((30, 30))
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    return encode(Image.fromarray(HEAD), "TIFF", save_all=True, append_images=[small])
+
+
 FILES_OF_HEAD = {
     "PNG": ("png", lambda: encode(Image.fromarray(HEAD), "PNG")),
     "PNG 16 bit": ("png", lambda: encode(Image.fromarray(HEAD.astype(np.uint16) * 257), "PNG")),
@@ -178,6 +186,11 @@ FILES_OF_HEAD = {
     "BMP": ("bmp", lambda: encode(Image.fromarray(HEAD), "BMP")),
     "WebP lossless": ("webp", lambda: encode(Image.fromarray(HEAD), "WEBP", lossless=True)),
     "GIF": ("gif", lambda: encode(Image.fromarray(HEAD), "GIF")),
+    "JPEG 2000": ("jp2", lambda: encode(Image.fromarray(HEAD), "JPEG2000")),
+    "JPEG 2000 16 bit": ("jp2", lambda: encode(Image.fromarray(HEAD.astype(np.uint16) * 257), "JPEG2000")),
+    "JPEG 2000 without boxes": ("j2k", lambda: encode(Image.fromarray(rgb(HEAD)), "JPEG2000", no_jp2=True)),
+    "AVIF": ("avif", lambda: encode(Image.fromarray(HEAD), "AVIF", quality=100, speed=9)),
+    "TIFF with a preview": ("tif", tiff_with_preview),
     "JPEG named PNG": ("png", lambda: encode(Image.fromarray(HEAD), "JPEG", quality=100)),
     "JPEG of a phone": ("jpg", two_pictures),
     "NumPy": ("npy", lambda: npy(HEAD)),
@@ -198,7 +211,7 @@ class TestAcceptedKinds:
         path = tmp_path / f"slice.{suffix}"
         path.write_bytes(make())
         # JPEG at quality 100 rounds every pixel to a step of one or two in 255.
-        tolerance = 0.05 if b"JFIF" in path.read_bytes() else 1e-4
+        tolerance = 0.05 if b"JFIF" in path.read_bytes() or suffix == "avif" else 1e-4
         assert_close(prepare(path_type(path)), prepare(HEAD), rtol=0, atol=tolerance)
 
     @pytest.mark.parametrize("name", [None, "slice.png"])
@@ -786,6 +799,20 @@ def halved(file_format: str) -> bytes:
     return content[: len(content) // 2]
 
 
+def lying_codestream(place: int, *numbers: int) -> bytes:
+    """A JPEG 2000 with other numbers in its codestream: the size at place 8, the size of a tile at 24."""
+    content = bytearray(encode(Image.fromarray(HEAD), "JPEG2000"))
+    struct.pack_into(f">{len(numbers)}I", content, content.index(b"\xff\x4f\xff\x51") + place, *numbers)
+    return bytes(content)
+
+
+def avif_of(width: int, height: int) -> bytes:
+    """An AVIF whose header promises this size."""
+    content = bytearray(encode(Image.fromarray(HEAD), "AVIF", speed=9))
+    struct.pack_into(">2I", content, content.index(b"ispe") + 8, width, height)
+    return bytes(content)
+
+
 BAD_FILES = {
     "zero bytes": ("empty.png", b"", "the file is empty (0 bytes)"),
     "text": ("notes.png", b"These are no pixels.", "not an image that can be read"),
@@ -797,8 +824,9 @@ BAD_FILES = {
         f"truncated {file_format}": (f"cut.{file_format.lower()}", halved(file_format), "truncated or damaged")
         for file_format in ("PNG", "JPEG", "TIFF", "BMP")
     },
-    # Its decoder wants the whole file before it says a word.
+    # Their decoders want the whole file before they say a word.
     "truncated WebP": ("cut.webp", halved("WEBP"), "not an image that can be read"),
+    "truncated AVIF": ("cut.avif", halved("AVIF"), "not an image that can be read"),
     "8 × 8": ("tiny.png", encode(Image.new("L", (8, 8)), "PNG"), "8 × 8 pixels; each side needs at least 16"),
     "15 × 90": ("thin.png", encode(Image.new("L", (15, 90)), "PNG"), "15 × 90 pixels; each side needs at least 16"),
     "20,000 × 20,000": ("bomb.png", png_header(20_000, 20_000), "400,000,000 pixels; at most 8192 × 8192"),
@@ -807,6 +835,12 @@ BAD_FILES = {
     "animated GIF": ("moving.gif", animation("GIF"), "3 frames; give one slice per file"),
     "animated WebP": ("moving.webp", animation("WEBP"), "3 frames; give one slice per file"),
     "multi-page TIFF": ("pages.tif", animation("TIFF"), "3 frames; give one slice per file"),
+    "animated PNG": ("moving.png", animation("PNG"), "3 frames; give one slice per file"),
+    "animated AVIF": ("moving.avif", animation("AVIF"), "3 frames; give one slice per file"),
+    "JPEG 2000 without a codestream": ("cut.jp2", encode(Image.fromarray(HEAD), "JPEG2000")[:85], "is damaged"),
+    "JPEG 2000 of another size": ("lies.jp2", lying_codestream(8, 8192, 8192), "the JPEG 2000 is damaged"),
+    "JPEG 2000 in many tiles": ("tiles.jp2", lying_codestream(24, 1, 1), "4,096 tiles"),
+    "AVIF of 9000 × 16": ("wide.avif", avif_of(9000, 16), "9000 × 16 pixels; each side may have at most 8192"),
     "objects in a NumPy file": ("objects.npy", npy(np.array([[None] * 20] * 20)), "type object are not an image"),
     "truncated NumPy": ("cut.npy", npy(HEAD)[:-1], "10,799 bytes are not what its header promises"),
     "huge NumPy": ("huge.npy", npy_header((2**40, 2**40)), "100 bytes are not what its header promises"),
@@ -939,13 +973,21 @@ class TestBadInput:
         with pytest.raises(InvalidImageError, match="use integers or floats"):
             read_image(np.empty((20, 20), dtype))
 
-    @pytest.mark.parametrize("name", ["20,000 × 20,000", "12,000 × 12,000", "8193 × 16", "8 × 8"])
+    @pytest.mark.parametrize("name", ["20,000 × 20,000", "12,000 × 12,000", "8193 × 16", "8 × 8", "AVIF of 9000 × 16"])
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
     @pytest.mark.usefixtures("refuse_to_decode")
     def test_a_wrong_size_is_refused_before_anything_is_decoded(self, name, tmp_path):
         file_name, content, _ = BAD_FILES[name]
         (tmp_path / file_name).write_bytes(content)
         with pytest.raises(InvalidImageError, match="pixels"):
+            read_image(tmp_path / file_name)
+
+    @pytest.mark.parametrize("name", ["JPEG 2000 of another size", "JPEG 2000 in many tiles"])
+    @pytest.mark.usefixtures("refuse_to_decode")
+    def test_a_codestream_that_its_header_does_not_promise_is_not_decoded(self, name, tmp_path):
+        file_name, content, _ = BAD_FILES[name]
+        (tmp_path / file_name).write_bytes(content)
+        with pytest.raises(InvalidImageError, match="JPEG 2000"):
             read_image(tmp_path / file_name)
 
     @pytest.mark.usefixtures("refuse_to_decode")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from slices import write_data_set, write_persons
 from tiny import tiny_config
+from transformers import HfArgumentParser
 
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 from train.__main__ import main
@@ -22,6 +24,8 @@ from train.data.folds import split_fold
 from train.data.raw import DataError
 from train.data.slices import DataArguments, content_hash, load_slices
 from train.files import save_model, write_json
+from train.fitting.options import parse_fit
+from train.scoring.calibration import CalibrateArguments
 from train.scoring.tables import format_table
 
 
@@ -317,6 +321,18 @@ def test_what_is_wrong_is_said_before_anything_is_trained(options, message, data
 # All of it
 
 
+def assert_can_be_typed(printed: str) -> None:
+    """The next steps are commands whose options exist."""
+    steps = [shlex.split(line) for line in printed.splitlines() if line.startswith("  python -m train ")]
+    assert [step[3] for step in steps] == ["calibrate", "fit", "publish"]
+    (arguments,) = HfArgumentParser(CalibrateArguments).parse_args_into_dataclasses(steps[0][4:])
+    assert [Path(model).name for model in arguments.model] == ["fold-0", "fold-1"] and arguments.fold == [0, 1]
+    parsed = parse_fit(steps[1][4:])
+    assert parsed.run.all_persons and parsed.run.calibration == arguments.output_dir
+    assert parsed.data == DataArguments(arguments.data_dir, persons=arguments.persons, num_folds=2)
+    assert steps[2][5] == parsed.trainer.output_dir
+
+
 @pytest.mark.slow
 def test_two_folds_from_slices_to_figures(data, stub, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(stub, "carry_out", lambda command, fold: main(command))
@@ -327,7 +343,9 @@ def test_two_folds_from_slices_to_figures(data, stub, tmp_path, monkeypatch, cap
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert report["fold"] == [0, 1] and report["all"]["slices"] == SLICES
     assert report["seen_in_training"] is False
-    assert "| mean ± SD |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| mean ± SD |" in printed
+    assert_can_be_typed(printed)
     for fold in (0, 1):
         record = json.loads((tmp_path / f"fold-{fold}" / "training.json").read_text())
         assert (record["fold"], record["training_slices"]) == (fold, SLICES // 2)

@@ -109,48 +109,7 @@ def test_every_slice_that_cannot_be_used_is_named_and_the_others_are_read(folder
     assert len(scan_slices(folder)) == 12
 
 
-def test_a_mask_saved_with_losses_is_refused_with_advice_and_taken_with_a_threshold(folder):
-    exact = read_mask(folder / "masks" / "8.png")
-    Image.fromarray(exact).convert("L").save(folder / "masks" / "8.jpg", quality=70)
-    (folder / "masks" / "8.png").unlink()
-    ((_, kind, sentence),) = problems(folder)
-    assert kind == "not binary" and "8.jpg: the mask holds" in sentence and "--mask_threshold 127" in sentence
-    assert not problems(folder, mask_threshold=127)
-    taken = read_mask(as_file(scan_slices(folder, mask_threshold=127)[7]["mask"]))
-    assert (taken != exact).sum() < 0.2 * exact.sum()
-
-
 LABELS = np.array([0, 1, 2, 4])
-
-
-@pytest.mark.parametrize(
-    ("values", "threshold"),
-    [(LABELS, 0), (60 * LABELS, 0), (LABELS[[0, 2]], 0), (LABELS + 1, 1), (np.arange(256), 127), (np.arange(90), 44)],
-    ids=["labels", "grey labels", "one label", "labels from 1 on", "losses", "losses, darker"],
-)
-def test_the_threshold_that_is_advised_takes_the_mask_as_it_is_meant(values, threshold, folder):
-    values = np.uint8(values)
-    mask = np.full((64, 64), values[0])
-    mask[10:50, 10:50] = np.resize(values[len(values) // 2 if len(values) > 16 else 1 :], (40, 40))
-    for path in (folder / "masks").iterdir():
-        cv2.imwrite(str(path), mask)
-    found = problems(folder)
-    assert len(found) == 12 and all(f"--mask_threshold {threshold} takes" in sentence for _, _, sentence in found)
-    rows = scan_slices(folder, mask_threshold=threshold)
-    assert not any(rows["problem"]) and not any(rows["labels_left_out"])
-    np.testing.assert_array_equal(read_mask(as_file(rows[0]["mask"])), mask > threshold)
-    assert 1500 < rows[0]["mask_area"] <= 1600
-
-
-def test_no_threshold_is_advised_where_none_helps(folder):
-    mask = cv2.imread(str(folder / "masks" / "3.png"), cv2.IMREAD_UNCHANGED)
-    cv2.imwrite(str(folder / "masks" / "3.png"), cv2.merge([0 * mask, 0 * mask, mask]))
-    cv2.imwrite(str(folder / "masks" / "4.png"), np.full((64, 64), 7, np.uint8))
-    (_, _, coloured), (_, _, constant) = problems(folder)
-    assert "is coloured" in coloured and "no --mask_threshold helps there: save it in one channel" in coloured
-    assert "outside the tumour a mask has to be 0" in constant and "--mask_threshold" not in constant
-    (still,) = [row for row in problems(folder, mask_threshold=127) if row[0] == "3"]
-    assert still[2] == coloured
 
 
 def test_labels_that_a_threshold_leaves_out_are_named(folder):

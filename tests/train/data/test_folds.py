@@ -13,7 +13,7 @@ from train.data.raw import DataError
 
 def scan(count: int = 12, **columns: list[str]) -> Dataset:
     """The columns of a scan that persons and folds follow from."""
-    blank = {name: [""] * count for name in ("person_id", "tumor_type", "plane", "split")}
+    blank = {name: [""] * count for name in ("person_id", "tumor_type", "plane", "split", "volume")}
     stems = [str(number) for number in range(1, count + 1)]
     return Dataset.from_dict({"slice": stems, "mask_sha256": [f"hash{stem}" for stem in stems], **blank, **columns})
 
@@ -230,11 +230,59 @@ def test_persons_file_errors_name_column_slices_and_file(tmp_path):
     path = write_persons(tmp_path / "persons.csv", ["a"] * 10)
     with pytest.raises(DataError, match=r"persons\.csv names no person for 2 slices: 11, 12"):
         assign_persons(scan(), path)
-    path.write_text("name,person\n1,a\n")
-    with pytest.raises(DataError, match=r"persons\.csv has no column person_id and slice"):
+    path.write_text("name,who\n1,a\n")
+    with pytest.raises(DataError, match=r"persons\.csv has the columns name, who; say with --person_column which"):
         assign_persons(scan(), path)
+    path.write_text("name,person\nx,a\n")
+    with pytest.raises(DataError, match=r"columns name, person, and none of them names slices such as 1, 2\."):
+        assign_persons(scan(), path)
+    path.write_text("name,patient,subject\n1,a,b\n")
+    with pytest.raises(DataError, match=r"has patient and subject; say with --person_column which of them"):
+        assign_persons(scan(), path)
+    with pytest.raises(DataError, match=r"--person_column is who; the columns of persons\.csv are name, patient"):
+        assign_persons(scan(), path, person_column="who")
     with pytest.raises(DataError, match=r"nowhere\.csv cannot be read"):
         assign_persons(scan(), tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        ("slice,person_id\n{0},07\n{1},7\n", "utf-8"),
+        ("Patient ID;Datei;Größe\n07;{0}.png;3\n7;{1}.png;4\n", "cp1252"),
+        ("n\tfile\tsubject\n1\timages/{0}.tif\t07\n2\timages/{1}.tif\t7\n", "utf-16"),
+        ("mask|patient_number\n{0}_mask.png|07\n{1}_mask.png|7\n", "utf-8-sig"),
+    ],
+    ids=["usual", "semicolons", "tabs", "bars"],
+)
+def test_a_persons_file_may_have_any_columns_separators_and_names_of_files(content, encoding, tmp_path):
+    path = tmp_path / "persons.csv"
+    path.write_text(content.format("head-a", "head-b"), encoding=encoding)
+    assigned = assign_persons(scan(2, slice=["head-a", "head-b"]), path, num_folds=2)
+    assert assigned["person_id"][:] == ["07", "7"]
+
+
+def test_a_persons_file_may_name_volumes(tmp_path):
+    path = tmp_path / "persons.csv"
+    path.write_text("scan,person\nv1.nii.gz,a\nv2.nii.gz,b\n")
+    names = {"slice": [f"v{n}-axial-00{k}" for n in (1, 2) for k in (1, 2)], "volume": ["v1", "v1", "v2", "v2"]}
+    assert assign_persons(scan(4, **names), path, num_folds=2)["person_id"][:] == ["a", "a", "b", "b"]
+
+
+def test_a_name_in_two_folders_is_nobodys_unless_the_folder_is_written(tmp_path):
+    path = tmp_path / "persons.csv"
+    names = {"slice": ["a/1", "b/1", "b/2"]}
+    path.write_text("slice,person_id\na/1,x\nb/1,y\n2,z\n")
+    assert assign_persons(scan(3, **names), path, num_folds=2)["person_id"][:] == ["x", "y", "z"]
+    path.write_text("slice,person_id\n1,x\n2,z\n")
+    with pytest.raises(DataError, match="names no person for 2 slices: a/1, b/1"):
+        assign_persons(scan(3, **names), path, num_folds=2)
+
+
+def test_the_column_of_persons_can_be_named(tmp_path):
+    path = tmp_path / "persons.csv"
+    path.write_text("slice,person_id,family\n1,a,f\n2,b,g\n")
+    assert assign_persons(scan(2), path, num_folds=2, person_column="family")["person_id"][:] == ["f", "g"]
 
 
 # Folds

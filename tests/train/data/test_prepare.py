@@ -296,7 +296,7 @@ def test_what_would_poison_a_training_is_not_written(tmp_path, folder):
 def test_grey_masks_are_taken_with_a_threshold(tmp_path, folder):
     mask = read_mask(folder / "masks" / "3.png")
     cv2.imwrite(str(folder / "masks" / "3.png"), np.where(mask, 250, 3).astype(np.uint8))
-    with pytest.raises(DataError, match="--mask_threshold"):
+    with pytest.raises(DataError, match="values 3 and 250 alone; --mask_threshold 127"):
         prepare(folder, tmp_path / "out")
     out = prepare(folder, tmp_path / "out", mask_threshold=127)
     np.testing.assert_array_equal(read_mask(out / "masks" / "3.png"), mask)

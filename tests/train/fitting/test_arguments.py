@@ -38,6 +38,15 @@ def test_the_default_recipe_alone_gives_every_number_of_synthesis_and_augmentati
     assert {field.name for field in groups} <= read_recipe(DEFAULT_RECIPE).keys()
 
 
+def test_options_of_the_data_can_be_typed_again():
+    given = ["--data_dir", "-odd", "--planes", "axial", "coronal", "--mask_color", "red", "--missing_mask", "empty"]
+    given[:2] = ["--data_dir=-odd"]
+    data = parse_fit([*REQUIRED[2:], *given]).data
+    assert data.planes == ["axial", "coronal"] and data.missing_mask == "empty"
+    assert parse_fit([*REQUIRED[2:], *data.as_options()]).data == data
+    assert parse_fit(REQUIRED).data.as_options() == ["--data_dir=DATA"]
+
+
 def test_a_recipe_changes_the_default_and_the_command_line_changes_both():
     options = parse_fit([*REQUIRED, "--recipe", "fast-cpu", "--num_train_epochs", "2"])
     assert options.run.image_size == 160

@@ -380,10 +380,22 @@ def test_the_slices_of_a_split_are_scored(folder, tmp_path, capsys):
     assert "--split is example, and no slice of" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("which", [(), ("--fold", "0", "--all_persons"), ("--split", "test", "--fold", "1")])
+@pytest.mark.parametrize("which", [("--fold", "0", "--all_persons"), ("--split", "test", "--fold", "1")])
 def test_what_is_scored_is_said_once(which, folder, capsys):
     assert main(["evaluate", "--data_dir", str(folder), "--model", "any", *which]) == 1
     assert "Give one of --fold K" in capsys.readouterr().err
+
+
+def test_without_a_word_every_slice_is_scored_by_a_model_that_has_seen_none(folder, tmp_path, capsys):
+    where = ("--data_dir", str(folder), "--model", str(tmp_path), "--output", str(tmp_path / "all.json"))
+    write_json(tmp_path / "training.json", {"fold": 0, "trained_on": "00000000"})
+    assert main(["evaluate", *where]) == 0
+    report = json.loads((tmp_path / "all.json").read_text())
+    assert (report["fold"], len(report["per_slice"]), report["seen_in_training"]) == ("all persons", 20, False)
+    digest = load_slices(DataArguments(str(folder)))["mask_sha256"][3]
+    write_json(tmp_path / "training.json", {"fold": 0, "trained_on": digest})
+    assert main(["evaluate", *where]) == 1
+    assert "was trained on some of these slices; give --fold K" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["evaluate", "calibrate"])

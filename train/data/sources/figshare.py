@@ -19,13 +19,19 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-import h5py
 import numpy as np
 
-from .raw import MAT_NAME, DataError, RawSlice, Source, encode_png, natural_order, stamps
+from ..raw import DataError, RawSlice, Reading, Source, encode_png, natural_order, stamps
 
+
+try:
+    import h5py
+except ImportError:
+    h5py = None  # `open_file` and `find` say so
 
 logger = logging.getLogger(__name__)
+
+MAT_NAME = re.compile(r"\d+\.mat")
 
 FIELDS = ("image", "tumorMask", "label", "PID")
 TUMOR_TYPES = {1: "meningioma", 2: "glioma", 3: "pituitary"}
@@ -37,6 +43,23 @@ PUBLISHED_MD5 = {
 }
 # What `zipfile` raises at damage, at a password and at a compression that it does not know.
 ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
+
+
+def find(folder: Path, reading: Reading) -> "FigshareFiles | None":
+    mat_files = [path for path in (*folder.glob("*.mat"), *folder.glob("*/*.mat")) if MAT_NAME.fullmatch(path.name)]
+    files = sorted(mat_files or folder.glob("*.zip"), key=lambda path: natural_order(path.name))
+    return _open(files) if files else None
+
+
+def open_file(path: Path, reading: Reading) -> "FigshareFiles":
+    """One of the zips, or the zip of them all."""
+    return _open([path])
+
+
+def _open(paths: list[Path]) -> "FigshareFiles":
+    if h5py is None:
+        raise DataError(f"{paths[0].name} needs h5py, for MATLAB's files: pip install h5py.")
+    return FigshareFiles.open(paths)
 
 
 @dataclass(frozen=True)
@@ -67,6 +90,9 @@ class FigshareFiles(Source):
     def stamp(self) -> object:
         return stamps(self.paths)
 
+    def facts(self) -> dict[str, str]:
+        return {"layout": "the original on figshare", "images": f"{self.count:,}", "persons": "said in every file"}
+
     def verify(self) -> None:
         for path in self.paths:
             for name, file in () if path.suffix == ".mat" else _zips(path):
@@ -74,7 +100,7 @@ class FigshareFiles(Source):
                 if name in PUBLISHED_MD5 and hashlib.file_digest(file, "md5").hexdigest() != PUBLISHED_MD5[name]:
                     logger.warning("%s is not the file that figshare publishes: its MD5 sum differs.", name)
 
-    def _slices(self) -> Iterator[RawSlice]:
+    def parts(self) -> Iterator[RawSlice]:
         for path in self.paths:
             for name, read in _mat_files(path):
                 yield read_mat(name, read)
@@ -99,7 +125,7 @@ def read_mat(name: str, read: Callable[[], bytes]) -> RawSlice:
         return RawSlice(Path(name).stem, None, None, problem_kind="unreadable", problem=problem)
 
 
-def _field(file: h5py.File, field: str) -> np.ndarray:
+def _field(file: "h5py.File", field: str) -> np.ndarray:
     if f"cjdata/{field}" not in file:
         raise ValueError(f"it has no cjdata.{field}.")
     return file["cjdata"][field][()]

@@ -5,7 +5,6 @@ import logging
 import os
 import pickle
 import shutil
-import sys
 import zipfile
 from pathlib import Path
 
@@ -19,9 +18,8 @@ from mat import mat_bytes, write_zip
 from slices import draw_slice, write_data_set
 
 from modeling_unet import read_image, read_mask
-from train.data import figshare, sources
-from train.data.raw import DataError, as_file, encode_png, natural_order
-from train.data.sources import open_source
+from train.data.raw import DataError, Reading, as_file, encode_png, natural_order
+from train.data.sources import figshare, hub, open_source
 
 
 EXAMPLES = ROOT / "examples"
@@ -319,7 +317,7 @@ def test_the_files_made_here_are_what_matlab_writes(mat_files):
 
 
 def test_without_h5py_the_message_says_how_to_get_it(zips, monkeypatch):
-    monkeypatch.setitem(sys.modules, "train.data.figshare", None)
+    monkeypatch.setattr(figshare, "h5py", None)
     with pytest.raises(DataError, match=r"1-766\.zip needs h5py.*pip install h5py"):
         open_source(zips)
 
@@ -456,6 +454,25 @@ def test_metadata_of_no_use_is_named(folder, name, content, message):
         list(open_source(folder))
 
 
+def test_persons_of_another_column_spacing_and_missing_masks_are_read_from_metadata(tmp_path):
+    folder = write_data_set(tmp_path / "data", 2)
+    (folder / "masks" / "2.png").unlink()
+    rows = [row_of(1, patient="07", row_mm="0.5", column_mm="1.5"), row_of(2, patient="7")]
+    rows[1]["mask_file_name"] = ""
+    write_metadata(folder, "metadata.jsonl", rows)
+    slices = list(open_source(folder, Reading(person_column="patient", missing_mask="empty")))
+    assert [(raw.person_id, raw.spacing, raw.problem) for raw in slices] == [("07", (0.5, 1.5), ""), ("7", None, "")]
+    assert slices[1].mask is None and open_source(folder).facts()["masks"] == "1"
+    with pytest.raises(DataError, match=r"--person_column is who; the columns of metadata\.jsonl are image_file_name,"):
+        list(open_source(folder, Reading(person_column="who")))
+
+
+def test_a_table_that_cannot_be_read_is_not_passed_over_for_its_folders(folder):
+    (folder / "metadata.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"metadata\.csv gives no image_file_name"):
+        list(open_source(folder))
+
+
 def test_two_metadata_files_are_one_too_many(folder):
     for name in ("metadata.csv", "metadata.jsonl"):
         write_metadata(folder, name, [row_of(1)])
@@ -546,7 +563,7 @@ def test_a_data_set_on_the_hub_is_asked_for_by_its_id(folder, monkeypatch):
         "tumor_type", ClassLabel(names=["glioma", "meningioma"])
     )
     asked = []
-    monkeypatch.setattr(sources, "load_dataset", lambda name: asked.append(name) or DatasetDict(train=rows))
+    monkeypatch.setattr(hub, "load_dataset", lambda name: asked.append(name) or DatasetDict(train=rows))
     slices = list(open_source("someone/brain-tumors"))
     assert asked == ["someone/brain-tumors"]
     assert [(raw.slice, raw.person_id, raw.tumor_type) for raw in slices] == [
@@ -556,11 +573,19 @@ def test_a_data_set_on_the_hub_is_asked_for_by_its_id(folder, monkeypatch):
     ]
 
 
+def test_a_data_set_may_call_its_persons_otherwise(tmp_path, folder):
+    rows = table(folder, person_id=["x", "x", "x"], patient=["a", "b", "a"])
+    parquet = write_parquet(tmp_path / "parquet", train=rows)
+    assert [raw.person_id for raw in open_source(parquet, Reading(person_column="patient"))] == ["a", "b", "a"]
+    with pytest.raises(DataError, match=r"--person_column is who, and its columns are image, mask, person_id, patient"):
+        open_source(parquet, Reading(person_column="who"))
+
+
 def test_empty_cells_are_problems_of_single_slices(folder, monkeypatch):
     rows = table(folder)
     cells = {"image": [*rows.cast_column("image", Image(decode=False))["image"][:2], None], "mask": [None] * 3}
     rows = Dataset.from_dict(cells, features=rows.features)
-    monkeypatch.setattr(sources, "load_dataset", lambda name: DatasetDict(train=rows))
+    monkeypatch.setattr(hub, "load_dataset", lambda name: DatasetDict(train=rows))
     kinds = {raw.slice: raw.problem for raw in open_source("someone/brain-tumors")}
     assert kinds == {
         "1": "Slice 1 has no mask.",

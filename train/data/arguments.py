@@ -1,0 +1,111 @@
+"""The options by which every command finds slices, and says whose they are and what is tumour in them."""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from .masks import MaskRule, parse_color
+from .raw import Reading
+
+
+PLANES = ("axial", "coronal", "sagittal")
+CHANNELS = ("red", "green", "blue")
+
+
+@dataclass(kw_only=True)
+class ReadingArguments:
+    """How a data set is read, beside where it lies."""
+
+    persons: str | None = field(
+        default=None,
+        metadata={
+            "help": "CSV file that says whose slices are whose: a column of slices or volumes, by name or file name, "
+            "and one of persons."
+        },
+    )
+    person_column: str | None = field(
+        default=None,
+        metadata={"help": "Name of the column of persons, in --persons or in the data set's own table; person_id."},
+    )
+    num_folds: int | None = field(
+        default=None,
+        metadata={"help": "Divide the persons into this many folds; by default the public data set's five, or five."},
+    )
+    planes: list[str] | None = field(
+        default=None,
+        metadata={"help": "Planes into which volumes are cut; by default as they were taken.", "choices": PLANES},
+    )
+    sequence: str | None = field(
+        default=None,
+        metadata={"help": "Which sequence of BraTS, BIDS or nnU-Net is read; by default T1 with contrast."},
+    )
+    image_channel: str | None = field(
+        default=None,
+        metadata={"help": "Channel of coloured images that is read, where each is a sequence.", "choices": CHANNELS},
+    )
+    missing_mask: str = field(
+        default="refuse",
+        metadata={"help": "What an image without mask is: a fault, or without tumour.", "choices": ["refuse", "empty"]},
+    )
+    negative_share: float | None = field(
+        default=None,
+        metadata={"help": "Of all slices, take about this share without tumour, e.g. 0.3; by default all there are."},
+    )
+    mask_threshold: float | None = field(
+        default=None, metadata={"help": "Take masks of any grey values: tumour is what lies above, e.g. 127."}
+    )
+    tumor_labels: list[int] | None = field(
+        default=None, metadata={"help": "Take masks of several labels: tumour is what has one of these, e.g. 1 4."}
+    )
+    mask_color: list[str] | None = field(
+        default=None, metadata={"help": "Take coloured masks: tumour is what is red, or '#ff8000', or one of several."}
+    )
+
+    def __post_init__(self):
+        given = [name for name in ("mask_threshold", "tumor_labels", "mask_color") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"--{' and --'.join(given)} say different things about masks; give one of them.")
+        if self.negative_share is not None and not 0 <= self.negative_share < 1:
+            raise ValueError(f"--negative_share is {self.negative_share}; it must be from 0 to below 1.")
+        # Not every caller is a command line.
+        for name, allowed in (("planes", PLANES), ("image_channel", CHANNELS), ("missing_mask", ("refuse", "empty"))):
+            value = getattr(self, name)
+            for word in value if isinstance(value, (list, tuple)) else [value] if value else []:
+                if word not in allowed:
+                    raise ValueError(f"--{name} is {word}; allowed are {', '.join(allowed)}.")
+        self.mask_rule()
+
+    def reading(self) -> Reading:
+        """What the source is told; a column of persons is that of `persons`, where it is given."""
+        column = None if self.persons else self.person_column
+        return Reading(tuple(self.planes or ()), self.sequence, column, self.missing_mask)
+
+    def mask_rule(self) -> MaskRule:
+        colors = tuple(map(parse_color, self.mask_color or ()))
+        return MaskRule(self.mask_threshold, tuple(self.tumor_labels or ()), colors)
+
+    def persons_file(self) -> Path | None:
+        return Path(self.persons) if self.persons else None
+
+
+@dataclass
+class DataArguments(ReadingArguments):
+    """Which slices, whose, and in which folds: what every command asks for."""
+
+    data_dir: str = field(
+        metadata={
+            "help": "Folder of slices or volumes with masks, in any of the layouts of docs/train.md; a CSV file that "
+            "lists them; the zips from figshare; or a data set id on the Hub."
+        }
+    )
+    official_folds: bool = field(
+        default=False, metadata={"help": "Folds 1 to 5 of the public data set's author (by patient id)."}
+    )
+
+    def as_options(self) -> list[str]:
+        """What to type for these arguments, those that are as by default left out."""
+        options = [f"--data_dir={self.data_dir}"]
+        for own in fields(DataArguments):
+            value = getattr(self, own.name)
+            if own.name != "data_dir" and value != own.default:
+                options += [f"--{own.name}", *map(str, value)] if isinstance(value, list) else [f"--{own.name}={value}"]
+        return options

@@ -1,0 +1,71 @@
+"""BIDS: scans by subject, and masks of somebody's making in `derivatives/`.
+
+    DATA/sub-01/ses-1/anat/sub-01_ses-1_ce-gadolinium_T1w.nii.gz
+    DATA/derivatives/lesions/sub-01/ses-1/anat/sub-01_ses-1_label-lesion_mask.nii.gz    | …_dseg.nii.gz
+
+A mask belongs to the scan of its subject, session and run, whatever it says of itself besides (`label-`, `desc-`, …);
+those of the brain are left aside.
+"""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from ..raw import DataError, Reading, listed, natural_order
+from .pairs import FilePairs, Pair, bare_name, images_below
+from .sequences import choose
+from .slicing import is_nifti
+
+
+SUBJECT = re.compile(r"sub-[0-9A-Za-z]+")
+VISIT = ("sub", "ses", "run")
+MASK_SUFFIXES = ("mask", "dseg", "roi", "label")
+LESION = re.compile(r"lesion|tumou?r", re.IGNORECASE)
+BRAIN = re.compile(r"(desc|label)-(brain|head|GM|WM|CSF)", re.IGNORECASE)
+
+
+def find(folder: Path, reading: Reading) -> FilePairs | None:
+    """Raises DataError if several masks could be a scan's, or which sequence to read is not clear."""
+    if not any(SUBJECT.fullmatch(path.name) for path in folder.glob("sub-*/")):
+        return None
+    scans, masks = defaultdict(dict), defaultdict(list)
+    for path in filter(is_nifti, images_below(folder)):
+        entities, suffix = _parse(bare_name(path))
+        visit = tuple(entities.get(name, "") for name in VISIT)
+        if suffix in MASK_SUFFIXES and path.is_relative_to(folder / "derivatives"):
+            masks[visit] += [] if BRAIN.search(path.name) else [path]
+        elif path.relative_to(folder).parts[0].startswith("sub-") and path.parent.name == "anat":
+            scans[visit][f"ce-{entities['ce']}_{suffix}" if "ce" in entities else suffix] = path
+    if not any(masks[visit] for visit in scans):
+        return None
+    chosen, said = choose((name for visit in scans.values() for name in visit), reading, folder.name)
+    visits = sorted({*masks, *scans}, key=lambda visit: natural_order("_".join(visit)))
+    pairs = [
+        _pair(visit, scans[visit].get(chosen) if visit in scans else None, _one(masks[visit]), chosen)
+        for visit in visits
+    ]
+    return FilePairs("BIDS, masks in derivatives/", tuple(pairs), reading, {"sequence": said}, folder=folder)
+
+
+def _parse(name: str) -> tuple[dict[str, str], str]:
+    """sub-01_ce-gd_T1w → ({"sub": "01", "ce": "gd"}, "T1w")"""
+    *entities, suffix = name.split("_")
+    return dict(entity.split("-", 1) for entity in entities if "-" in entity), suffix
+
+
+def _one(masks: list[Path]) -> Path | None:
+    """Of several masks, such as one of the brain, the one that says lesion or tumour."""
+    found = [path for path in masks if LESION.search(path.name)] or masks
+    if len(found) > 1:
+        names = listed([path.name for path in found])
+        raise DataError(f"{names} could be masks of one scan; keep one of them, or list the pairs in a CSV file.")
+    return found[0] if found else None
+
+
+def _pair(visit: tuple[str, ...], image: Path | None, mask: Path | None, chosen: str) -> Pair:
+    name = "_".join(f"{entity}-{value}" for entity, value in zip(VISIT, visit, strict=True) if value)
+    person = f"sub-{visit[0]}"
+    if image:
+        return Pair(name, image, mask, person_id=person)
+    problem = f"{name} has no {chosen} in anat/."
+    return Pair(name, None, mask, person_id=person, problem_kind="unpaired", problem=problem)

@@ -1,0 +1,204 @@
+"""Files that pair up: pictures or volumes and their masks, as any layout lists them → slices."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
+
+from ..raw import SPLITS, Picture, RawSlice, Reading, Source, listed, stamps
+from . import slicing
+
+
+MASK_ENDING = re.compile(
+    r"[-_. ](tumou?r_?)?(masks?|seg(mentation)?s?|labels?|gt|lesions?|annotations?)$", re.IGNORECASE
+)
+IMAGE_ENDING = re.compile(r"[-_. ](images?|imgs?|slices?|0000)$", re.IGNORECASE)
+TUMOR_TYPES = {word: word for word in ("glioma", "meningioma", "pituitary", "metastasis")} | {
+    "gliomas": "glioma",
+    "meningiomas": "meningioma",
+    "metastases": "metastasis",
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture or volume and its mask; "" stands for what the layout does not say, None for a file that is not there.
+
+    `problem_kind` and `problem` are those of its slices, see `RawSlice`.
+    """
+
+    name: str
+    image: Path | None
+    mask: Path | None
+    person_id: str = ""
+    tumor_type: str = ""
+    plane: str = ""
+    split: str = ""
+    problem_kind: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class FilePairs(Source):
+    """Pairs of files.
+
+    Attributes:
+        layout: what the layout is called, in the table that is shown.
+        pairs: in the order in which they are read.
+        reading: the planes into which volumes are cut, and what a missing mask means.
+        said: more rows of the table.
+        others: files that belong to the source besides, such as a table; without these they count as passed over.
+        folder: where files that no pair takes are looked for.
+    """
+
+    layout: str
+    pairs: tuple[Pair, ...]
+    reading: Reading
+    said: dict[str, str] = field(default_factory=dict)
+    others: tuple[Path, ...] = ()
+    folder: Path | None = None
+
+    @property
+    def unit(self) -> str:
+        return "volume" if any(pair.image and slicing.is_nifti(pair.image) for pair in self.pairs) else "slice"
+
+    @property
+    def heeds(self) -> frozenset[str]:
+        found = {"planes"} if self.unit == "volume" else set()
+        found |= {"sequence"} & {*self.said} | ({"person_column"} if "columns" in self.said else set())
+        return frozenset(found)
+
+    def parts(self) -> Iterator[Pair]:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def read(self, part: Pair) -> Iterable[RawSlice]:
+        if part.image and not part.problem and not part.mask and not self.reading.takes_missing_masks:
+            problem = f"{_shown(part.image)} has no mask."
+            part = replace(part, problem_kind="unpaired", problem=problem)
+        raw = RawSlice(
+            part.name,
+            *(picture(path) if path else None for path in (part.image, part.mask)),
+            *(part.person_id, part.tumor_type, part.plane, part.split, part.problem_kind, part.problem),
+        )
+        if part.image and not part.problem and slicing.is_nifti(part.image):
+            return slicing.cut(raw, part.image, part.mask, self.reading.planes)
+        return (raw,)
+
+    def stamp(self) -> object:
+        return stamps(self._files())
+
+    def _files(self) -> list[Path]:
+        return [*self.others, *(path for pair in self.pairs for path in (pair.image, pair.mask) if path)]
+
+    def facts(self) -> dict[str, str]:
+        images = [pair.image for pair in self.pairs if pair.image]
+        volumes = [path for path in images if slicing.is_nifti(path)]
+        unmasked = sum(1 for pair in self.pairs if pair.image and not pair.mask)
+        means = "empty, by --missing_mask" if self.reading.takes_missing_masks else "faults"
+        counts = ((len(images) - len(volumes), " pictures"), (len(volumes), " volumes"))
+        facts = {
+            "layout": self.layout,
+            "images": ", ".join(f"{count:,}{what}" for count, what in counts if count),
+            "masks": f"{sum(1 for pair in self.pairs if pair.mask):,}"
+            + (f"; {unmasked:,} images have none ({means})" if unmasked else ""),
+            "persons": _persons_of(self.pairs),
+            **self.said,
+        }
+        splits = Counter(pair.split for pair in self.pairs)
+        if any(splits):
+            facts["split"] = ", ".join(f"{name or 'none'} ({count:,})" for name, count in splits.items())
+        if volumes:
+            facts |= slicing.facts_of(volumes, self.reading.planes)
+        if self.folder and (over := _passed_over(self.folder, {*self._files()})):
+            facts["passed over"] = over
+        return facts
+
+
+def picture(path: Path) -> Picture:
+    return {"path": str(path), "bytes": None}
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file is a picture or a volume, by its name; hidden ones are neither (macOS's `._1.png`)."""
+    return not path.name.startswith(".") and (path.suffix.lower() in IMAGE_SUFFIXES or slicing.is_nifti(path))
+
+
+def bare_name(path: Path) -> str:
+    """The name of a file without what says its format: `a.nii.gz` → `a`."""
+    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE) if slicing.is_nifti(path) else path.stem
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Pictures and volumes in a folder and its sub-folders, in the order of their paths."""
+    return sorted(filter(is_image, files_below(folder)))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files but hidden ones, those in linked folders included."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := Path(place).resolve()) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def described(words: Iterable[str]) -> dict[str, str]:
+    """What the folders above a file say of it: split, tumour type, plane; any other words are the person."""
+    found = {"person_id": []}
+    for word in words:
+        low = word.lower()
+        if low in SPLITS:
+            found["split"] = SPLITS[low]
+        elif low in TUMOR_TYPES:
+            found["tumor_type"] = TUMOR_TYPES[low]
+        elif low in slicing.PLANES:
+            found["plane"] = low
+        else:
+            found["person_id"].append(word)
+    return {**found, "person_id": "/".join(found["person_id"])}
+
+
+def named(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Pairs that are called by their paths, under shorter names; the one folder that all of them lie in is no person.
+
+    A file whose own name begins with that of its folder is called by that alone, if no other one is.
+    """
+    pairs = tuple(pairs)
+    short = [_without_folders(pair.name) for pair in pairs]
+    counts = Counter(short)
+    if len({pair.person_id for pair in pairs}) == 1:
+        pairs = tuple(replace(pair, person_id="") for pair in pairs)
+    return tuple(
+        replace(pair, name=name) if counts[name] == 1 else pair for pair, name in zip(pairs, short, strict=True)
+    )
+
+
+def _without_folders(path: str) -> str:
+    *folders, name = path.split("/")
+    return name if folders and re.match(rf"{re.escape(folders[-1])}([-_. ]|$)", name) else path
+
+
+def _shown(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _persons_of(pairs: Iterable[Pair]) -> str:
+    persons = {pair.person_id for pair in pairs} - {""}
+    return f"{len(persons):,}, such as {listed(sorted(persons)[:2])}" if persons else "not said here"
+
+
+def _passed_over(folder: Path, taken: set[Path]) -> str:
+    """How many files of a folder are not read, by their kinds."""
+    left = (path for path in files_below(folder) if path not in taken)
+    kinds = Counter(".nii" if slicing.is_nifti(path) else path.suffix.lower() for path in left)
+    return ", ".join(f"{count:,} × {kind or 'no suffix'}" for kind, count in kinds.most_common())

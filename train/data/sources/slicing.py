@@ -1,0 +1,172 @@
+"""NIfTI volumes → slices, as the network and whoever looks at them know them; their masks are cut the same way.
+
+Slices of whole numbers keep their values. Of others each is stretched over 16 bits, from 0 or its lowest value to its
+highest: the network sees every slice by its own mean and deviation, far below which such a step is.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from modeling_unet.image_processing_unet import MIN_SIDE
+from modeling_unet.volumes import Volume, VolumeError, read_volume
+from modeling_unet.volumes.volume import DISPLAY, UNKNOWN_PLANE
+
+from ..raw import Picture, RawSlice, encode_png
+
+
+try:
+    import nibabel as nib
+except ImportError:
+    nib = None  # `read_volume` says so
+
+PLANES = ("axial", "coronal", "sagittal")
+MAX_VALUE = 65535
+MAX_BESIDE = 0.5  # of a voxel, by which a mask may lie beside its volume
+MAX_STRETCH = 2.0  # of a pixel's sides
+MOST_SIZES = 3  # of voxels that are named
+
+
+def is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+
+
+def cut(raw: RawSlice, image: Path, mask: Path | None, planes: Sequence[str]) -> Iterator[RawSlice]:
+    """The slices of a volume, plane by plane; one slice with a problem if it cannot be cut.
+
+    Args:
+        raw: what is known of all of them; `slice` is the volume's name.
+        image: the volume.
+        mask: on the same grid; None if there is no tumour.
+        planes: of `PLANES`; none for the one in which the slices were taken.
+    """
+    try:
+        volume = read_volume(image)
+        labels = read_volume(mask) if mask else None
+        if labels is not None:
+            _check_grid(image, mask, volume, labels)
+        for plane in planes or (volume.plane,):
+            yield from _slices(raw, volume, labels, plane)
+    except VolumeError as error:
+        kind = "size mismatch" if isinstance(error, _GridError) else "unreadable"
+        yield replace(raw, image=None, mask=None, problem_kind=kind, problem=str(error))
+
+
+def facts_of(volumes: Sequence[Path], planes: Sequence[str]) -> dict[str, str]:
+    """Rows of the table: into which planes volumes are cut, and what their headers say of them."""
+    facts = {"planes": ", ".join(planes) or "as the slices were taken"}
+    if nib is None:
+        return facts
+    sizes, thick, turned = Counter(), 0, 0
+    for path in volumes:
+        try:
+            header = nib.load(path).header
+            zooms = [float(size) for size in header.get_zooms()[:3]]
+            is_placed = header["qform_code"] > 0 or header["sform_code"] > 0
+        # nibabel raises any kind of error for a damaged file, which is named when it is read.
+        except Exception:
+            continue
+        sizes[" × ".join(f"{size:.3g}" for size in zooms)] += 1
+        thick += max(zooms) > MAX_STRETCH * min(zooms)
+        turned += not is_placed
+    named = [f"{size} mm ({count:,})" for size, count in sizes.most_common(MOST_SIZES)]
+    more = len(sizes) - len(named)
+    facts["voxels"] = ", ".join([*named, *([f"{more:,} more sizes"] if more else [])])
+    if thick and planes:
+        facts["planes"] += (
+            f"; the voxels of {thick:,} volumes are more than twice as long as wide, and slices across them squeezed"
+        )
+    if turned:
+        facts["lying"] = f"{turned:,} volumes do not say how the patient lies: their slices may be turned or mirrored"
+    return facts
+
+
+class _GridError(VolumeError):
+    """A mask that does not lie on its volume."""
+
+
+def _slices(raw: RawSlice, volume: Volume, labels: Volume | None, plane: str) -> Iterator[RawSlice]:
+    slices, spacing = _in_plane(volume, plane, raw.slice)
+    masks = None if labels is None else _in_plane(labels, plane, raw.slice)[0]
+    known = "" if plane == UNKNOWN_PLANE else plane
+    for index, values in enumerate(slices):
+        name = f"{raw.slice}-{known or 'slice'}-{index + 1:03d}"
+        yield replace(
+            raw,
+            slice=name,
+            image=_picture(name, _encode(values)),
+            mask=None if masks is None else _picture(name, _encode_labels(masks[index])),
+            plane=known or raw.plane,
+            volume=raw.slice,
+            spacing=spacing,
+        )
+
+
+def _in_plane(volume: Volume, plane: str, name: str) -> tuple[np.ndarray, tuple[float, float] | None]:
+    """The slices [N, H, W] of another plane, and the size of their pixels in mm as (row, column)."""
+    if plane == volume.plane:
+        return volume.slices, volume.spacing
+    if volume.plane == UNKNOWN_PLANE:
+        raise VolumeError(
+            f"{name} does not say how the patient lies, so which of its slices are {plane} is not known; leave "
+            "--planes out, or this volume."
+        )
+    turn = nib.orientations.ornt_transform(
+        *(nib.orientations.axcodes2ornt(DISPLAY[which]) for which in (volume.plane, plane))
+    )
+    slices = nib.apply_orientation(volume.slices, turn)
+    if min(slices.shape[1:]) < MIN_SIDE:
+        height, width = slices.shape[1:]
+        raise VolumeError(
+            f"{name}: its {plane} slices have {width} × {height} pixels; each side needs at least {MIN_SIDE}."
+        )
+    if volume.spacing is None or volume.slice_spacing is None:
+        return slices, None
+    sizes = np.array([volume.slice_spacing, *volume.spacing])[np.argsort(turn[:, 0])]
+    return slices, (float(sizes[1]), float(sizes[2]))
+
+
+def _check_grid(image: Path, mask: Path, volume: Volume, labels: Volume):
+    """Raise a `_GridError` unless a mask has the voxels of its volume, where the volume has them."""
+    headers = [nib.load(path).header for path in (image, mask)]
+    size, other = (header.get_data_shape()[:3] for header in headers)
+    first, second = (header.get_best_affine() for header in headers)
+    if size != other:
+        needed, written = (" × ".join(map(str, shape)) for shape in (size, other))
+        raise _GridError(
+            f"The mask {mask.name} has {written} voxels and {image.name} {needed}; they must be of one size."
+        )
+    corners = np.array([[i, j, k, 1] for i in (0, size[0]) for j in (0, size[1]) for k in (0, (*size, 1)[2])])
+    beside = np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max()
+    smallest = np.linalg.norm(first[:3, :3], axis=0).min()
+    if beside > MAX_BESIDE * smallest or volume.slices.shape != labels.slices.shape or volume.plane != labels.plane:
+        raise _GridError(
+            f"The mask {mask.name} lies up to {beside:.3g} mm beside {image.name}, by their headers; if its voxels "
+            f"belong to those of the image one by one, save it with its affine, else resample it onto that image."
+        )
+
+
+def _picture(name: str, content: bytes) -> Picture:
+    return {"path": f"{name}.png", "bytes": content}
+
+
+def _encode(values: np.ndarray) -> bytes:
+    """A slice, float32 [H, W], as PNG of 16 bits."""
+    low, high = min(float(values.min()), 0.0), float(values.max())
+    if high - low <= MAX_VALUE and (values == np.rint(values)).all():
+        return encode_png(values.astype(np.int32))
+    stretched = (values.astype(np.float64) - low) * (MAX_VALUE / ((high - low) or 1.0))
+    return encode_png(np.rint(stretched).astype(np.uint16))
+
+
+def _encode_labels(values: np.ndarray) -> bytes:
+    """A slice of a mask, float32 [H, W]: labels as PNG, anything else as NumPy's array."""
+    if values.min() >= 0 and values.max() <= MAX_VALUE and (values == np.rint(values)).all():
+        return encode_png(values.astype(np.uint8 if values.max() < 256 else np.uint16))
+    file = io.BytesIO()
+    np.save(file, values)
+    return file.getvalue()
