@@ -59,6 +59,19 @@ def chromium() -> str:
     missing(f"needs a browser: none of {', '.join(BROWSERS)} is on the PATH")
 
 
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """Playwright's browser, one for all tests of a file."""
+    from playwright.sync_api import sync_playwright  # here, because most tests do without
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
 @pytest.fixture(scope="session")
 def onnxruntime_web() -> Path:
     """What npm gives of the program that runs networks in a browser, for `--runtime`."""

@@ -2,7 +2,6 @@
 
 import {countFrames, decodePng, isPng, pngSize} from './png.js';
 
-const MAX_SCANS_OF_WEBP = 32;
 const starts = (bytes, text, at = 0) => [...text].every((letter, index) => bytes[at + index] === letter.charCodeAt(0));
 
 // What people drop and a browser cannot read: by the first bytes of the file, what it is.
@@ -13,7 +12,7 @@ const OTHERS = [
     [bytes => bytes[0] === 0x1f && bytes[1] === 0x8b, 'packed (gzip), such as a NIfTI volume'],
     [bytes => starts(bytes, 'PK'), 'a ZIP archive'],
     [bytes => starts(bytes, '\x93NUMPY'), 'a NumPy array'],
-    [bytes => starts(bytes, 'ftyp', 4), 'a HEIC picture or a film'],
+    [bytes => starts(bytes, 'ftyp', 4) && !starts(bytes, 'avif', 8), 'a HEIC picture or a film'],
 ];
 
 /* The sentence that says why a picture cannot be used. */
@@ -44,9 +43,9 @@ export async function readPicture(bytes, name, limits) {
     }
 }
 
-/* JPEG, WebP, BMP and GIF; turned upright as their tags say, their colours as they are stored. */
+/* JPEG, WebP, BMP, GIF and AVIF; turned upright as their tags say, their colours as they are stored. */
 async function decodeInBrowser(bytes, check, refuse) {
-    if (starts(bytes, 'WEBP', 8) && starts(bytes.subarray(0, MAX_SCANS_OF_WEBP), 'VP8X', 12) && bytes[20] & 2)
+    if (starts(bytes, 'WEBP', 8) && starts(bytes, 'VP8X', 12) && bytes[20] & 2)
         refuse('the file holds several frames; give one slice per file.');
     let bitmap;
     try {
