@@ -3,10 +3,15 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 # torch, transformers, datasets and Gradio read these once, when they are imported. A home of our own keeps the tests
@@ -57,6 +62,19 @@ def chromium() -> str:
         if path := shutil.which(name):
             return path
     missing(f"needs a browser: none of {', '.join(BROWSERS)} is on the PATH")
+
+
+@pytest.fixture(scope="module")
+def browser(chromium) -> Iterator["Browser"]:
+    """The browser that visits the page, one for all tests of a file."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")
