@@ -3,10 +3,15 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 # torch, transformers, datasets and Gradio read these once, when they are imported. A home of our own keeps the tests
@@ -60,8 +65,8 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def browser(chromium):
-    """Playwright's browser, one for all tests of a file."""
+def browser(chromium) -> Iterator["Browser"]:
+    """The browser that visits the page, one for all tests of a file."""
     from playwright.sync_api import sync_playwright  # here, because most tests do without
 
     with sync_playwright() as playwright:
