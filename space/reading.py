@@ -254,7 +254,7 @@ def _read_picture(found: Found, size: tuple[int, int]) -> np.ndarray:
         raise InvalidImageError(
             f"{name}: the image is {width} × {height} pixels; the page takes up to {MAX_SLICE_SIDE} × {MAX_SLICE_SIDE}."
         )
-    if not max(size) and name.lower().endswith(VOLUME_SUFFIXES):
+    if found.content and not max(size) and name.lower().endswith(VOLUME_SUFFIXES):
         raise InvalidImageError(f"{name}: the file is no scan that can be read.")
     return read_image(found.picture())
 

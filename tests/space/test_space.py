@@ -320,10 +320,10 @@ def test_large_slices_are_decoded_one_by_one(network, tmp_path, monkeypatch):
     assert [part.segmentation.mask.shape for part in study.slices] == sizes
 
 
-def test_giants_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+def test_giants_are_refused_before_they_are_decoded(network, tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "read_image", lambda file: pytest.fail("it was decoded"))
     with pytest.raises(ValueError, match=r"long\.png: the image is 20 × 4097 pixels; the page takes up to 4096 × 4096"):
-        reading.read_slice(saved(tmp_path / "long.png", slice_of(4097, 20)))
+        reading.segment_slice(saved(tmp_path / "long.png", slice_of(4097, 20)), network)
 
 
 def test_a_giant_in_an_archive_is_refused_before_it_is_unpacked(network, tmp_path, monkeypatch):
@@ -340,7 +340,7 @@ def test_a_picture_is_opened_once(network, tmp_path, monkeypatch):
     segment_files(paths, network)
     assert opened == paths
     opened.clear()
-    reading.read_slice(paths[0])
+    reading.segment_slice(paths[0], network)
     assert opened == paths[:1]
 
 
