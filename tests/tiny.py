@@ -1,6 +1,10 @@
 """U-Nets small enough for a test."""
 
-from modeling_unet import UNetConfig
+from pathlib import Path
+
+import torch
+
+from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor
 
 
 # What leaves little of `UNetConfig.resnet34`, as for `--config`.
@@ -12,6 +16,8 @@ TINY = {
     "strides": [2, 2],
     "decoder_widths": [8, 8],
 }
+
+EVEN_LOGIT = 2.0  # of tumour, everywhere, by `save_even_model`
 
 
 def tiny_config(**changes) -> UNetConfig:
@@ -28,3 +34,13 @@ def tiny_config(**changes) -> UNetConfig:
         "decoder_widths": [6, 4],
     }
     return UNetConfig(**{**architecture, **changes})
+
+
+def save_even_model(folder: Path) -> Path:
+    """Write a model that gives every pixel of every slice the logit `EVEN_LOGIT`; returns its folder."""
+    model = UNetForSemanticSegmentation(tiny_config())
+    torch.nn.init.zeros_(model.head.weight)
+    torch.nn.init.constant_(model.head.bias, EVEN_LOGIT)
+    model.save_pretrained(folder)
+    UNetImageProcessor(size={"longest_edge": 32}).save_pretrained(folder)
+    return folder

@@ -18,9 +18,9 @@ import torch
 from conftest import ROOT
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny import tiny_config
+from tiny import EVEN_LOGIT, save_even_model
 
-from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor, __main__, prediction, provenance
+from modeling_unet import UNetForSemanticSegmentation, __main__, prediction, provenance
 from modeling_unet.__main__ import main
 from modeling_unet.files import write_atomically
 from modeling_unet.journal import Source
@@ -29,19 +29,13 @@ from modeling_unet.prediction import Shard
 from modeling_unet.segmenter import TumorSegmenter
 
 
-PROBABILITY = 1 / (1 + np.exp(-2))
+PROBABILITY = 1 / (1 + np.exp(-EVEN_LOGIT))
 
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory) -> Path:
     """A tiny model that gives every pixel of every slice the tumour probability `PROBABILITY`."""
-    folder = tmp_path_factory.mktemp("model")
-    model = UNetForSemanticSegmentation(tiny_config())
-    torch.nn.init.zeros_(model.head.weight)
-    torch.nn.init.constant_(model.head.bias, 2)
-    model.save_pretrained(folder)
-    UNetImageProcessor(size={"longest_edge": 32}).save_pretrained(folder)
-    return folder
+    return save_even_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

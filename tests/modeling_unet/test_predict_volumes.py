@@ -10,13 +10,11 @@ import nibabel as nib
 import numpy as np
 import phantoms
 import pytest
-import torch
 from phantoms import noise
 from PIL import Image
 from pydicom import dcmread
-from tiny import tiny_config
+from tiny import EVEN_LOGIT, save_even_model
 
-from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.__main__ import main
 from modeling_unet.sources import find_sources
 from modeling_unet.volumes import read_volume
@@ -24,20 +22,14 @@ from modeling_unet.volumes.results import shown_slices
 from modeling_unet.volumes.segmenting import VolumeSegmentation
 
 
-PROBABILITY = 1 / (1 + np.exp(-2))
+PROBABILITY = 1 / (1 + np.exp(-EVEN_LOGIT))
 AFFINE = np.array([[-0.5, 0, 0, 30], [0, 0.5, 0, -20], [0, 0, 5, 10], [0, 0, 0, 1.0]])
 
 
 @pytest.fixture(scope="module")
 def model_dir(tmp_path_factory) -> Path:
     """A tiny model that gives every pixel of every slice the tumour probability `PROBABILITY`."""
-    folder = tmp_path_factory.mktemp("model")
-    model = UNetForSemanticSegmentation(tiny_config())
-    torch.nn.init.zeros_(model.head.weight)
-    torch.nn.init.constant_(model.head.bias, 2)
-    model.save_pretrained(folder)
-    UNetImageProcessor(size={"longest_edge": 32}).save_pretrained(folder)
-    return folder
+    return save_even_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
