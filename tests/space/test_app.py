@@ -721,7 +721,7 @@ def test_segment_batch_takes_a_volume(client, tmp_path):
     assert volume["voxels"] == np.asarray(mask.dataobj).sum()
     assert volume["volume_ml"] == pytest.approx(volume["voxels"] * 0.001)
     assert sum(lesion["voxels"] for lesion in volume["lesions"]) <= volume["voxels"]
-    assert volume["planes"] == ["axial"] and volume["warnings"] == measurements[0]["warnings"]
+    assert volume["planes"] == ["sagittal", "coronal", "axial"] and volume["warnings"] == measurements[0]["warnings"]
 
 
 def test_segment_takes_a_volume_of_one_slice_as_segment_batch_does(client, tmp_path):
