@@ -57,16 +57,6 @@ def test_a_batch_has_its_limit_and_who_is_larger_goes_alone(network, visitors):
     assert network.runs == [1, BATCH_SIZE, 1, BATCH_SIZE + 4, 2]
 
 
-def test_spacing_is_that_of_the_own_request(network, visitors):
-    network.gate.clear()
-    visitors.submit(network, [slice_of(16, 16)])
-    until(lambda: network.runs)
-    answers = [visitors.submit(network, [slice_of(16, 16)], spacing) for spacing in [(0.5, 0.5), None, (1, 2)]]
-    until(lambda: len(network._waiting) == 3)
-    network.gate.set()
-    assert [answer.result(PATIENCE_S)[0].spacing for answer in answers] == [(0.5, 0.5), None, (1, 2)]
-
-
 def test_a_failure_reaches_those_concerned_and_nobody_after_them(network, visitors, monkeypatch):
     def run(images, framing):
         network.runs.append(len(images))

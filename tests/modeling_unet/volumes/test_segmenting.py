@@ -222,7 +222,7 @@ def test_what_holds_nothing_is_no_error(tmp_path):
 
 
 def test_wrong_arguments_are_named(tmp_path):
-    volume = read(tmp_path, phantoms.nifti(phantoms.noise(20, 20, 5), packed=False))
+    volume = read(tmp_path, phantoms.nifti(phantoms.noise(20, 20, 5), np.diag([1, 1, 9, 1]), packed=False))
     for wrong, said in (
         ({"threshold": 2}, "threshold is 2"),
         ({"batch_size": 0}, "batch_size is 0"),
