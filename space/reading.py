@@ -196,7 +196,7 @@ def segment_files(
         names = [f"slice-{number:03}" for number in range(1, len(parts) + 1)]
         slices = tuple(Slice(name, name, part) for name, part in zip(names, parts, strict=True))
         study = Study(called, slices, _timing(started, network), whole=whole, paths=tuple(paths))
-        return replace(study, index=int(np.argmax([area for area, _ in study.extents(Settings())])))
+        return replace(study, index=first_shown([area for area, _ in study.extents(Settings())]))
     found: list[Slice] = []
     refused: list[Refusal] = []
     for batch in _batches(sources):
@@ -210,6 +210,11 @@ def segment_files(
     if not found:
         raise InvalidImageError(refused[0].sentence)
     return Study(_name(paths), _with_names_that_differ(found), _timing(started, network), refused=tuple(refused))
+
+
+def first_shown(areas: list[int]) -> int:
+    """Which slice of a volume the page opens with: that of the largest area; without a tumour, the middle of the head."""
+    return int(np.argmax(areas)) if any(areas) else len(areas) // 2
 
 
 def segment_slices_of(

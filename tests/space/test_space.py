@@ -440,10 +440,13 @@ def test_a_dicom_series_is_a_volume_without_names(network, tmp_path):
     study = segment_files([tmp_path / name for name in names], network)
     assert len(study.slices) == 3 and study.volume.plane == "axial"
     assert "kowalska" not in f"{study.name} {[part.name for part in study.slices]} {study.warnings}".lower()
-    areas = [part.segmentation.area_px for part in study.slices]
-    assert study.index == int(np.argmax(areas))
     masks = np.stack([part.segmentation.mask for part in study.slices])
     assert study.volume.to_nifti(masks)
+
+
+@pytest.mark.parametrize(("areas", "index"), [([0, 7, 9, 9, 0], 2), ([0, 0, 0, 0, 0], 2), ([0, 0, 0, 0, 3], 4), ([0], 0)])
+def test_a_volume_opens_where_most_is_found_or_in_its_middle(areas, index):
+    assert reading.first_shown(areas) == index
 
 
 # ------------------------------------------------------------------------------------------------------- files to save
