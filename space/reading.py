@@ -213,7 +213,7 @@ def segment_files(
 
 
 def first_shown(areas: list[int]) -> int:
-    """Which slice of a volume the page opens with: that of the largest area; without a tumour, the middle of the head."""
+    """The slice with which the page opens a volume: that of the largest area; without a tumour, the middle one."""
     return int(np.argmax(areas)) if any(areas) else len(areas) // 2
 
 

@@ -444,7 +444,9 @@ def test_a_dicom_series_is_a_volume_without_names(network, tmp_path):
     assert study.volume.to_nifti(masks)
 
 
-@pytest.mark.parametrize(("areas", "index"), [([0, 7, 9, 9, 0], 2), ([0, 0, 0, 0, 0], 2), ([0, 0, 0, 0, 3], 4), ([0], 0)])
+@pytest.mark.parametrize(
+    ("areas", "index"), [([0, 7, 9, 9, 0], 2), ([0, 0, 0, 0, 0], 2), ([0, 0, 0, 0, 3], 4), ([0], 0)]
+)
 def test_a_volume_opens_where_most_is_found_or_in_its_middle(areas, index):
     assert reading.first_shown(areas) == index
 
