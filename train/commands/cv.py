@@ -218,17 +218,11 @@ async def _run_all(runs: list[FoldRun], slots: list[str | None]) -> list[int]:
 
     # Stop the folds with this process: a second start would train in the same folders.
     with contextlib.suppress(NotImplementedError):  # on Windows, which has no such signal
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _this_task().cancel)
+        cancel = asyncio.current_task().cancel  # type: ignore[union-attr]  # inside of a coroutine there is one
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, cancel)
     async with asyncio.TaskGroup() as group:
         tasks = {fold_run.fold: group.create_task(run_when_free(fold_run)) for fold_run in runs}
     return [fold for fold, task in tasks.items() if not task.result()]
-
-
-def _this_task() -> asyncio.Task:
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("There is no task outside of an event loop.")
-    return task
 
 
 async def _run_fold(fold_run: FoldRun, gpu: str | None, log: Path | None) -> bool:
