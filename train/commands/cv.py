@@ -194,7 +194,7 @@ def _remember(options: list[str], path: Path) -> None:
 
 
 def _check_alike(runs: list[FoldRun]) -> None:
-    """Raise an error if the recipe file, the first weights the canvases or the masks of the brain were changed between the folds."""
+    """Raise an error if recipe, first weights, canvases or masks of the brain differ between the folds."""
     for fold_run in runs[1:]:
         first, other = runs[0].record(), fold_run.record()
         if any(first.get(name) != other.get(name) for name in ("recipe", "started_from", CANVASES, BRAINS)):

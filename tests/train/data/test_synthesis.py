@@ -323,7 +323,7 @@ def test_masks_of_other_slices_are_refused(tmp_path):
 
 
 def test_stripping_needs_masks():
-    with pytest.raises(ValueError, match="--strip_probability is 0.5; it needs --brain_masks FOLDER"):
+    with pytest.raises(ValueError, match=r"--strip_probability is 0\.5; it needs --brain_masks FOLDER"):
         Synthesis(**NOTHING | {"strip_probability": 0.5})
 
 
