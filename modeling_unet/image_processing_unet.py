@@ -802,7 +802,7 @@ class UNetImageProcessor(PilBackend):
     def post_process_class_probabilities(
         self, outputs, target_sizes: list[tuple[int, int]] | None = None
     ) -> list[torch.Tensor]:
-        """Probability of every class against the background alone, float32 [K, H, W] in [0, 1], at the slices' own size.
+        """Probability of every class against the background alone, float32 [K, H, W], at the slices' own size.
 
         Of classes that overlap, this is their probability. Of others, the likeliest one above 0.5 is the pixel's label.
 

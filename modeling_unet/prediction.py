@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,7 +28,14 @@ from .image_processing_unet import printable, read_image
 from .journal import Journal, Outcome, Source, identify_results
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, check_alpha, parse_color
 from .pictures import encode_png, to_16_bit
-from .segmentation import DEFAULT_THRESHOLD, Segmentation, check_spacing, check_threshold
+from .segmentation import (
+    DEFAULT_THRESHOLD,
+    Segmentation,
+    TumorClass,
+    check_class_color,
+    check_spacing,
+    check_threshold,
+)
 from .segmenter import TumorSegmenter
 from .volumes import Volume, VolumeSegmentation, read_volume, segment_volume
 from .volumes.results import draw_montage, list_lesions, summarize_volume
@@ -272,6 +279,10 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
 def _results_of_slice(segmentation: Segmentation, options: Options) -> Iterator[tuple[str, bytes]]:
     """What is written of a slice: how the name of each file goes on behind the place, and its content."""
     yield "_mask.png", encode_png(segmentation.mask)
+    for number, one in enumerate(segmentation.classes, start=1):
+        yield f"_mask_{number}.png", encode_png(one.mask)
+        if options.probability:
+            yield f"_probability_{number}.png", encode_png(to_16_bit(one.probability))
     yield "_overlay.png", encode_png(segmentation.overlay(options.color, options.alpha, options.style))
     if options.probability:
         yield "_probability.png", encode_png(to_16_bit(segmentation.probability))
@@ -297,7 +308,28 @@ def summarize(segmentation: Segmentation) -> dict:
         "area_mm2": _rounded(segmentation.area_mm2),
         "longest_diameter_px": _rounded(segmentation.longest_diameter_px),
         "longest_diameter_mm": _rounded(segmentation.longest_diameter_mm),
+        **{name: value for one in segmentation.classes for name, value in _summarize_class(one).items()},
     }
+
+
+def _summarize_class(one: TumorClass) -> dict:
+    """The columns of one of several classes; their names begin with that of the class."""
+    return {
+        f"{one.name}_lesions": len(one.lesions),
+        f"{one.name}_area_px": one.area_px,
+        f"{one.name}_area_mm2": _rounded(one.area_mm2),
+    }
+
+
+def check_classes(class_names: Sequence[str], sources: Iterable[Source], options: Options) -> None:
+    """Raise a ValueError where a model of several classes is to do what is for one class alone."""
+    check_class_color(options.color, class_names)
+    volume = next((source for source in sources if source.is_volume), None)
+    if len(class_names) > 1 and volume is not None:
+        raise ValueError(
+            f"{volume.path} is a volume; volumes are segmented by models of one class, and this one has "
+            f"{len(class_names)} ({', '.join(class_names)})."
+        )
 
 
 def _rounded(value: float | None) -> float | None:

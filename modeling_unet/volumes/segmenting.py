@@ -143,8 +143,8 @@ def segment_volume(
         The segmentation; in memory it takes 4 bytes a voxel, and 1 more for its mask.
 
     Raises:
-        ValueError: the threshold is not in 0 … 1, the batch size is not a whole number from 1, or the voxels do not
-            allow one of the planes.
+        ValueError: the threshold is not in 0 … 1, the batch size is not a whole number from 1, the voxels do not allow
+            one of the planes, or the model tells several classes apart.
     """
     check_threshold(threshold)
     if batch_size < 1:
@@ -167,6 +167,9 @@ def segment_volume(
             pictures = [look.frame.cut(look.slices[number]) for number in batch]
             found = segmenter.batch(pictures, batch_size, framing="none")
             for number, segmentation in zip(batch, found, strict=True):
+                if segmentation.class_names:
+                    names = ", ".join(segmentation.class_names)
+                    raise ValueError(f"volumes are segmented by models of one class; this one has several ({names}).")
                 place[number] += look.frame.paste(segmentation.probability, place.shape[1:]) / len(looks)
                 if number in look.with_most_head:
                     familiarities.append(segmentation.familiarity)

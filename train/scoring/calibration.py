@@ -36,6 +36,7 @@ from tqdm.auto import tqdm
 from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.familiarity import FAMILIARITY_FILE
 from modeling_unet.provenance import weights_hash
+from modeling_unet.segmenter import check_one_class
 
 from ..data.folds import split_fold
 from ..data.raw import as_file
@@ -58,6 +59,7 @@ from .evaluation import (
     score_fold,
     score_negatives,
     segment_fold,
+    with_classes_of,
     with_folds_of,
 )
 from .familiarity import fit_familiarity
@@ -141,7 +143,8 @@ def calibrate(arguments: CalibrateArguments) -> dict:
     counts: dict[str, LogitCounts] = {}
     with scratch_file(output_dir / RECORD_FILE) as kept:
         for part in held_out:
-            probabilities = segment_fold(part.segmenter, part.slices, arguments.batch_size)
+            found = segment_fold(part.segmenter, part.slices, arguments.batch_size)
+            probabilities = (segmentation.probability for segmentation in found)
             counts |= count_logits(_keep(probabilities, kept), part.slices)
         platt = fit_platt(counts.values())
         logger.info("Calibration: logit × %.3f %+.3f.", platt.scale, platt.shift)
@@ -166,6 +169,7 @@ def teach_familiarity(arguments: CalibrateArguments) -> None:
     (model,), (fold,) = arguments.model, arguments.fold
     check_writable(Path(model, FAMILIARITY_FILE), "--output_dir")
     segmenter = TumorSegmenter.from_pretrained(model, device=arguments.device, optimize="none", framing="none")
+    arguments = with_classes_of(arguments, model, segmenter.class_names)
     slices = load_slices(with_folds_of(arguments, {model: read_record(model)}))
     fit_familiarity(model, segmenter, slices, fold)
 
@@ -179,6 +183,8 @@ def _open(arguments: CalibrateArguments) -> list[HeldOut]:
         TumorSegmenter.from_pretrained(model, device=arguments.device, optimize="none", framing="none")
         for model in arguments.model
     ]
+    for segmenter in segmenters:
+        check_one_class(segmenter.class_names, "scale and shift of calibrate")
     everything = load_slices(with_folds_of(arguments, dict(zip(arguments.model, records, strict=True))))
     held_out = []
     for model, record, segmenter, fold in zip(arguments.model, records, segmenters, arguments.fold, strict=True):

@@ -97,7 +97,7 @@ class TestLoss:
         model = UNetForSemanticSegmentation(config).eval()
         assert model(torch.zeros(1, 1, 9, 12), labels=torch.zeros(shape, dtype=torch.long)).loss.isfinite()
         other = (1, 9, 12) if len(shape) == 4 else (1, 3, 9, 12)
-        with pytest.raises(ValueError, match="`labels` has shape .* needs"):
+        with pytest.raises(ValueError, match=r"`labels` has shape .* needs"):
             model(torch.zeros(1, 1, 9, 12), labels=torch.zeros(other, dtype=torch.long))
 
 
