@@ -59,8 +59,8 @@ class Classes:
     def __post_init__(self):
         if not 2 <= len(self.names) <= len(CLASS_COLORS):
             raise ValueError(
-                f"--classes names {len(self.names)}; allowed are 2 to {len(CLASS_COLORS)}, which colours tell apart, and "
-                "--tumor_labels is for one."
+                f"--classes names {len(self.names)}; allowed are 2 to {len(CLASS_COLORS)}, which colours tell apart; "
+                "for one give --tumor_labels."
             )
         if len({*self.names}) < len(self.names) or BACKGROUND in self.names:
             raise ValueError(
