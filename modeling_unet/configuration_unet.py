@@ -58,7 +58,8 @@ class UNetConfig(PreTrainedConfig):
     compared with.
 
     Encoder (lists have one entry per stage):
-        num_channels (`int`, defaults to 1): Channels of `pixel_values`.
+        num_channels (`int`, defaults to 1): Channels of `pixel_values`. [`UNetImageProcessor`] prepares one, and what
+            builds on it refuses a model of others.
         block_type (`str`): `"plain"` (two 3×3 convolutions; Ronneberger et al. 2015), `"residual"` (the same two with a
             shortcut; He et al. 2016, ResNet-18/34) or `"inverted_residual"` (expand, depthwise, project; Sandler et al.
             2018, MobileNetV2).

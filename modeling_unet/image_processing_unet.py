@@ -706,7 +706,7 @@ class UNetImageProcessor(PilBackend):
     resample = PILImageResampling.BILINEAR
     default_to_square = False
     foreground_fraction = FOREGROUND_FRACTION
-    problem_type = None
+    problem_type: str | None = None
     rescale_factor = None  # type: ignore[assignment] # so that none is saved
 
     def __init__(self, **kwargs: Unpack[UNetImageProcessorKwargs]):

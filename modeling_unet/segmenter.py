@@ -205,7 +205,7 @@ class TumorSegmenter:
         segmentations = []
         for image, of_image in zip(images, frames, strict=True):
             probability, familiarity = self._framed(image, of_image, len(sources)) if of_image else next(found)
-            classes = {}
+            classes: dict[str, Any] = {}
             if probability.ndim == 3:
                 classes = {"class_names": self.class_names, "class_probabilities": probability}
                 classes["classes_overlap"] = self.model.config.classes_overlap

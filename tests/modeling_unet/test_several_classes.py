@@ -10,6 +10,8 @@ from tiny import tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.__main__ import main
+from modeling_unet.export import describe
+from modeling_unet.figures import slice_figures
 from modeling_unet.overlay import CLASS_COLORS, draw_layer, parse_color
 from modeling_unet.pictures import encode_png
 from modeling_unet.segmentation import Segmentation
@@ -82,9 +84,14 @@ class TestSegmentation:
         assert measured[1]["lesions"][0]["box"] == (5, 5, 10, 10)
         assert measured[2]["highest_probability"] == pytest.approx(0.9)
 
+    def test_reports_name_the_area_of_each(self):
+        assert slice_figures(made(overlap=True))["Area of each class"] == ["whole 256 px", "core 100 px", "rim 16 px"]
+        in_mm = slice_figures(made(overlap=True, spacing=(2, 2)))["Area of each class"]
+        assert in_mm == ["whole 1,024 mm²", "core 400 mm²", "rim 64 mm²"]
+
     def test_of_one_class_nothing_is_added(self):
         one = Segmentation(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.float32))
-        assert one.classes == () and "classes" not in one.to_dict()
+        assert one.classes == () and "classes" not in one.to_dict() and len(slice_figures(one)) == 2
 
     @pytest.mark.parametrize("changes", [{"class_names": ("a", "b")}, {"class_probabilities": np.zeros((2, 4, 4))}])
     def test_names_and_probabilities_belong_together(self, changes):
@@ -181,6 +188,12 @@ class TestPredict:
         error = capsys.readouterr().err
         assert code == 2 and message in error and len(error.splitlines()) == 1
         assert not out.exists()
+
+    def test_an_onnx_file_says_that_classes_overlap(self, tmp_path):
+        segmenter = TumorSegmenter.from_pretrained(save_model(tmp_path, OVERLAPPING), "cpu", optimize="none")
+        said = describe(segmenter.model, segmenter.image_processor, "name")
+        assert said["problem_type"] == OVERLAPPING and said["format_version"] == "3"
+        assert "problem_type" not in describe(UNetForSemanticSegmentation(tiny_config()), UNetImageProcessor(), "name")
 
     def test_a_static_page_is_refused(self, tmp_path, capsys):
         model = save_model(tmp_path / "model", None)

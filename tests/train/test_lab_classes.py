@@ -16,6 +16,7 @@ from train.data.slices import DataArguments, load_slices, prepare_slices
 from train.data.synthesis import Axis, mirror_region, paste
 from train.files import read_json
 from train.fitting.trainer import overlaps_of, planes_of
+from train.hub.cards import write_model_card
 
 
 REGIONS = ["whole=1,2,4", "core=1,4", "rim=4"]
@@ -71,6 +72,13 @@ class TestTraining:
             shown = [row["classes"][name]["dice"] for row in report["per_slice"] if row["classes"][name]["true"]]
             figures = report["by_class"][name]["figures"]
             assert figures["slice_dice"] == pytest.approx(np.mean(shown)) and figures["slices"] == len(shown)
+
+    def test_the_card_says_what_the_labels_are(self, trained):
+        segmenter = TumorSegmenter.from_pretrained(trained)
+        record = read_json(trained / "training.json")
+        card = write_model_card(segmenter.model, segmenter.image_processor, record, None, "you/regions", "main")
+        assert "# 1 whole, 2 core, 3 rim; of several the last one" in card
+        assert "`logits` [B, 4, H, W]: background (always 0), whole, core, rim; each class where its logit" in card
 
     def test_other_classes_than_those_of_the_model_are_refused(self, trained, brats, capsys):
         where = ("evaluate", "--data_dir", str(brats), "--model", str(trained), "--fold", "0")

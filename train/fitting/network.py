@@ -71,14 +71,18 @@ def _config_changes(run: RunArguments) -> dict:
         changes = json.loads(run.config or "{}")
     except (RecursionError, ValueError) as error:
         raise ValueError(f"--config {run.config} is not JSON: {error}.") from error
-    # The channels are those of grey slices, the number of labels that of --classes.
-    known = {field.name for field in fields(UNetConfig)} - {"num_channels", "num_labels"}
     if not isinstance(changes, dict):
         raise ValueError(f"--config {run.config} is no mapping from fields of UNetConfig to values.")
-    if unknown := sorted(changes.keys() - known):
+    if "num_channels" in changes:
         raise ValueError(
-            f"--config names fields that UNetConfig does not have or the data decides: {', '.join(unknown)}."
+            f"--config {run.config} gives num_channels; slices have one channel, which --sequence or --image_channel "
+            "names: several at once are not read."
         )
+    if "num_labels" in changes:
+        raise ValueError(f"--config {run.config} gives num_labels; it follows from --classes NAME=VALUE …, or is 2.")
+    known = {field.name for field in fields(UNetConfig)}
+    if unknown := sorted(changes.keys() - known):
+        raise ValueError(f"--config names fields that UNetConfig does not have: {', '.join(unknown)}.")
     return changes
 
 

@@ -130,7 +130,7 @@ def fit(options: FitOptions) -> dict:
         keep_freed_memory()
         if options.trainer.bf16:
             keep_depthwise_in_float32(model)
-    unpack = None
+    unpack: Callable[[np.ndarray], np.ndarray] | None = None
     if classes:
         unpack = partial(to_planes, count=len(classes.names)) if model.config.classes_overlap else to_labels
     trainer = SegmentationTrainer(
