@@ -189,7 +189,7 @@ def _training_slices(
     plain = AugmentedSlices(prepared)
     axes = find_axes(prepared) if options.synthesis.mirror_probability else []
     synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases)
-    return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer, unpack)
+    return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer, unpack=unpack)
 
 
 @contextmanager

@@ -143,8 +143,7 @@ def calibrate(arguments: CalibrateArguments) -> dict:
     counts: dict[str, LogitCounts] = {}
     with scratch_file(output_dir / RECORD_FILE) as kept:
         for part in held_out:
-            found = segment_fold(part.segmenter, part.slices, arguments.batch_size)
-            probabilities = (segmentation.probability for segmentation in found)
+            probabilities = segment_fold(part.segmenter, part.slices, arguments.batch_size)
             counts |= count_logits(_keep(probabilities, kept), part.slices)
         platt = fit_platt(counts.values())
         logger.info("Calibration: logit × %.3f %+.3f.", platt.scale, platt.shift)

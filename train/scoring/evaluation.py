@@ -145,11 +145,10 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     per_negative = score_negatives(
         segmenter, negatives, re.compile(arguments.negatives_person_pattern), arguments.batch_size
     )
-    segmentations = segment_fold(segmenter, scored, arguments.batch_size)
     if arguments.classes:
-        per_slice = score_classes(segmentations, scored)
+        per_slice = score_classes(segment_slices(segmenter, scored, arguments.batch_size), scored)
     else:
-        per_slice = score_fold((segmentation.probability for segmentation in segmentations), scored)
+        per_slice = score_fold(segment_fold(segmenter, scored, arguments.batch_size), scored)
     report = {
         "model": str(arguments.model),
         "fold": fold,
@@ -282,10 +281,15 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 # ----------------------------------------------------------------------------------------------------------------- rows
 
 
-def segment_fold(segmenter: TumorSegmenter, slices: Dataset, batch_size: int) -> Iterator[Segmentation]:
+def segment_slices(segmenter: TumorSegmenter, slices: Dataset, batch_size: int) -> Iterator[Segmentation]:
     """What is found on slices, from their files and in their order."""
     images = (as_file(row["image"]) for row in slices.select_columns(["image"]))
     return segmenter.batch(images, batch_size=batch_size)
+
+
+def segment_fold(segmenter: TumorSegmenter, slices: Dataset, batch_size: int) -> Iterator[np.ndarray]:
+    """The tumour's probabilities on slices, as `segment_slices` finds them: float32 [H, W] each."""
+    return (segmentation.probability for segmentation in segment_slices(segmenter, slices, batch_size))
 
 
 def score_fold(probabilities: Iterable[np.ndarray], slices: Dataset) -> list[dict]:
