@@ -26,24 +26,19 @@ SLICE[16:24, 16:24] = 250
 TYPES = pytest.mark.parametrize("problem_type", [None, OVERLAPPING], ids=["disjoint", "overlapping"])
 
 
-def save_model(folder: Path, problem_type: str | None, **processing) -> Path:
-    """Write a model of three classes that marks what is brighter than three limits."""
-    config = tiny_config(
-        id2label=NAMES,
-        problem_type=problem_type,
-        widths=[1],
-        depths=[1],
-        strides=[2],
-        decoder_widths=[1],
-        norm="none",
-    )
-    torch.manual_seed(0)
-    model = UNetForSemanticSegmentation(config)
+def save_model(folder: Path, problem_type: str | None) -> Path:
+    """Write a model of three classes: a blurred slice, and what of it lies above three limits."""
+    sizes = {"widths": [1, 1], "depths": [1, 1], "strides": [1, 2], "decoder_widths": [1]}
+    model = UNetForSemanticSegmentation(tiny_config(id2label=NAMES, problem_type=problem_type, norm="none", **sizes))
     with torch.no_grad():
-        model.head.weight.copy_(torch.tensor([4.0, 9.0, 14.0]).view(3, 1, 1, 1))
-        model.head.bias.copy_(torch.tensor([-0.1, -0.5, -1.0]))
+        for layer in model.unet.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight.fill_(1 / 9)
+                torch.nn.init.zeros_(layer.bias)
+        model.head.weight.copy_(torch.tensor([1.0, 4, 8]).view(3, 1, 1, 1))
+        model.head.bias.copy_(torch.tensor([-0.5, -14, -42]))
     model.save_pretrained(folder)
-    UNetImageProcessor(size={"longest_edge": 48}, problem_type=problem_type, **processing).save_pretrained(folder)
+    UNetImageProcessor(size={"longest_edge": 48}, problem_type=problem_type).save_pretrained(folder)
     return folder
 
 
