@@ -25,13 +25,12 @@ from .prediction import (
     DEFAULT_BATCH_SIZE,
     Options,
     Shard,
-    check_classes,
     one_line,
     predict,
     segment_files,
 )
 from .provenance import find_shipped_model, identify_model, origin
-from .segmentation import DEFAULT_THRESHOLD
+from .segmentation import DEFAULT_THRESHOLD, check_class_color
 from .segmenter import QUALITIES, TumorSegmenter
 from .sources import find_sources
 from .volumes.dicom import check_highdicom
@@ -210,7 +209,7 @@ def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
         raise ValueError(f"--out {args.out} is a file; allowed is a folder, which may be missing.")
     sources = shard.take(find_sources(args.paths, args.out), args.batch_size)
     segment, class_names = _segment_on_ray(args) if args.ray else _segment_here(args)
-    check_classes(class_names, sources.values(), options)
+    check_class_color(options.color, class_names)
     maker = {
         "model": identify_model(args.model, args.revision),
         "quality": args.quality,

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -32,7 +32,6 @@ from .segmentation import (
     DEFAULT_THRESHOLD,
     Segmentation,
     TumorClass,
-    check_class_color,
     check_spacing,
     check_threshold,
 )
@@ -290,9 +289,14 @@ def _results_of_slice(segmentation: Segmentation, options: Options) -> Iterator[
 
 def _results_of_volume(segmentation: VolumeSegmentation, options: Options) -> Iterator[tuple[str, bytes]]:
     yield "_mask.nii.gz", segmentation.to_nifti()
+    for number, mask in enumerate(segmentation.class_masks.values(), start=1):
+        yield f"_mask_{number}.nii.gz", segmentation.volume.to_nifti(mask)
     yield "_overlay.png", encode_png(draw_montage(segmentation, options.color, options.alpha, options.style))
     if options.probability:
         yield "_probability.nii.gz", segmentation.volume.to_nifti(segmentation.probability)
+        if segmentation.class_probabilities is not None:
+            for number, probability in enumerate(segmentation.class_probabilities, start=1):
+                yield f"_probability_{number}.nii.gz", segmentation.volume.to_nifti(probability)
     if options.dicom_seg and segmentation.volume.frames:
         yield "_mask.dcm", segmentation.volume.to_dicom_seg(segmentation.mask)
 
@@ -319,17 +323,6 @@ def _summarize_class(one: TumorClass) -> dict:
         f"{one.name}_area_px": one.area_px,
         f"{one.name}_area_mm2": _rounded(one.area_mm2),
     }
-
-
-def check_classes(class_names: Sequence[str], sources: Iterable[Source], options: Options) -> None:
-    """Raise a ValueError where a model of several classes is to do what is for one class alone."""
-    check_class_color(options.color, class_names)
-    volume = next((source for source in sources if source.is_volume), None)
-    if len(class_names) > 1 and volume is not None:
-        raise ValueError(
-            f"{volume.path} is a volume; volumes are segmented by models of one class, and this one has "
-            f"{len(class_names)} ({', '.join(class_names)})."
-        )
 
 
 def _rounded(value: float | None) -> float | None:

@@ -155,10 +155,7 @@ class Segmentation:
         """Each class by itself, in the model's order; none if the model knows one kind of tumour."""
         if self.class_probabilities is None:
             return ()
-        masks = self.class_probabilities > self.threshold
-        if not self.classes_overlap:
-            likeliest = self.class_probabilities.argmax(axis=0)
-            masks &= likeliest == np.arange(len(masks))[:, None, None]
+        masks = class_masks(self.class_probabilities, self.threshold, self.classes_overlap)
         return tuple(
             TumorClass(name, mask, probability, self.spacing, self.min_area_px)
             for name, mask, probability in zip(self.class_names, masks, self.class_probabilities, strict=True)
@@ -284,6 +281,25 @@ class Segmentation:
             "warnings": list(self.warnings),
             **({"classes": [one.to_dict() for one in self.classes]} if self.classes else {}),
         }
+
+
+def class_masks(probabilities: np.ndarray, threshold: float, overlap: bool) -> np.ndarray:
+    """Where each class is: likelier than the threshold and, unless classes overlap, than any other.
+
+    Args:
+        probabilities: float32 [K, …], 0 … 1.
+        threshold: 0 … 1.
+        overlap: whether a pixel or voxel may have several.
+
+    Returns:
+        Bool of the same shape.
+    """
+    masks = probabilities > threshold
+    if not overlap:
+        likeliest = probabilities.argmax(axis=0)
+        for number, mask in enumerate(masks):
+            mask &= likeliest == number
+    return masks
 
 
 def check_class_color(color: str | tuple[int, int, int], class_names: Sequence[str]):

@@ -3,7 +3,9 @@
 import csv
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+import phantoms
 import pytest
 import torch
 from tiny import tiny_config
@@ -167,22 +169,26 @@ class TestPredict:
             assert (out / f"slice_probability_{number}.png").is_file()
             assert row[f"{name}_area_px"] == str(one.area_px)
 
-    @pytest.mark.parametrize(
-        ("source", "options", "message"),
-        [
-            ("scan.nii.gz", [], "volumes are segmented by models of one class, and this one has 3"),
-            ("slice.png", ["--color", "ff0000"], "have colours of their own: leave it out"),
-        ],
-    )
-    def test_what_is_for_one_class_is_refused_before_anything_starts(
-        self, source, options, message, picture, tmp_path, capsys
-    ):
+    def test_a_colour_for_all_is_refused_before_anything_starts(self, picture, tmp_path, capsys):
         model, out = save_model(tmp_path / "model", OVERLAPPING), tmp_path / "out"
-        (tmp_path / "scan.nii.gz").write_bytes(b"")
-        code = main(["predict", str(tmp_path / source), "--model", str(model), "--out", str(out), *options])
+        code = main(["predict", str(picture), "--model", str(model), "--out", str(out), "--color", "ff0000"])
         error = capsys.readouterr().err
-        assert code == 2 and message in error and len(error.splitlines()) == 1
+        assert code == 2 and "have colours of their own: leave it out" in error and len(error.splitlines()) == 1
         assert not out.exists()
+
+    @TYPES
+    def test_volumes_have_masks_of_each_too(self, problem_type, tmp_path):
+        voxels = phantoms.noise(40, 48, 3) // 50 + 20 * SLICE.T.astype(np.int16)[..., None]
+        (tmp_path / "scan.nii.gz").write_bytes(phantoms.nifti(voxels))
+        model, out = save_model(tmp_path / "model", problem_type), tmp_path / "out"
+        where = ["--model", str(model), "--out", str(out), "--probability"]
+        assert main(["predict", str(tmp_path / "scan.nii.gz"), *where]) == 0
+        whole, *classes = (nib.load(out / f"scan_mask{end}.nii.gz").get_fdata() > 0 for end in ("", "_1", "_2", "_3"))
+        assert np.array_equal(np.any(classes, axis=0), whole) and whole.any()
+        assert bool(np.sum(classes, axis=0).max() > 1) is (problem_type is not None)
+        assert nib.load(out / "scan_probability_3.nii.gz").shape == whole.shape
+        (row,) = csv.DictReader((out / "summary.csv").open())
+        assert float(row["volume_ml"]) >= float(row["whole_volume_ml"]) > 0
 
     def test_an_onnx_file_says_that_classes_overlap(self, tmp_path):
         segmenter = TumorSegmenter.from_pretrained(save_model(tmp_path, OVERLAPPING), "cpu", optimize="none")

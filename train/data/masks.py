@@ -209,7 +209,8 @@ def advise_labels(values: Iterable[float]) -> str:
     if not all(label.is_integer() for label in labels):
         return f"--mask_threshold {background:g} takes all but {background:g}."
     named = " ".join(f"{label:g}" for label in labels)
-    parts = "; with fewer of them, only these parts are tumour" if len(labels) > 1 else ""
+    parts = "; with fewer of them, only these parts are tumour, and --classes tells parts apart"
+    parts = parts if len(labels) > 1 else ""
     return f"If these are labels, --tumor_labels {named} takes all but {background:g}{parts}."
 
 
