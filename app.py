@@ -25,7 +25,7 @@ except ImportError:
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from modeling_unet.provenance import find_shipped_model, identify_model, origin
 from modeling_unet.segmentation import DEFAULT_THRESHOLD
-from modeling_unet.segmenter import TumorSegmenter
+from modeling_unet.segmenter import TumorSegmenter, check_one_class
 from modeling_unet.volumes.dicom import MAX_FRAMES
 from space import views
 from space.downloads import SAVERS
@@ -116,6 +116,7 @@ def load_network(model_id: str | None = None, revision: str | None = None) -> Ne
     """The model in a folder or on the Hub, by default the one that comes with the project."""
     model = model_id or find_shipped_model("in the variable MODEL_ID")
     segmenter = TumorSegmenter.from_pretrained(model, revision=revision)
+    check_one_class(segmenter.class_names, "the page's layers and tables")
     name, commit = origin(model, revision)
     return Network(segmenter, Origin(name, (commit or identify_model(model))[:12]), spaces and spaces.GPU)
 

@@ -30,7 +30,7 @@ from .prediction import (
     segment_files,
 )
 from .provenance import find_shipped_model, identify_model, origin
-from .segmentation import DEFAULT_THRESHOLD
+from .segmentation import DEFAULT_THRESHOLD, check_class_color
 from .segmenter import QUALITIES, TumorSegmenter
 from .sources import find_sources
 from .volumes.dicom import check_highdicom
@@ -49,6 +49,7 @@ examples:
 
 written below DIR, in the sub-folders of the input:
   NAME_mask.png     0 and 255, in the slice's own size; of a volume NAME_mask.nii.gz, which lies where the scan does
+  NAME_mask_1.png   … and so on, of models of several classes: the mask of each, in the order of the model's labels
   NAME_overlay.png  the slice with the tumour in colour; of a volume the slices that show most of it
   summary.csv       one line per slice or volume: measurements, seconds for reading and network, warnings, error
   lesions.csv       one line per lesion of a volume: mL, diameters, where it lies
@@ -207,7 +208,8 @@ def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out {args.out} is a file; allowed is a folder, which may be missing.")
     sources = shard.take(find_sources(args.paths, args.out), args.batch_size)
-    segment = _segment_on_ray(args) if args.ray else _segment_here(args)
+    segment, class_names = _segment_on_ray(args) if args.ray else _segment_here(args)
+    check_class_color(options.color, class_names)
     maker = {
         "model": identify_model(args.model, args.revision),
         "quality": args.quality,
@@ -219,20 +221,23 @@ def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
     return segment, Journal(args.out, sources, maker, shard.suffix)
 
 
-def _segment_here(args: argparse.Namespace) -> Callable:
+def _segment_here(args: argparse.Namespace) -> tuple[Callable, tuple[str, ...]]:
+    """What segments, and the names of the model's classes."""
     segmenter = TumorSegmenter.from_pretrained(
         args.model, own_device(), args.revision, quality=args.quality, framing=args.framing
     )
-    return partial(segment_files, segmenter=segmenter)
+    return partial(segment_files, segmenter=segmenter), segmenter.class_names
 
 
-def _segment_on_ray(args: argparse.Namespace) -> Callable:
+def _segment_on_ray(args: argparse.Namespace) -> tuple[Callable, tuple[str, ...]]:
     from .on_ray import check_ray, segment_files_on_ray  # here, because importing Ray takes seconds
 
     check_ray()
-    TumorSegmenter.from_pretrained(args.model, "cpu", args.revision)  # a bad model is refused before anything starts
+    # A bad model is refused before anything starts.
+    segmenter = TumorSegmenter.from_pretrained(args.model, "cpu", args.revision)
     how = {"quality": args.quality, "framing": args.framing}
-    return partial(segment_files_on_ray, model=args.model, revision=args.revision, **how)
+    segment = partial(segment_files_on_ray, model=args.model, revision=args.revision, **how)
+    return segment, segmenter.class_names
 
 
 def own_device() -> str:

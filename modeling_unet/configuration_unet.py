@@ -10,12 +10,15 @@ from transformers import PreTrainedConfig
 from transformers.activations import ACT2FN
 
 
-# Raised by one whenever config.json changes in a way that older code would misread. 2: `presence_logit`.
-FORMAT_VERSION = 2
+# Raised by one whenever config.json changes in a way that older code would misread. 2: `presence_logit`; 3: overlapping
+# classes.
+FORMAT_VERSION = 3
 # Far beyond any network for slices; a file that asks for more is damaged, or made to use up the memory.
 MAX_BLOCKS = 512
 MAX_REDUCTION = 1024
 DTYPES = ("float16", "bfloat16", "float32", "float64")
+# transformers' word for classes of which a pixel may have several.
+OVERLAPPING = "multi_label_classification"
 
 
 def check_format_version(version: int):
@@ -30,9 +33,12 @@ def check_format_version(version: int):
 
 
 def check_labels(id2label: dict | None):
-    """Raise a `ValueError` for fewer than two labels; None stands for the default, background and tumour."""
+    """Raise a `ValueError` for fewer than two labels, or two of one name; None stands for background and tumour."""
     if id2label is not None and len(id2label) < 2:
         raise ValueError(f"`num_labels` is {len(id2label)}; it must be at least 2 (label 0 is the background).")
+    names = list(map(str, (id2label or {}).values()))
+    if not all(name.strip() for name in names) or len({*names}) < len(names):
+        raise ValueError(f"`id2label` is {id2label}; every label needs a name of its own.")
 
 
 def check_dtype(dtype):
@@ -52,7 +58,8 @@ class UNetConfig(PreTrainedConfig):
     compared with.
 
     Encoder (lists have one entry per stage):
-        num_channels (`int`, defaults to 1): Channels of `pixel_values`.
+        num_channels (`int`, defaults to 1): Channels of `pixel_values`. [`UNetImageProcessor`] prepares one, and what
+            builds on it refuses a model of others.
         block_type (`str`): `"plain"` (two 3×3 convolutions; Ronneberger et al. 2015), `"residual"` (the same two with a
             shortcut; He et al. 2016, ResNet-18/34) or `"inverted_residual"` (expand, depthwise, project; Sandler et al.
             2018, MobileNetV2).
@@ -81,6 +88,13 @@ class UNetConfig(PreTrainedConfig):
         norm_eps (`float`), norm_momentum (`float`): Momentum is read by `"batch"` only, in PyTorch's sense.
         dropout (`float`): Channel dropout on the encoder's deepest feature map.
 
+    Labels:
+        id2label (`dict[int, str]`): Names of the labels; 0 is the background, each other one a class. As `num_labels`,
+            a number alone, they are called `LABEL_1` and so on. By default background and tumor.
+        problem_type (`str`, *optional*): With several classes, `"multi_label_classification"` lets them overlap (a
+            sigmoid each), as regions do of which one holds the other: name the larger ones first. None, or
+            `"single_label_classification"`, gives every pixel one label (softmax).
+
     Head:
         presence_logit (`float`, *optional*): How sure the network must be, at its surest spot, before a slice is given
             any tumour: the largest mean foreground logit of 3×3 cells of the finest decoder map. If it is below this,
@@ -94,7 +108,7 @@ class UNetConfig(PreTrainedConfig):
 
     Provenance:
         format_version (`int`): Of the `config.json` that was read; weights of a later version than this code are
-            refused. What is written has version 2 with a `presence_logit`, else 1.
+            refused. What is written has version 3 with classes that overlap, 2 with a `presence_logit`, else 1.
         encoder_initialization (`str`): What the encoder's weights started from, e.g. `"random"` or
             `"imagenet-efficientnet-lite0"`. A statement only: building the model never loads anything.
 
@@ -218,7 +232,8 @@ class UNetConfig(PreTrainedConfig):
 
     def to_dict(self) -> dict:
         """As ever, with the `format_version` that these values need."""
-        return super().to_dict() | {"format_version": 1 if self.presence_logit is None else 2}
+        version = 3 if self.classes_overlap else 1 if self.presence_logit is None else 2
+        return super().to_dict() | {"format_version": version}
 
     @property
     def skip_widths(self) -> dict[int, int]:
@@ -241,6 +256,16 @@ class UNetConfig(PreTrainedConfig):
         """What the labels are called, in their order: label 0 is the background."""
         names = {int(label): name for label, name in (self.id2label or {}).items()}
         return [names[label] for label in range(len(names))]
+
+    @property
+    def class_names(self) -> list[str]:
+        """What the labels are called, without the background."""
+        return self.label_names[1:]
+
+    @property
+    def classes_overlap(self) -> bool:
+        """Whether a pixel may have several classes."""
+        return self.problem_type == OVERLAPPING
 
     @property
     def reduction(self) -> int:
@@ -344,11 +369,20 @@ class UNetConfig(PreTrainedConfig):
             raise ValueError(f"`dice_smoothing` is {self.dice_smoothing}; it must be above 0.")
 
     def _check_labels(self):
-        """The index to ignore may not be a label."""
+        """The index to ignore may not be a label, and classes overlap only where there are several."""
         if self.num_labels is not None and 0 <= self.semantic_loss_ignore_index < self.num_labels:
             raise ValueError(
                 f"`semantic_loss_ignore_index` is {self.semantic_loss_ignore_index}; it must not be one of the "
                 f"{self.num_labels} labels."
+            )
+        if self.problem_type == "regression":
+            raise ValueError(
+                f"`problem_type` is regression; allowed are None, single_label_classification and {OVERLAPPING}."
+            )
+        if self.classes_overlap and self.num_labels == 2:
+            raise ValueError(
+                f"`problem_type` is {OVERLAPPING}, but `num_labels` is 2: one class has nothing to overlap with; leave "
+                "`problem_type` out."
             )
 
 

@@ -8,13 +8,17 @@ from .segmentation import Segmentation
 
 
 def slice_figures(segmentation: Segmentation) -> dict[str, list[str]]:
-    """Area and longest diameter of the tumour."""
+    """Area and longest diameter of the tumour, and the area of each of several classes."""
     areas = [f"{segmentation.area_px:,} px", f"{segmentation.area_percent:.2f} % of the slice"]
     diameters = [f"{segmentation.longest_diameter_px or 0:.1f} px"]
     if segmentation.spacing:
         areas.insert(0, f"{segmentation.area_mm2:,.0f} mm²")
         diameters.insert(0, f"{segmentation.longest_diameter_mm or 0:.1f} mm")
-    return {"Area": areas, "Longest diameter": diameters}
+    classes = [
+        f"{one.name} {one.area_px:,} px" if one.area_mm2 is None else f"{one.name} {one.area_mm2:,.0f} mm²"
+        for one in segmentation.classes
+    ]
+    return {"Area": areas, "Longest diameter": diameters, **({"Area of each class": classes} if classes else {})}
 
 
 def distances(comparison: Comparison) -> list[str]:

@@ -82,6 +82,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 IGNORE_INDEX = 255
+OVERLAPPING = "multi_label_classification"  # as in UNetConfig
+PROBLEM_TYPES = (None, "single_label_classification", OVERLAPPING)
 
 # The colours of a pixel may differ by this fraction of the range of all values, and by more in this share of the
 # pixels. Slices of the public data set as JPEG or WebP of any quality differ by up to 0.03, with a tint of 7 % by 0.07,
@@ -661,9 +663,12 @@ class UNetImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
     foreground_fraction (`float`, defaults to `self.foreground_fraction`):
         Pixels above this fraction of the 99th percentile are the head; mean and deviation are taken over them alone.
+    problem_type (`str`, *optional*):
+        As in [`UNetConfig`]: "multi_label_classification" for a model whose classes overlap.
     """
 
     foreground_fraction: float
+    problem_type: str | None
 
 
 class UNetImageProcessor(PilBackend):
@@ -678,7 +683,8 @@ class UNetImageProcessor(PilBackend):
     compression leaves in the background), and the slice is shifted and scaled to mean 0 and deviation 1 over it.
     Images with negative values are first shifted to start at 0.
 
-    Accepts whatever [`read_image`] does, one or a list, or a 4-D batch; masks likewise, as [`read_mask`] does.
+    Accepts whatever [`read_image`] does, one or a list, or a 4-D batch; masks likewise, as [`read_mask`] does: of one
+    class.
 
     Example:
 
@@ -700,11 +706,15 @@ class UNetImageProcessor(PilBackend):
     resample = PILImageResampling.BILINEAR
     default_to_square = False
     foreground_fraction = FOREGROUND_FRACTION
+    problem_type: str | None = None
     rescale_factor = None  # type: ignore[assignment] # so that none is saved
 
     def __init__(self, **kwargs: Unpack[UNetImageProcessorKwargs]):
         super().__init__(**kwargs)  # type: ignore[misc] # it takes every option that `valid_kwargs` names
         _check_numbers(self.do_resize, self.size, self.foreground_fraction)
+        if self.problem_type not in PROBLEM_TYPES:
+            allowed = ", ".join(map(str, PROBLEM_TYPES))
+            raise ValueError(f"`problem_type` is {self.problem_type!r}; allowed are {allowed}.")
 
     def preprocess(self, images, segmentation_maps=None, **kwargs: Unpack[UNetImageProcessorKwargs]) -> BatchFeature:
         r"""
@@ -725,7 +735,10 @@ class UNetImageProcessor(PilBackend):
 
     def to_dict(self) -> dict:
         """The options that have an effect; they are what is saved."""
-        return {name: value for name, value in super().to_dict().items() if not _asks_for_nothing(name, value)}
+        options = {name: value for name, value in super().to_dict().items() if not _asks_for_nothing(name, value)}
+        if self.problem_type is None:
+            options.pop("problem_type", None)
+        return options
 
     def _validate_preprocess_kwargs(self, **kwargs):  # type: ignore[override] # options come by name alone
         for name, (_, instead) in NOT_DONE.items():
@@ -786,10 +799,25 @@ class UNetImageProcessor(PilBackend):
         native = (logits.float() for logits in self._native_logits(differences, target_sizes))
         return [(logits[0] if len(logits) == 1 else logits.logsumexp(dim=0)).sigmoid() for logits in native]
 
+    def post_process_class_probabilities(
+        self, outputs, target_sizes: list[tuple[int, int]] | None = None
+    ) -> list[torch.Tensor]:
+        """Probability of every class against the background alone, float32 [K, H, W], at the slices' own size.
+
+        Of classes that overlap, this is their probability. Of others, the likeliest one above 0.5 is the pixel's label.
+
+        Args:
+            outputs, target_sizes: as in `post_process_probability`.
+        """
+        differences = outputs.logits[:, 1:] - outputs.logits[:, :1]
+        return [logits.float().sigmoid() for logits in self._native_logits(differences, target_sizes)]
+
     def post_process_semantic_segmentation(
         self, outputs, target_sizes: list[tuple[int, int]] | None = None, return_segmentation_scores: bool = False
     ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
         """Label of every pixel, int64 [H, W], at the slices' own size.
+
+        Of classes that overlap, a pixel gets the last one that it has: the larger regions are named first.
 
         Args:
             outputs, target_sizes: as in `post_process_probability`.
@@ -797,11 +825,12 @@ class UNetImageProcessor(PilBackend):
                 found by as `segmentation_scores`.
         """
         native = self._native_logits(outputs.logits, target_sizes)
+        to_labels = _last_of_overlapping if self.problem_type == OVERLAPPING else _likeliest
         if not return_segmentation_scores:
-            return [logits.argmax(dim=0) for logits in native]
+            return [to_labels(logits) for logits in native]
         return [
             SemanticSegmentationPostProcessorOutput(
-                data={"segmentation": logits.argmax(dim=0), "segmentation_scores": logits}
+                data={"segmentation": to_labels(logits), "segmentation_scores": logits}
             )
             for logits in native
         ]
@@ -828,6 +857,17 @@ class UNetImageProcessor(PilBackend):
                 sample = F.interpolate(sample, size=(height, width), mode="bilinear", align_corners=False)[0]
             native.append(sample)
         return native
+
+
+def _likeliest(logits: torch.Tensor) -> torch.Tensor:
+    """[K + 1, H, W] → int64 [H, W]."""
+    return logits.argmax(dim=0)
+
+
+def _last_of_overlapping(logits: torch.Tensor) -> torch.Tensor:
+    """[K + 1, H, W] → int64 [H, W]: the highest label that is likelier than the background, or 0."""
+    numbers = torch.arange(len(logits), device=logits.device).view(-1, 1, 1)
+    return ((logits > logits[:1]) * numbers).amax(dim=0)
 
 
 def _check_numbers(do_resize, size, foreground_fraction):
@@ -887,6 +927,19 @@ def _prepare_slice(image: np.ndarray, side: int | None, foreground_fraction: flo
     if side is not None:
         plane = _pad(plane, side, black)
     return plane.numpy()[None]
+
+
+def prepare_classes(planes: np.ndarray, side: int) -> np.ndarray:
+    """bool [K, H, W] → uint8 [K, S, S]: a pixel has a class where at least half of it had; 255 where it is padding.
+
+    Where half of it is tumour, but of several classes with less than half each, it has the one with the most.
+    """
+    shares = torch.stack([_resize(torch.from_numpy(plane.astype(np.float32)), side) for plane in planes])
+    of_any = _resize(torch.from_numpy(planes.any(axis=0).astype(np.float32)), side)
+    classes = shares >= 0.5
+    nameless = (of_any >= 0.5) & ~classes.any(dim=0)
+    classes |= nameless & (shares.argmax(dim=0) == torch.arange(len(shares)).view(-1, 1, 1))
+    return torch.stack([_pad(plane.float(), side, IGNORE_INDEX) for plane in classes]).numpy().astype(np.uint8)
 
 
 def _prepare_mask(mask: np.ndarray, side: int | None) -> np.ndarray:

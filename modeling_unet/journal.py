@@ -90,7 +90,8 @@ class Outcome:
 
     Attributes:
         place: where its results are: what their paths in the folder of the results begin with.
-        row: its line of the table without the path: a value for some or all of `SUMMARY_COLUMNS`.
+        row: its line of the table without the path: a value for some or all of `SUMMARY_COLUMNS`, and for columns of
+            single classes where the model tells several apart.
         source: what its files were before they were read, see `Source.identify`; None if it failed.
         results: what the files of its results are, see `identify_results`; None if it failed.
         lesions: of a volume, the lines of their table without the path.
@@ -183,7 +184,8 @@ class Journal:
         if any(source.is_volume for source in self.sources.values()):
             lesions = ({"path": path, **lesion} for path, outcome in done for lesion in outcome.lesions)
             self._write_table("lesions", LESION_COLUMNS, lesions)
-        self._write_table("summary", SUMMARY_COLUMNS, ({"path": path, **outcome.row} for path, outcome in done))
+        rows = [{"path": path, **outcome.row} for path, outcome in done]
+        self._write_table("summary", _with_classes(rows), rows)
 
     def _write_table(self, name: str, columns: tuple[str, ...], rows: Iterable[dict]):
         # A name that is not valid Unicode must not cost the table.
@@ -203,6 +205,13 @@ class Journal:
                 source = self.sources.get(outcome.place)
                 if source is not None and outcome.holds(source, self.out):
                     yield outcome
+
+
+def _with_classes(rows: list[dict]) -> tuple[str, ...]:
+    """`SUMMARY_COLUMNS`, and behind the measurements those of each of several classes."""
+    own = dict.fromkeys(column for row in rows for column in row if column not in SUMMARY_COLUMNS)
+    end = SUMMARY_COLUMNS.index("seconds")
+    return (*SUMMARY_COLUMNS[:end], *own, *SUMMARY_COLUMNS[end:])
 
 
 def identify_results(out: Path, names: Iterable[str]) -> dict[str, list[int]]:

@@ -285,25 +285,48 @@ def dice_loss(logits: Tensor, labels: Tensor, smoothing: float = 1.0, ignore_ind
 
     Args:
         logits: [B, K + 1, H, W], label 0 is the background.
-        labels: int [B, H, W]; 0…K, or `ignore_index`.
+        labels: int [B, H, W]; 0…K, or `ignore_index`. Of classes that overlap [B, K, H, W]; 0, 1 or `ignore_index`.
         smoothing: added to numerator and denominator, in pixels.
 
     Returns:
         [B], in [0, 1].
     """
-    counted = (labels != ignore_index).unsqueeze(1)  # [B, 1, H, W]
-    probability = logits.softmax(dim=1)[:, 1:] * counted  # [B, K, H, W]
-    foreground = torch.arange(1, logits.shape[1], device=labels.device).view(1, -1, 1, 1)
-    truth = (labels.unsqueeze(1) == foreground) & counted  # [B, K, H, W]
+    counted = labels != ignore_index
+    if labels.ndim == 4:
+        probability = logits[:, 1:].sigmoid() * counted  # [B, K, H, W]
+        truth = (labels == 1) & counted  # [B, K, H, W]
+    else:
+        counted = counted.unsqueeze(1)  # [B, 1, H, W]
+        probability = logits.softmax(dim=1)[:, 1:] * counted  # [B, K, H, W]
+        foreground = torch.arange(1, logits.shape[1], device=labels.device).view(1, -1, 1, 1)
+        truth = (labels.unsqueeze(1) == foreground) & counted  # [B, K, H, W]
     intersection = (probability * truth).sum(dim=(2, 3))
     total = probability.sum(dim=(2, 3)) + truth.sum(dim=(2, 3))
     return (1 - (2 * intersection + smoothing) / (total + smoothing)).mean(dim=1)
 
 
+def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """Cross-entropy of every pixel and, where classes overlap, of each of them: of the shape of `labels`, 0 if ignored.
+
+    Args:
+        logits, labels: as in `dice_loss`.
+    """
+    if labels.ndim == 3:
+        return F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")
+    truth = (labels == 1).to(logits.dtype)
+    loss = F.binary_cross_entropy_with_logits(logits[:, 1:], truth, reduction="none")
+    return loss * (labels != ignore_index)
+
+
+def mean_over_counted(pixel_loss: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    """Mean of each sample over its pixels, and classes, that are not ignored: [B, …] → [B]."""
+    dims = tuple(range(1, labels.ndim))
+    return pixel_loss.sum(dim=dims) / (labels != ignore_index).sum(dim=dims).clamp(min=1)
+
+
 def cross_entropy_loss(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
-    """Cross-entropy of each sample, averaged over its counted pixels: [B, K + 1, H, W], [B, H, W] → [B]."""
-    pixel_loss = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")
-    return pixel_loss.sum(dim=(1, 2)) / (labels != ignore_index).sum(dim=(1, 2)).clamp(min=1)
+    """Cross-entropy of each sample, averaged over its counted pixels; arguments as in `dice_loss`, → [B]."""
+    return mean_over_counted(pixel_cross_entropy(logits, labels, ignore_index), labels, ignore_index)
 
 
 def focal_loss(
@@ -311,12 +334,12 @@ def focal_loss(
 ) -> Tensor:
     """α-balanced focal loss of each sample (Lin et al. 2017, equation 5), averaged over its counted pixels.
 
-    Foreground pixels weigh `alpha`, background ones `1 - alpha`: [B, K + 1, H, W], [B, H, W] → [B].
+    Foreground pixels weigh `alpha`, background ones `1 - alpha`; `logits` and `labels` as in `dice_loss`, → [B].
     """
-    pixel_loss = F.cross_entropy(logits, labels, ignore_index=ignore_index, reduction="none")
+    pixel_loss = pixel_cross_entropy(logits, labels, ignore_index)
     pixel_weight = torch.where(labels == 0, 1 - alpha, alpha)
     pixel_loss = pixel_weight * (1 - (-pixel_loss).exp()) ** gamma * pixel_loss
-    return pixel_loss.sum(dim=(1, 2)) / (labels != ignore_index).sum(dim=(1, 2)).clamp(min=1)
+    return mean_over_counted(pixel_loss, labels, ignore_index)
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, config: UNetConfig) -> Tensor:
@@ -510,6 +533,7 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
 
     Inside, label 0 (background) has no weights of its own: its logit is fixed at 0. With two labels the softmax over
     `logits` is therefore exactly the sigmoid of the tumour's logit, and tools that expect one map per label just work.
+    Of classes that overlap, each one's probability is the sigmoid of its own logit.
 
     Example:
 
@@ -545,7 +569,8 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
         r"""
         Args:
             pixel_values: [B, C, H, W], normalised by the image processor; any H, W ≥ 1.
-            labels: int [B, H, W]; 0…num_labels - 1, or `semantic_loss_ignore_index`. With them, the output has a loss.
+            labels: int [B, H, W]; 0…num_labels - 1, or `semantic_loss_ignore_index`. Of classes that overlap
+                [B, num_labels - 1, H, W]; 0, 1 or that index. With them, the output has a loss.
             output_hidden_states: also return the feature maps of encoder and decoder, or those of some indices.
             return_dict: `False` for a plain tuple.
             kwargs: as for [`UNetModel`].
@@ -554,10 +579,11 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
             `SemanticSegmenterOutput` with `logits` [B, num_labels, H, W] at the input's size, and `loss`, a scalar.
         """
         size = pixel_values.shape[-2:]
-        if labels is not None and labels.shape != (len(pixel_values), *size):
+        classes = (self.config.num_labels - 1,) if self.config.classes_overlap else ()
+        if labels is not None and labels.shape != (len(pixel_values), *classes, *size):
             raise ValueError(
                 f"`labels` has shape {tuple(labels.shape)}; `pixel_values` of shape {tuple(pixel_values.shape)} "
-                f"needs {(len(pixel_values), *size)}."
+                f"needs {(len(pixel_values), *classes, *size)}."
             )
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states

@@ -12,6 +12,8 @@ import numpy as np
 
 STYLES = ("fill", "contour", "heatmap")
 DEFAULT_COLOR = "#e69f00"  # of Okabe and Ito, who chose their colours for the colour-blind
+# The same authors' colours, in the order of a model's classes; its eighth, black, does not show on a slice.
+CLASS_COLORS = (DEFAULT_COLOR, "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 DEFAULT_ALPHA = 0.45
 
 # Single bright pixels (vessels, artefacts) lie above this percentile; scaling to them would darken the rest.
@@ -61,7 +63,7 @@ def draw_overlay(
 
     Args:
         image: [H, W] or [H, W, 3], see `to_display`.
-        mask: [H, W], bool or a number that is 0 outside the tumour.
+        mask: [H, W], bool or a number that is 0 outside the tumour; of several classes [K, H, W], see `draw_layer`.
         color: "#rrggbb" or (red, green, blue) of 0 … 255; "heatmap" does not use it.
         alpha: opacity of the colour, 0 … 1.
         style: "fill", "contour" or "heatmap", see `draw_layer`.
@@ -95,8 +97,10 @@ def draw_layer(
     The styles: "fill" covers the mask; "contour" is a smooth line along the mask's edge, half inside and half
     outside, whose width grows with the image; "heatmap" shows the probability as colour and as opacity.
 
+    Of several classes, each has its own of `CLASS_COLORS`, and lies over those before it.
+
     Args:
-        mask, color, style, probability: as in `draw_overlay`.
+        mask, color, style, probability: as in `draw_overlay`; `color` is that of one class.
 
     Returns:
         uint8 [H, W, 4], RGBA with straight (not premultiplied) alpha.
@@ -105,11 +109,15 @@ def draw_layer(
         ValueError: an argument is outside its range, or the sizes differ.
     """
     mask = np.asarray(mask)
-    if mask.ndim != 2 or mask.size == 0:
-        raise ValueError(f"mask has shape {mask.shape}; allowed is [H, W].")
+    if mask.ndim not in (2, 3) or mask.size == 0:
+        raise ValueError(f"mask has shape {mask.shape}; allowed is [H, W], or [K, H, W] of K classes.")
+    if mask.ndim == 3 and style != "heatmap":
+        return _stacked(
+            [draw_layer(own, color, style) for own, color in zip(mask, class_colors(len(mask)), strict=True)]
+        )
     color = parse_color(color)
     if style == "heatmap":
-        coverage = _given_probability(probability, mask.shape)
+        coverage = _given_probability(probability, mask.shape[-2:])
         colors = cv2.applyColorMap(_to_8_bit(coverage), COLORMAP)[..., ::-1]
     elif style in STYLES:
         coverage = mask != 0 if style == "fill" else _contour_coverage(mask != 0)
@@ -117,6 +125,13 @@ def draw_layer(
     else:
         raise ValueError(f"style is {style!r}; allowed are {', '.join(STYLES)}.")
     return np.dstack([colors, _to_8_bit(coverage)])
+
+
+def class_colors(count: int) -> tuple[str, ...]:
+    """The colours of so many classes, or raise ValueError where they would not be told apart."""
+    if count > len(CLASS_COLORS):
+        raise ValueError(f"there are {count} classes; at most {len(CLASS_COLORS)} can be told apart by their colours.")
+    return CLASS_COLORS[:count]
 
 
 def parse_color(color: str | tuple[int, int, int]) -> tuple[int, int, int]:
@@ -158,6 +173,15 @@ def _window(image: np.ndarray) -> np.ndarray:
     if high == low:
         high = float(image.max())
     return _to_8_bit(np.clip((image - low) / max(high - low, np.finfo(image.dtype).tiny), 0, 1))
+
+
+def _stacked(layers: list[np.ndarray]) -> np.ndarray:
+    """Layers, uint8 [H, W, 4] each, the later ones on top; where edges are soft, the more opaque one is seen."""
+    below, *others = layers
+    for layer in others:
+        on_top = (layer[..., 3] > 0) & (layer[..., 3] >= below[..., 3])
+        below = np.where(on_top[..., None], layer, below)
+    return below
 
 
 def _contour_coverage(mask: np.ndarray) -> np.ndarray:

@@ -28,7 +28,13 @@ from .image_processing_unet import printable, read_image
 from .journal import Journal, Outcome, Source, identify_results
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, check_alpha, parse_color
 from .pictures import encode_png, to_16_bit
-from .segmentation import DEFAULT_THRESHOLD, Segmentation, check_spacing, check_threshold
+from .segmentation import (
+    DEFAULT_THRESHOLD,
+    Segmentation,
+    TumorClass,
+    check_spacing,
+    check_threshold,
+)
 from .segmenter import TumorSegmenter
 from .volumes import Volume, VolumeSegmentation, read_volume, segment_volume
 from .volumes.results import draw_montage, list_lesions, summarize_volume
@@ -272,6 +278,10 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
 def _results_of_slice(segmentation: Segmentation, options: Options) -> Iterator[tuple[str, bytes]]:
     """What is written of a slice: how the name of each file goes on behind the place, and its content."""
     yield "_mask.png", encode_png(segmentation.mask)
+    for number, one in enumerate(segmentation.classes, start=1):
+        yield f"_mask_{number}.png", encode_png(one.mask)
+        if options.probability:
+            yield f"_probability_{number}.png", encode_png(to_16_bit(one.probability))
     yield "_overlay.png", encode_png(segmentation.overlay(options.color, options.alpha, options.style))
     if options.probability:
         yield "_probability.png", encode_png(to_16_bit(segmentation.probability))
@@ -279,9 +289,14 @@ def _results_of_slice(segmentation: Segmentation, options: Options) -> Iterator[
 
 def _results_of_volume(segmentation: VolumeSegmentation, options: Options) -> Iterator[tuple[str, bytes]]:
     yield "_mask.nii.gz", segmentation.to_nifti()
+    for number, mask in enumerate(segmentation.class_masks.values(), start=1):
+        yield f"_mask_{number}.nii.gz", segmentation.volume.to_nifti(mask)
     yield "_overlay.png", encode_png(draw_montage(segmentation, options.color, options.alpha, options.style))
     if options.probability:
         yield "_probability.nii.gz", segmentation.volume.to_nifti(segmentation.probability)
+        if segmentation.class_probabilities is not None:
+            for number, probability in enumerate(segmentation.class_probabilities, start=1):
+                yield f"_probability_{number}.nii.gz", segmentation.volume.to_nifti(probability)
     if options.dicom_seg and segmentation.volume.frames:
         yield "_mask.dcm", segmentation.volume.to_dicom_seg(segmentation.mask)
 
@@ -297,6 +312,16 @@ def summarize(segmentation: Segmentation) -> dict:
         "area_mm2": _rounded(segmentation.area_mm2),
         "longest_diameter_px": _rounded(segmentation.longest_diameter_px),
         "longest_diameter_mm": _rounded(segmentation.longest_diameter_mm),
+        **{name: value for one in segmentation.classes for name, value in _summarize_class(one).items()},
+    }
+
+
+def _summarize_class(one: TumorClass) -> dict:
+    """The columns of one of several classes; their names begin with that of the class."""
+    return {
+        f"{one.name}_lesions": len(one.lesions),
+        f"{one.name}_area_px": one.area_px,
+        f"{one.name}_area_mm2": _rounded(one.area_mm2),
     }
 
 

@@ -3,6 +3,7 @@
 Coordinates count pixels from the top left corner; the centre of the first pixel is (x, y) = (0, 0).
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
@@ -12,7 +13,7 @@ import numpy as np
 from .comparison import Overlap
 from .familiarity import UNFAMILIAR
 from .image_processing_unet import COLOURED, is_coloured
-from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, draw_overlay
+from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, draw_overlay, parse_color
 
 
 DEFAULT_THRESHOLD = 0.5
@@ -55,12 +56,56 @@ class Lesion:
 
 
 @dataclass(frozen=True, eq=False)
+class TumorClass:
+    """One of several classes in a slice.
+
+    Attributes:
+        name: as the model calls it.
+        mask: bool [H, W].
+        probability: of the class against the background alone, float32 [H, W], 0 … 1.
+        spacing, min_area_px: as in `Segmentation`.
+    """
+
+    name: str
+    mask: np.ndarray
+    probability: np.ndarray
+    spacing: tuple[float, float] | None = None
+    min_area_px: int = MIN_LESION_AREA_PX
+
+    @cached_property
+    def lesions(self) -> list[Lesion]:
+        """The lesions of the mask, largest first."""
+        return find_lesions(self.mask, self.probability, self.spacing, self.min_area_px)
+
+    @cached_property
+    def area_px(self) -> int:
+        """Number of pixels in the mask."""
+        return int(np.count_nonzero(self.mask))
+
+    @property
+    def area_mm2(self) -> float | None:
+        """Area of the mask in mm², or None if the spacing is unknown."""
+        return _area_mm2(self.area_px, self.spacing)
+
+    def to_dict(self) -> dict:
+        """All measurements in types that JSON knows."""
+        return {
+            "name": self.name,
+            "highest_probability": float(self.probability.max()),
+            "area_px": self.area_px,
+            "area_percent": 100 * self.area_px / self.mask.size,
+            "area_mm2": self.area_mm2,
+            "lesions": [asdict(lesion) for lesion in self.lesions],
+        }
+
+
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """What the network says about one slice, and everything that follows from it.
 
     Attributes:
         image: the slice as it is displayed, uint8 [H, W, 3], RGB.
-        probability: tumour probability of every pixel, float32 [H, W], 0 … 1.
+        probability: tumour probability of every pixel, float32 [H, W], 0 … 1; of several classes that of the likeliest.
         threshold: pixels above it belong to the mask.
         spacing: size of a pixel in mm as (row, column), the order of DICOM's PixelSpacing; None if unknown.
         min_area_px: pieces of the mask with fewer pixels are no lesions.
@@ -69,6 +114,9 @@ class Segmentation:
         inverted: whether white and black were exchanged for the network.
         familiarity: the share of slices like those of the training, but of other persons, that are no more like them
             than this one, 0 … 1; of several frames the lowest. None if the model cannot tell.
+        class_names: what the classes are called, if the model tells several apart; all else is of them together.
+        class_probabilities: of each of these against the background alone, float32 [K, H, W], 0 … 1, or None.
+        classes_overlap: whether a pixel may have several classes; otherwise it has the likeliest one.
 
     Raises:
         ValueError: the sizes differ, the threshold is outside 0 … 1, the spacing is not two numbers from 0.01 to 100,
@@ -83,10 +131,16 @@ class Segmentation:
     frames: tuple[tuple[int, int, int, int], ...] = ()
     inverted: bool = False
     familiarity: float | None = None
+    class_names: tuple[str, ...] = ()
+    class_probabilities: np.ndarray | None = None
+    classes_overlap: bool = False
 
     def __post_init__(self):
         if self.image.shape[:2] != self.probability.shape:
             raise ValueError(f"image has shape {self.image.shape}, but the probability has {self.probability.shape}.")
+        shape = None if self.class_probabilities is None else self.class_probabilities.shape
+        if shape != ((len(self.class_names), *self.probability.shape) if self.class_names else None):
+            raise ValueError(f"class_probabilities has shape {shape}; {len(self.class_names)} classes are named.")
         check_threshold(self.threshold)
         check_spacing(self.spacing)
         check_min_area(self.min_area_px)
@@ -95,6 +149,17 @@ class Segmentation:
     def mask(self) -> np.ndarray:
         """Bool [H, W], true where the probability is above the threshold."""
         return self.probability > self.threshold
+
+    @cached_property
+    def classes(self) -> tuple[TumorClass, ...]:
+        """Each class by itself, in the model's order; none if the model knows one kind of tumour."""
+        if self.class_probabilities is None:
+            return ()
+        masks = class_masks(self.class_probabilities, self.threshold, self.classes_overlap)
+        return tuple(
+            TumorClass(name, mask, probability, self.spacing, self.min_area_px)
+            for name, mask, probability in zip(self.class_names, masks, self.class_probabilities, strict=True)
+        )
 
     @cached_property
     def lesions(self) -> list[Lesion]:
@@ -186,8 +251,16 @@ class Segmentation:
         alpha: float = DEFAULT_ALPHA,
         style: str = "fill",
     ) -> np.ndarray:
-        """The slice with the tumour in colour, uint8 [H, W, 3]; the arguments are those of `draw_overlay`."""
-        return draw_overlay(self.image, self.mask, color, alpha, style, self.probability)
+        """The slice with the tumour in colour, uint8 [H, W, 3]; the arguments are those of `draw_overlay`.
+
+        Each of several classes has a colour of its own, in the order of `overlay.CLASS_COLORS`; another `color` for
+        them is refused with a ValueError.
+        """
+        mask = self.mask
+        if self.classes:
+            check_class_color(color, self.class_names)
+            mask = np.stack([one.mask for one in self.classes])
+        return draw_overlay(self.image, mask, color, alpha, style, self.probability)
 
     def to_dict(self) -> dict:
         """All measurements in types that JSON knows; the pictures are left out."""
@@ -206,7 +279,36 @@ class Segmentation:
             "lesions": [asdict(lesion) for lesion in self.lesions],
             "familiarity": self.familiarity,
             "warnings": list(self.warnings),
+            **({"classes": [one.to_dict() for one in self.classes]} if self.classes else {}),
         }
+
+
+def class_masks(probabilities: np.ndarray, threshold: float, overlap: bool) -> np.ndarray:
+    """Where each class is: likelier than the threshold and, unless classes overlap, than any other.
+
+    Args:
+        probabilities: float32 [K, …], 0 … 1.
+        threshold: 0 … 1.
+        overlap: whether a pixel or voxel may have several.
+
+    Returns:
+        Bool of the same shape.
+    """
+    masks = probabilities > threshold
+    if not overlap:
+        likeliest = probabilities.argmax(axis=0)
+        for number, mask in enumerate(masks):
+            mask &= likeliest == number
+    return masks
+
+
+def check_class_color(color: str | tuple[int, int, int], class_names: Sequence[str]):
+    """Raise a ValueError for a colour of one's own where there are several classes."""
+    if len(class_names) > 1 and parse_color(color) != parse_color(DEFAULT_COLOR):
+        raise ValueError(
+            f"color is {color}; the {len(class_names)} classes {', '.join(class_names)} have colours of their own: "
+            "leave it out."
+        )
 
 
 def find_lesions(

@@ -1,6 +1,6 @@
 """A slice in, its tumour out: image processor and network behind one call, which gives a `Segmentation`."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -12,13 +12,13 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
-from .configuration_unet import UNetConfig
+from .configuration_unet import OVERLAPPING, UNetConfig
 from .familiarity import Familiarity, levels_of, pool
 from .framing import FRAMINGS, Frame, find_frames, paste
 from .image_processing_unet import UNetImageProcessor, read_image
 from .inference import optimize_for_inference
 from .modeling_unet import UNetForSemanticSegmentation
-from .overlay import to_display
+from .overlay import class_colors, to_display
 from .segmentation import DEFAULT_THRESHOLD, Segmentation, check_spacing
 
 
@@ -69,8 +69,9 @@ class TumorSegmenter:
             familiarity: what lies beside the weights; None never warns of pictures that the model does not know.
 
         Raises:
-            ValueError: a model of colours or of several kinds of tumour, a device that is not there, a familiarity of
-                another architecture, or another `optimize`, `quality` or `framing`.
+            ValueError: a model of several channels or of too many classes, a processor for another kind of classes, a
+                device that is not there, a familiarity of another architecture, or another `optimize`, `quality` or
+                `framing`.
         """
         if quality not in QUALITIES:
             raise ValueError(f"quality is {quality!r}; allowed are {', '.join(QUALITIES)}.")
@@ -78,6 +79,11 @@ class TumorSegmenter:
             raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}.")
         check_framing(framing)
         check_segmentable(model.config)
+        if model.config.classes_overlap != (image_processor.problem_type == OVERLAPPING):
+            raise ValueError(
+                f"`problem_type` is {model.config.problem_type} in config.json and {image_processor.problem_type} in "
+                "preprocessor_config.json; give both the same."
+            )
         if familiarity:
             familiarity.check_fits(model.config)
         self.model = model.eval().to(resolve_device(device), memory_format=torch.channels_last)
@@ -139,6 +145,11 @@ class TumorSegmenter:
         """Where the network runs."""
         return self.model.device
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the model calls the kinds of tumour that it tells apart."""
+        return tuple(self.model.config.class_names)
+
     def __call__(self, image, spacing: tuple[float, float] | None = None) -> Segmentation:
         """Segment one slice.
 
@@ -194,6 +205,11 @@ class TumorSegmenter:
         segmentations = []
         for image, of_image in zip(images, frames, strict=True):
             probability, familiarity = self._framed(image, of_image, len(sources)) if of_image else next(found)
+            classes: dict[str, Any] = {}
+            if probability.ndim == 3:
+                classes = {"class_names": self.class_names, "class_probabilities": probability}
+                classes["classes_overlap"] = self.model.config.classes_overlap
+                probability = probability.max(axis=0)
             boxes = tuple(frame.box(*image.shape[:2]) for frame in of_image)
             inverted = any(frame.inverted for frame in of_image)
             segmentations.append(
@@ -204,6 +220,7 @@ class TumorSegmenter:
                     frames=boxes,
                     inverted=inverted,
                     familiarity=familiarity,
+                    **classes,
                 )
             )
         return segmentations
@@ -215,14 +232,24 @@ class TumorSegmenter:
             found += self._look_at([frame.cut(image) for frame in frames[start : start + batch_size]])
         probabilities, familiarities = zip(*found, strict=True)
         familiarity = min(familiarities) if self.familiarity else None
-        return paste(frames, list(probabilities), image.shape[:2]), familiarity
+        size = image.shape[:2]
+        if probabilities[0].ndim == 3:
+            return np.stack(
+                [paste(frames, list(of_class), size) for of_class in zip(*probabilities, strict=True)]
+            ), familiarity
+        return paste(frames, list(probabilities), size), familiarity
 
     def _look_at(self, images: list[np.ndarray]) -> list[tuple[np.ndarray, float | None]]:
-        """Of every slice: tumour probability, float32 [H, W], from all looks together; familiarity, from the first."""
+        """Of every slice: tumour probability, from all looks together; familiarity, from the first.
+
+        The probability is float32 [H, W], and [K, H, W] of a model of several classes.
+        """
         sizes = [image.shape[:2] for image in images]
         views: list[list[torch.Tensor]] = []
         levels = levels_of(self.network.config) if self.familiarity else None
         familiarities: list[float | None] = [None] * len(images)
+        processor, several = self.image_processor, self.model.config.num_labels > 2
+        post_process = processor.post_process_class_probabilities if several else processor.post_process_probability
         for scale in SCALES[self.quality]:
             size = {name: round(scale * side) for name, side in dict(self.image_processor.size).items() if side}
             pixel_values = self.image_processor(images, size=size, return_tensors="pt")["pixel_values"]
@@ -231,17 +258,17 @@ class TumorSegmenter:
             if self.familiarity and levels and not views:
                 features = pool(pixel_values, [outputs.hidden_states[level] for level in levels])
                 familiarities = [*self.familiarity(features)]
-            views.append(self.image_processor.post_process_probability(outputs, target_sizes=sizes))
+            views.append(post_process(outputs, target_sizes=sizes))
             if self.quality == "best":
                 outputs = self.network(pixel_values.flip(-1))
                 outputs.logits = outputs.logits.flip(-1)
-                views.append(self.image_processor.post_process_probability(outputs, target_sizes=sizes))
+                views.append(post_process(outputs, target_sizes=sizes))
         probabilities = [put_together(list(of_slice)).cpu().numpy() for of_slice in zip(*views, strict=True)]
         return list(zip(probabilities, familiarities, strict=True))
 
 
 def put_together(looks: list[torch.Tensor]) -> torch.Tensor:
-    """One probability, [H, W], of several looks at a slice.
+    """One probability, [H, W] or [K, H, W], of several looks at a slice.
 
     The first look, at the network's own size, says whether there is a tumour: `presence_logit` is meant for that size.
     Then the mean of all looks that find it is its outline; one that finds nothing says nothing about that.
@@ -258,15 +285,24 @@ def check_framing(framing: str) -> str:
 
 
 def check_segmentable(config: UNetConfig):
-    """Raise a ValueError for a model that does not take grey slices or does not give one tumour mask."""
+    """Raise a ValueError for a model that does not take grey slices, or whose classes could not be told apart."""
     if config.num_channels != 1:
         raise ValueError(
             f"the model takes {config.num_channels} channels; slices are prepared as 1, their grey values."
         )
-    if config.num_labels != 2:
+    class_colors(len(config.class_names))
+
+
+def check_one_class(class_names: Sequence[str], what: str):
+    """Raise a ValueError for a model of several classes where there can be one.
+
+    Args:
+        class_names: of the model.
+        what: what is for one class alone, as the beginning of a sentence in the plural.
+    """
+    if len(class_names) > 1:
         raise ValueError(
-            f"the model tells {config.num_labels} labels apart ({', '.join(config.label_names)}); measured are "
-            "2, background and tumour."
+            f"{what} are for models of one class; this one has {len(class_names)} ({', '.join(class_names)})."
         )
 
 

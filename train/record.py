@@ -21,6 +21,7 @@ BASE_WEIGHTS = "init_from_sha256"  # in it: hash of the weights that were fine-t
 CANVASES = "canvases_sha256"  # in it: hash of the slices without tumour that were trained on
 BRAINS = "brain_masks_sha256"  # in it: hash of the masks of the brain by which skull and skin were taken off
 CALIBRATION = "calibration"  # in it: scale and shift that were put into the head
+CLASSES = "classes"  # in it: of a model of several classes, which values of the masks each has, as for --classes
 SHARE_OF_START = "share_of_start"  # in it: of the weights before the training, in an average with those after it
 EVALUATION_FILE = "evaluation.json"  # how it scored, by `evaluate` or `cv`
 ALL_PERSONS = "all persons"  # in an evaluation, instead of a fold: all slices of a data set were scored

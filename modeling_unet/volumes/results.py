@@ -1,5 +1,7 @@
 """What is written down of a volume: lines of tables, and a picture of the slices that show most of the tumour."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 
@@ -23,6 +25,10 @@ def summarize_volume(segmentation: VolumeSegmentation) -> dict:
         "lesions": len(lesions),
         "longest_diameter_mm": max(filter(None, (_rounded(one.longest_diameter_mm) for one in lesions)), default=None),
         "volume_ml": _rounded(segmentation.volume_ml, 3),
+        **{
+            f"{name}_volume_ml": _rounded(segmentation.volume.volume_ml(mask), 3)
+            for name, mask in segmentation.class_masks.items()
+        },
     }
 
 
@@ -86,7 +92,12 @@ def _draw(
     segmentation: VolumeSegmentation, number: int, color: str | tuple[int, int, int], alpha: float, style: str
 ) -> np.ndarray:
     image = to_display(segmentation.volume.slices[number])
-    of_slice = Segmentation(image, segmentation.probability[number], segmentation.threshold)
+    classes: dict[str, Any] = {}
+    if segmentation.class_probabilities is not None:
+        own = segmentation.class_probabilities[:, number]
+        classes = {"class_names": segmentation.class_names, "class_probabilities": own}
+        classes["classes_overlap"] = segmentation.classes_overlap
+    of_slice = Segmentation(image, segmentation.probability[number], segmentation.threshold, **classes)
     picture = of_slice.overlay(color, alpha, style)
     row, column = segmentation.volume.spacing or (1.0, 1.0)
     height, width = picture.shape[0] * row, picture.shape[1] * column

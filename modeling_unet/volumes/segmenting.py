@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..familiarity import UNFAMILIAR
-from ..segmentation import DEFAULT_THRESHOLD, Segmentation, check_threshold
+from ..segmentation import DEFAULT_THRESHOLD, Segmentation, check_threshold, class_masks
 from .heads import extent, find_head, has_skull
 from .lesions import MIN_LESION_ML, MIN_LESION_VOXELS, VolumeLesion, find_lesions, label_pieces
 from .planes import Frame, frame_of, spacing_of, turned, turned_sizes
@@ -57,6 +57,8 @@ class VolumeSegmentation:
             tell.
         has_skull: false where it looks as if everything but the brain had been cut off.
         threshold: voxels above it belong to the mask.
+        class_names, class_probabilities, classes_overlap: of several classes, as in `Segmentation`, with probabilities
+            float32 [K, N, H, W]; all else is of them together.
     """
 
     volume: Volume
@@ -65,6 +67,9 @@ class VolumeSegmentation:
     familiarity: float | None = None
     has_skull: bool = True
     threshold: float = DEFAULT_THRESHOLD
+    class_names: tuple[str, ...] = ()
+    class_probabilities: np.ndarray | None = field(default=None, repr=False)
+    classes_overlap: bool = False
 
     def __post_init__(self):
         check_threshold(self.threshold)
@@ -73,6 +78,14 @@ class VolumeSegmentation:
     def mask(self) -> np.ndarray:
         """Bool [N, H, W], true where the probability is above the threshold."""
         return self.probability > self.threshold
+
+    @cached_property
+    def class_masks(self) -> dict[str, np.ndarray]:
+        """Bool [N, H, W] of each of several classes, by its name; empty if the model knows one kind of tumour."""
+        if self.class_probabilities is None:
+            return {}
+        masks = class_masks(self.class_probabilities, self.threshold, self.classes_overlap)
+        return dict(zip(self.class_names, masks, strict=True))
 
     @cached_property
     def lesions(self) -> list[VolumeLesion]:
@@ -140,7 +153,8 @@ def segment_volume(
         report: is called with the number of slices done and of all, before every batch and at the end.
 
     Returns:
-        The segmentation; in memory it takes 4 bytes a voxel, and 1 more for its mask.
+        The segmentation; in memory it takes 4 bytes a voxel, and 1 more for its mask; as much again for each of several
+        classes.
 
     Raises:
         ValueError: the threshold is not in 0 … 1, the batch size is not a whole number from 1, or the voxels do not
@@ -158,6 +172,7 @@ def segment_volume(
     total, done = sum(len(look.numbers) for look in looks), 0
     probability = np.zeros(volume.slices.shape, np.float32)
     familiarities: list[float | None] = []
+    classes: dict[str, Any] = {}
     for look in looks:
         place = look.turned(probability)
         numbers, at_once = iter(look.numbers), max(min(batch_size, MAX_BATCH_PIXELS // look.frame.side**2), 1)
@@ -167,16 +182,34 @@ def segment_volume(
             pictures = [look.frame.cut(look.slices[number]) for number in batch]
             found = segmenter.batch(pictures, batch_size, framing="none")
             for number, segmentation in zip(batch, found, strict=True):
-                place[number] += look.frame.paste(segmentation.probability, place.shape[1:]) / len(looks)
+                if segmentation.class_probabilities is None:
+                    place[number] += look.frame.paste(segmentation.probability, place.shape[1:]) / len(looks)
+                else:
+                    classes = classes or _no_class_yet(segmentation, volume)
+                    of_classes = zip(classes["class_probabilities"], segmentation.class_probabilities, strict=True)
+                    for whole, own in of_classes:
+                        of_slice = look.turned(whole)[number]
+                        of_slice += look.frame.paste(own, of_slice.shape) / len(looks)
                 if number in look.with_most_head:
                     familiarities.append(segmentation.familiarity)
             done += len(batch)
     if report:
         report(done, total)
+    if classes:
+        classes["class_probabilities"].max(axis=0, out=probability)
     drop_unconfirmed(probability)
+    for whole in classes.get("class_probabilities", ()):
+        np.minimum(whole, probability, out=whole)
     known = [value for value in familiarities if value is not None]
     familiarity = float(np.median(known)) if known else None
-    return VolumeSegmentation(volume, probability, planes, familiarity, _is_whole(volume), threshold)
+    return VolumeSegmentation(volume, probability, planes, familiarity, _is_whole(volume), threshold, **classes)
+
+
+def _no_class_yet(segmentation: Segmentation, volume: Volume) -> dict[str, Any]:
+    """What a volume has of classes before any slice is looked at, by the first slice that was."""
+    names = segmentation.class_names
+    empty = np.zeros((len(names), *volume.slices.shape), np.float32)
+    return {"class_names": names, "class_probabilities": empty, "classes_overlap": segmentation.classes_overlap}
 
 
 def drop_unconfirmed(probability: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from .masks import MaskRule, parse_color
+from .masks import Classes, MaskRule, parse_color
 from .raw import Reading
 
 
@@ -60,8 +60,17 @@ class ReadingArguments:
         default=None, metadata={"help": "Take coloured masks: tumour is what is red, or '#ff8000', or one of several."}
     )
 
+    classes: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Tell several kinds or regions of tumour apart, each by its values in the masks, e.g. whole=1,2,4 "
+            "core=1,4 rim=4; the larger ones first."
+        },
+    )
+
     def __post_init__(self):
-        given = [name for name in ("mask_threshold", "tumor_labels", "mask_color") if getattr(self, name) is not None]
+        rules = ("mask_threshold", "tumor_labels", "mask_color", "classes")
+        given = [name for name in rules if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"--{' and --'.join(given)} say different things about masks; give one of them.")
         if self.negative_share is not None and not 0 <= self.negative_share < 1:
@@ -81,7 +90,11 @@ class ReadingArguments:
 
     def mask_rule(self) -> MaskRule:
         colors = tuple(map(parse_color, self.mask_color or ()))
-        return MaskRule(self.mask_threshold, tuple(self.tumor_labels or ()), colors)
+        return MaskRule(self.mask_threshold, tuple(self.tumor_labels or ()), colors, self.tumor_classes())
+
+    def tumor_classes(self) -> Classes | None:
+        """The classes to tell apart; None where there is one."""
+        return Classes.parse(self.classes) if self.classes else None
 
     def persons_file(self) -> Path | None:
         return Path(self.persons) if self.persons else None

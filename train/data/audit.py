@@ -178,7 +178,7 @@ def _coloured_images(rows: list[dict]) -> Iterator[Finding]:
 def _labels_left_out(rows: list[dict]) -> Iterator[Finding]:
     if found := {row["slice"]: row["labels_left_out"] for row in rows if row["labels_left_out"]}:
         shown = listed([f"{name} ({labels})" for name, labels in found.items()])
-        message = f"--mask_threshold takes labels of masks for background: {shown}. Is that meant?"
+        message = f"Some values of masks are taken for background: {shown}. Is that meant?"
         yield Finding("labels left out", "warning", tuple(found), message)
 
 

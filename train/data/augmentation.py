@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields
 import cv2
 import numpy as np
 
+from modeling_unet.image_processing_unet import IGNORE_INDEX
+
 
 def _help(meaning: str) -> dict[str, str]:
     return {"help": f"Augmentation: {meaning}."}
@@ -102,7 +104,7 @@ class Augmentation:
         linear = linear * np.exp(rng.uniform(*np.log(self.view_scale)))
         side = 1 / np.sqrt(abs(np.linalg.det(linear)))  # of the window, in sides of the slice
         centers = rng.uniform(-0.5, 0.5, (WINDOWS, 2)) * abs(1 - side)
-        shown = [_share_within(labels == 1, center, side) for center in centers]
+        shown = [_share_within((labels > 0) & (labels != IGNORE_INDEX), center, side) for center in centers]
         wanted = rng.choice([0.0, 0.5, 1.0])
         center = centers[np.argmin(np.abs(np.subtract(shown, wanted)))]
         view = np.eye(3)

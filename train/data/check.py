@@ -22,7 +22,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from modeling_unet import InvalidImageError, read_image, read_mask
+from modeling_unet import InvalidImageError, read_image
 from modeling_unet.files import write_atomically
 from modeling_unet.overlay import draw_overlay, to_display
 
@@ -31,8 +31,9 @@ from ..style import LOOKS, TRUTH_COLOR, write_figure
 from .arguments import DataArguments
 from .audit import Finding, errors_first, fast_findings, near_duplicates, persons_known, slice_findings, sound_slices
 from .folds import UNKNOWN, assign_persons
+from .masks import read_bits
 from .raw import SHOWN, DataError, as_file
-from .slices import format_rows, scan, take_share
+from .slices import check_classes, format_rows, scan, take_share
 
 
 REPORT, DISTRIBUTIONS, FLAGGED = "report.md", "distributions.png", "flagged.png"
@@ -84,6 +85,7 @@ def check(source: str | Path, persons: str | Path | None = None, out: str | Path
 def examine(arguments: DataArguments) -> tuple[Dataset, list[Finding]]:
     """The slices, with persons if they could be assigned, and all findings, errors first."""
     found = scan(arguments)
+    check_classes(found, arguments.tumor_classes())
     try:
         persons, column = arguments.persons_file(), arguments.person_column
         slices = assign_persons(found, persons, arguments.num_folds, person_column=column)
@@ -349,5 +351,6 @@ def _draw_slice(row: dict) -> np.ndarray | None:
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     if row["problem_kind"]:
         return picture
-    mask = cv2.resize(read_mask(as_file(row["mask"])).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    mask = (read_bits(as_file(row["mask"])) > 0).astype(np.float32)
+    mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
     return draw_overlay(picture, mask > 0, TRUTH_COLOR, alpha=1, style="contour")

@@ -2,19 +2,23 @@
 
 picture ─ MaskRule.read ─→ bool [H, W]        0/1, 0/255, 0/65535; or what lies above --mask_threshold, is one of
                                               --tumor_labels or has one of --mask_color
+                        ─→ uint8 [H, W]       the classes of each pixel, by --classes: bit 0 is the first one
         ─ advise ─→ the end of a sentence     are these soft edges, losses of JPEG, or no mask at all?
         ─ labels_of, advise_colors            what values or colours are there to choose from?
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, combinations
 
 import cv2
 import numpy as np
 from PIL import ImageColor
 
 from modeling_unet import read_image, read_mask
-from modeling_unet.image_processing_unet import MASK_VALUES, read_labels
+from modeling_unet.image_processing_unet import IGNORE_INDEX, MASK_VALUES, read_labels
+from modeling_unet.overlay import CLASS_COLORS
 
 
 MAX_LABELS = 16  # a mask with more values holds no labels, but grey
@@ -28,24 +32,120 @@ MIN_AREA_OF_LABELS = 0.2  # have neighbours that lie between too (edges, at most
 MIN_MIDDLE_OF_EDGES = 0.25  # have a value from a fifth to four fifths (edges 0.28 or more, JPEG 0.21 or less);
 MIN_AREA_OF_GREY = 0.4  # and of those in the middle, have neighbours there too (pictures 0.6 or more, edges 0.25)
 SQUARE = np.ones((3, 3), np.uint8)
+BACKGROUND = "background"  # the name of label 0
+# The number of the lowest bit, 1, 2, …; 0 of none.
+LABEL_OF_BITS = np.array([(bits & -bits).bit_length() for bits in range(256)], np.uint8)
+LABEL_OF_BITS[IGNORE_INDEX] = IGNORE_INDEX
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Kinds or regions of a tumour, each by the values that it has in a mask, e.g. `whole=1,2,4 core=1,4`.
+
+    Masks of them are kept as a bit for each class, uint8 [H, W]; with one class alone that would be 0 and 1.
+
+    Attributes:
+        names: in the order of the model's labels.
+        values: of each class, in rising order.
+
+    Raises:
+        ValueError: there are fewer than two or more than seven, two are the same, or one that holds another is named
+            after it.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self):
+        if not 2 <= len(self.names) <= len(CLASS_COLORS):
+            raise ValueError(
+                f"--classes names {len(self.names)}; allowed are 2 to {len(CLASS_COLORS)}, which colours tell apart; "
+                "for one give --tumor_labels."
+            )
+        if len({*self.names}) < len(self.names) or BACKGROUND in self.names:
+            raise ValueError(
+                f"--classes names {', '.join(self.names)}; each needs a name of its own, not {BACKGROUND}."
+            )
+        for (name, own), (other, later) in combinations(zip(self.names, self.values, strict=True), 2):
+            if {*own} == {*later}:
+                raise ValueError(f"--classes gives {name} and {other} the same values; leave one of them out.")
+            if {*own} < {*later}:
+                raise ValueError(f"--classes names {name} before {other}, which holds it; name the larger one first.")
+
+    @classmethod
+    def parse(cls, words: Sequence[str]) -> "Classes":
+        """`NAME=VALUE` or `NAME=VALUE,VALUE` each; raises a ValueError for anything else."""
+        names, values = [], []
+        for word in words:
+            name, _, numbers = word.partition("=")
+            if not (name and re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", numbers)) or 0 in map(int, numbers.split(",")):
+                raise ValueError(f"--classes has {word}; allowed is NAME=VALUE or NAME=VALUE,VALUE, as in core=1,4.")
+            names.append(name)
+            values.append(tuple(sorted({*map(int, numbers.split(","))})))
+        return cls(tuple(names), tuple(values))
+
+    @property
+    def words(self) -> list[str]:
+        """What `parse` reads."""
+        return [f"{name}={','.join(map(str, own))}" for name, own in zip(self.names, self.values, strict=True)]
+
+    @property
+    def overlap(self) -> bool:
+        """Whether any value belongs to several classes."""
+        return len({*chain(*self.values)}) < sum(map(len, self.values))
+
+    def of_values(self, mask: np.ndarray) -> np.ndarray:
+        """The values of a mask, [H, W] → a bit for each class, uint8 [H, W]."""
+        return to_bits(np.stack([np.isin(mask, own) for own in self.values]))
+
+    def left_out(self, mask: np.ndarray) -> list[float]:
+        """The values of a mask that are neither 0 nor those of a class."""
+        return [float(value) for value in np.unique(mask) if value and value not in {*chain(*self.values)}]
+
+
+def to_bits(planes: np.ndarray) -> np.ndarray:
+    """bool [K, H, W] → a bit for each, uint8 [H, W]."""
+    numbers = np.arange(len(planes), dtype=np.uint8)[:, None, None]
+    return np.bitwise_or.reduce(planes.astype(np.uint8) << numbers)
+
+
+def to_planes(bits: np.ndarray, count: int) -> np.ndarray:
+    """Undo `to_bits`: uint8 [K, H, W] of 0 and 1, and 255 where all is to be ignored."""
+    numbers = np.arange(count, dtype=np.uint8)[:, None, None]
+    return np.where(bits == IGNORE_INDEX, IGNORE_INDEX, bits >> numbers & 1).astype(np.uint8)
+
+
+def to_labels(bits: np.ndarray) -> np.ndarray:
+    """Bits of classes that do not overlap → uint8 [H, W]: 0, the number of the class, 1, 2, …, or 255 as before."""
+    return LABEL_OF_BITS[bits]
+
+
+def read_bits(source) -> np.ndarray:
+    """A mask as the scan keeps it → a bit for each class, uint8 [H, W]; of a binary one 0 and 1."""
+    mask = read_labels(source)
+    return np.where(mask == 255, 1, mask).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How masks are read; at most one of the three is given.
+    """How masks are read; at most one of the four is given.
 
     Attributes:
         threshold: tumour is what lies above.
         labels: tumour is what has one of these values.
         colors: (red, green, blue) of what is tumour.
+        classes: which values are which kind of tumour.
     """
 
     threshold: float | None = None
     labels: tuple[int, ...] = ()
     colors: tuple[tuple[int, int, int], ...] = ()
+    classes: Classes | None = None
 
     def read(self, source) -> np.ndarray:
-        """bool [H, W]; raises as `read_mask`."""
+        """bool [H, W], or uint8 of a bit for each of the classes; raises as `read_mask`."""
+        if self.classes:
+            return self.classes.of_values(read_labels(source))
         if self.labels:
             return np.isin(read_labels(source), self.labels)
         if self.colors:
@@ -109,7 +209,8 @@ def advise_labels(values: Iterable[float]) -> str:
     if not all(label.is_integer() for label in labels):
         return f"--mask_threshold {background:g} takes all but {background:g}."
     named = " ".join(f"{label:g}" for label in labels)
-    parts = "; with fewer of them, only these parts are tumour" if len(labels) > 1 else ""
+    parts = "; with fewer of them, only these parts are tumour, and --classes tells parts apart"
+    parts = parts if len(labels) > 1 else ""
     return f"If these are labels, --tumor_labels {named} takes all but {background:g}{parts}."
 
 

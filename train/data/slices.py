@@ -14,7 +14,7 @@ import inspect
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,14 @@ from torch.utils.data import Dataset as TorchDataset
 from tqdm.auto import tqdm
 
 from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
-from modeling_unet.image_processing_unet import NonBinaryMaskError, is_coloured, read_labels, to_grayscale
+from modeling_unet.image_processing_unet import (
+    IGNORE_INDEX,
+    NonBinaryMaskError,
+    is_coloured,
+    prepare_classes,
+    read_labels,
+    to_grayscale,
+)
 from modeling_unet.volumes import read_volume
 
 from ..looks import look_of
@@ -38,8 +45,19 @@ from .audit import fast_findings, refuse
 from .augmentation import Augmentation
 from .cache import checked
 from .folds import assign_persons
-from .masks import BINARY, MAX_LABELS, MaskRule, advise, advise_colors, labels_of
-from .raw import DETAIL_COLUMNS, Picture, RawSlice, Source, as_file, encode_png
+from .masks import (
+    BINARY,
+    MAX_LABELS,
+    Classes,
+    MaskRule,
+    advise,
+    advise_colors,
+    labels_of,
+    read_bits,
+    to_bits,
+    to_planes,
+)
+from .raw import DETAIL_COLUMNS, DataError, Picture, RawSlice, Source, as_file, encode_png
 from .sources import open_source
 from .synthesis import Axis, Synthesizer, find_axis
 
@@ -54,7 +72,7 @@ _SCAN_FEATURES = Features(
         "image": _PICTURE,
         "mask": _PICTURE,
         **dict.fromkeys(("row_mm", "column_mm"), Value("float64")),
-        **dict.fromkeys(("height", "width", "mask_area"), Value("int64")),
+        **dict.fromkeys(("height", "width", "mask_area", "class_bits"), Value("int64")),
         **dict.fromkeys(("dtype", "image_sha256", "mask_sha256", "look"), Value("string")),
         **dict.fromkeys(("labels_left_out", "mask_labels"), Value("string")),
         "coloured": Value("bool"),
@@ -78,8 +96,10 @@ def load_slices(arguments: DataArguments, without_folds: bool = False) -> Datase
     Raises:
         DataError: what is wrong, with the names of the slices.
     """
+    found = scan(arguments)
+    check_classes(found, arguments.tumor_classes())
     slices = assign_persons(
-        scan(arguments),
+        found,
         arguments.persons_file(),
         arguments.num_folds,
         arguments.official_folds,
@@ -89,6 +109,14 @@ def load_slices(arguments: DataArguments, without_folds: bool = False) -> Datase
     slices = take_share(slices, arguments.negative_share)
     refuse(fast_findings(slices))
     return slices
+
+
+def check_classes(slices: Dataset, classes: Classes | None) -> None:
+    """Raise a `DataError` for a class that no mask has, as it could not be learned."""
+    bits = int(np.bitwise_or.reduce(slices["class_bits"], initial=0))
+    missing = [word for number, word in enumerate(classes.words if classes else ()) if not bits >> number & 1]
+    if missing:
+        raise DataError(f"--classes names {', '.join(missing)}, and no mask has these values.")
 
 
 # ----------------------------------------------------------------------------------------------------------------- scan
@@ -105,14 +133,15 @@ def scan(arguments: DataArguments) -> Dataset:
     What was found is said before anything is read.
 
     Returns:
-        One row per slice, in the source's order: `slice`; `image` as it lies there and `mask` as a 1-bit PNG
-        (`raw.as_file` opens both); `person_id`, `tumor_type`, `plane`, `split`, and the `volume` that it was cut from
-        ("" where the source does not say); `row_mm` and `column_mm`, the size of a pixel, or None; `height`, `width`
-        and `mask_area` in pixels; `dtype` of the pixels; `image_sha256` and `mask_sha256`, the first 16 hex digits over
-        size and values; `look`, see `looks.look_of`; `labels_left_out`, values of the mask that the threshold takes for
-        background; `mask_labels`, the values of a mask that is binary or seems to hold labels; `coloured`; `thumbnail`,
-        the bytes of a uint8 [32, 32]; `problem_kind` ("", "unpaired", "repeated stem", "unreadable", "size mismatch" or
-        "not binary") and `problem`, a sentence.
+        One row per slice, in the source's order: `slice`; `image` as it lies there and `mask` as a 1-bit PNG, of
+        several classes with a bit for each (`raw.as_file` opens both); `person_id`, `tumor_type`, `plane`, `split`, and
+        the `volume` that it was cut from ("" where the source does not say); `row_mm` and `column_mm`, the size of a
+        pixel, or None; `height`, `width` and `mask_area` in pixels; `class_bits`, those that the mask has; `dtype` of
+        the pixels; `image_sha256` and `mask_sha256`, the first 16 hex digits over size and values; `look`, see
+        `looks.look_of`; `labels_left_out`, values of the mask that threshold or classes take for background;
+        `mask_labels`, the values of a mask that is binary or seems to hold labels; `coloured`; `thumbnail`, the bytes
+        of a uint8 [32, 32]; `problem_kind` ("", "unpaired", "repeated stem", "unreadable", "size mismatch" or "not
+        binary") and `problem`, a sentence.
 
     Raises:
         DataError: the source as a whole cannot be used, or what is cached of it is damaged.
@@ -146,7 +175,7 @@ def examine(raw: RawSlice, rule: MaskRule = BINARY, channel: str | None = None) 
         **{name: getattr(raw, name) for name in ("slice", "image", "mask", *DETAIL_COLUMNS, "volume")},
         "row_mm": row_mm,
         "column_mm": column_mm,
-        **dict.fromkeys(("height", "width", "mask_area"), 0),
+        **dict.fromkeys(("height", "width", "mask_area", "class_bits"), 0),
         **dict.fromkeys(("dtype", "image_sha256", "mask_sha256", "look", "labels_left_out", "mask_labels"), ""),
         "coloured": False,
         "thumbnail": b"",
@@ -163,11 +192,14 @@ def examine(raw: RawSlice, rule: MaskRule = BINARY, channel: str | None = None) 
         row.update(_image_facts(image))
         mask = rule.read(as_file(raw.mask)) if raw.mask else np.zeros(image.shape[:2], bool)
         row.update(_mask_facts(mask, raw.slice))
-        row["look"] = look_of(np.frombuffer(row["thumbnail"], np.uint8).reshape(THUMBNAIL_SIDE, -1), mask)
+        row["look"] = look_of(np.frombuffer(row["thumbnail"], np.uint8).reshape(THUMBNAIL_SIDE, -1), mask > 0)
         if raw.mask and rule == BINARY and mask.any():
             row["mask_labels"] = f"0 {read_labels(as_file(raw.mask)).max():g}"
         if raw.mask and rule.threshold is not None:
             row["labels_left_out"] = _labels_left_out(raw.mask, mask, rule.threshold)
+        if raw.mask and rule.classes:
+            left_out = rule.classes.left_out(read_labels(as_file(raw.mask)))
+            row["labels_left_out"] = ", ".join(f"{label:g}" for label in left_out[:MAX_LABELS])
     except NonBinaryMaskError as error:
         labels = [] if error.values is None else labels_of(as_file(raw.mask))
         row |= {"problem_kind": "not binary", "mask_labels": " ".join(f"{label:g}" for label in labels)}
@@ -214,14 +246,19 @@ def _mask_facts(mask: np.ndarray, name: str) -> dict:
     Image.fromarray(mask).save(file, format="PNG")
     return {
         "mask": {"path": f"{name}.png", "bytes": file.getvalue()},
-        "mask_area": int(mask.sum()),
+        "mask_area": int(np.count_nonzero(mask)),
+        "class_bits": int(np.bitwise_or.reduce(mask, axis=None)),
         "mask_sha256": mask_hash(mask),
     }
 
 
 def mask_hash(mask: np.ndarray) -> str:
-    """First 16 hex digits of the SHA-256 over a mask's size and bits; the same for every file format that holds it."""
-    return _pixel_hash(mask.shape, np.packbits(mask).tobytes())
+    """First 16 hex digits of the SHA-256 over a mask's size and bits; the same for every file format that holds it.
+
+    Args:
+        mask: bool [H, W], or uint8 of a bit for each of several classes.
+    """
+    return _pixel_hash(mask.shape, np.packbits(mask).tobytes() if mask.dtype == np.bool_ else mask.tobytes())
 
 
 def _pixel_hash(shape: tuple[int, int], values: bytes) -> str:
@@ -308,27 +345,38 @@ def _no_progress_bar_of_datasets() -> Iterator[None]:
 # ----------------------------------------------------------------------------------------------- what the Trainer reads
 
 
-def prepare_slices(slices: Dataset, processor: UNetImageProcessor) -> Dataset:
+def prepare_slices(slices: Dataset, processor: UNetImageProcessor, count: int = 1) -> Dataset:
     """Run the processor over all slices, once: a memory-mapped Arrow file in the `datasets` cache.
 
+    Args:
+        slices, processor: of the data set, and of the model.
+        count: of classes.
+
     Returns:
-        `pixel_values` float32 [1, S, S] and `labels` uint8 [S, S] (0, 1, 255 = padding), as NumPy arrays. The cache is
-        keyed by the pixels of the slices and masks and by the processor's settings and code.
+        `pixel_values` float32 [1, S, S] and `labels` uint8 [S, S] (0, 1, of several classes a bit for each; 255 =
+        padding), as NumPy arrays. The cache is keyed by the pixels of the slices and masks, by the number of classes,
+        and by the processor's settings and code.
     """
     side = processor.size["longest_edge"]
     features = Features({"pixel_values": Array3D((1, side, side), "float32"), "labels": Array2D((side, side), "uint8")})
     key = [content_hash(slices, in_order=True), processor.to_dict(), _code_of(_prepare), _code_of(UNetImageProcessor)]
+    key += [count] if count > 1 else []
     how = {"features": features, "new_fingerprint": Hasher.hash(key), "desc": "Preparing slices"}
     pictures = slices.select_columns(["image", "mask"])
-    prepared = checked(
-        lambda: pictures.map(_prepare, fn_kwargs={"processor": processor}, remove_columns=pictures.column_names, **how)
-    )
+    fn_kwargs = {"processor": processor, "count": count}
+    prepared = checked(lambda: pictures.map(_prepare, fn_kwargs=fn_kwargs, remove_columns=pictures.column_names, **how))
     return prepared.with_format("numpy")
 
 
-def _prepare(row: dict, processor: UNetImageProcessor) -> dict:
-    batch = processor(as_file(row["image"]), segmentation_maps=as_file(row["mask"]), return_tensors="np")
-    return {"pixel_values": batch["pixel_values"][0], "labels": batch["labels"][0].astype(np.uint8)}
+def _prepare(row: dict, processor: UNetImageProcessor, count: int) -> dict:
+    if count == 1:
+        batch = processor(as_file(row["image"]), segmentation_maps=as_file(row["mask"]), return_tensors="np")
+        return {"pixel_values": batch["pixel_values"][0], "labels": batch["labels"][0].astype(np.uint8)}
+    pixel_values = processor(as_file(row["image"]), return_tensors="np")["pixel_values"][0]
+    planes = to_planes(read_bits(as_file(row["mask"])), count).astype(bool)
+    prepared = prepare_classes(planes, processor.size["longest_edge"])
+    labels = np.where(prepared[0] == IGNORE_INDEX, IGNORE_INDEX, to_bits(prepared & 1))
+    return {"pixel_values": pixel_values, "labels": labels.astype(np.uint8)}
 
 
 def find_axes(prepared: Dataset) -> list[Axis]:
@@ -349,6 +397,8 @@ class AugmentedSlices(TorchDataset):
 
     The random numbers of a sample follow from (seed, epoch, index) alone: they differ between epochs and samples, and
     are the same whatever the number of workers, and after a resume.
+
+    `unpack` turns the bits of several classes into the labels that the model takes, at the end.
     """
 
     def __init__(
@@ -357,10 +407,12 @@ class AugmentedSlices(TorchDataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         synthesizer: Synthesizer | None = None,
+        unpack: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         self.prepared = prepared
         self.augmentation = augmentation
         self.synthesizer = synthesizer
+        self.unpack = unpack
         self.seed = seed
         # In shared memory, so that workers which outlive an epoch learn of the next one.
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -381,4 +433,6 @@ class AugmentedSlices(TorchDataset):
             pixel_values, labels = sample["pixel_values"], sample["labels"].astype(np.uint8)
         if self.augmentation is not None:
             pixel_values, labels = self.augmentation(pixel_values, labels, rng)
+        if self.unpack is not None:
+            labels = self.unpack(labels)
         return {"pixel_values": pixel_values, "labels": labels}

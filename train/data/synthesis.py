@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from modeling_unet import UNetImageProcessor, read_image, read_mask
-from modeling_unet.image_processing_unet import IMAGE_SUFFIXES, to_grayscale
+from modeling_unet.image_processing_unet import IGNORE_INDEX, IMAGE_SUFFIXES, to_grayscale
 
 from .augmentation import standardize
 from .raw import image_files
@@ -118,7 +118,7 @@ class Axis(NamedTuple):
 
 
 class Slices(Protocol):
-    """Prepared slices: of each `pixel_values`, float32 [1, S, S], and `labels`, uint8 [S, S]."""
+    """Prepared slices: of each `pixel_values`, float32 [1, S, S], and `labels`, uint8 [S, S], 0, 1 or bits."""
 
     def __len__(self) -> int: ...
 
@@ -198,15 +198,15 @@ class Synthesizer:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Paste a lesion of another person or, as healthy tissue, what another slice shows beside its tumour."""
         shape = self._read(self._of_another_person(index, rng))
-        lesion = (shape[1] == 1).astype(np.uint8)
+        lesion = tumor_of(shape[1])
         if not lesion.any():
             return image, labels
         if not healthy:
-            return paste(image, labels, shape[0], lesion, rng)
+            return paste(image, labels, shape[0], lesion, rng, label=shape[1])
         for _ in range(TRIES):
             source, tumor = self._read(self._of_another_person(index, rng))
             tissue = moved_into_head(lesion, source, rng)
-            if tissue.any() and not (tissue.astype(bool) & (tumor == 1)).any():
+            if tissue.any() and not (tissue & tumor_of(tumor)).any():
                 return paste(image, labels, source, tissue, rng, label=0)
         return image, labels
 
@@ -214,7 +214,7 @@ class Synthesizer:
         self, image: np.ndarray, labels: np.ndarray, index: int, donors: "Donors", rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """Cover the tumour, or as often a place of its shape beside it, by the same place of another person."""
-        tumor = (labels == 1).astype(np.uint8)
+        tumor = tumor_of(labels)
         if not tumor.any():
             return image, labels
         region = _grown(tumor, RIM * len(image) / REFERENCE_SIDE)
@@ -227,7 +227,7 @@ class Synthesizer:
         for donor in rng.permutation(donors.of(index))[:TRIES]:
             source, other = self._read(int(donor))
             matrix = donors.overlay(int(donor), index)
-            if not (_warp((other == 1).astype(np.uint8), matrix, 0, cv2.INTER_NEAREST) & region).any():
+            if not (_warp(tumor_of(other), matrix, 0, cv2.INTER_NEAREST) & region).any():
                 return _lay(image, labels, source, matrix, region, inside, label=0)
         return image, labels
 
@@ -238,11 +238,11 @@ class Synthesizer:
         inside, black = head(image), image.min()
         dark = image < black + VENTRICLE * (np.median(image[inside]) - black) if inside.any() else inside
         for donor in rng.permutation(donors.of(index))[:TRIES]:
-            tumor = (self._read(int(donor))[1] == 1).astype(np.uint8)
+            tumor = tumor_of(self._read(int(donor))[1])
             region = _warp(tumor, donors.overlay(int(donor), index), 0, cv2.INTER_NEAREST)
             region[~inside] = 0
             is_large = region.sum() >= MIN_PASTED_AREA * (len(image) / REFERENCE_SIDE) ** 2
-            if is_large and not region[labels == 1].any() and dark[region == 1].mean() <= MAX_DARK_BEFORE:
+            if is_large and not region[tumor_of(labels) > 0].any() and dark[region == 1].mean() <= MAX_DARK_BEFORE:
                 return darken(image, labels, region, rng)
         return image, labels
 
@@ -346,11 +346,12 @@ def find_axis(image: np.ndarray, labels: np.ndarray) -> Axis:
 
     Args:
         image: float32 [S, S].
-        labels: uint8 [S, S]; pixels of the tumour (1) do not count.
+        labels: uint8 [S, S]; pixels of the tumour do not count.
     """
     scale = len(image) / SEARCH_SIDE
     small = cv2.resize(image, (SEARCH_SIDE, SEARCH_SIDE), interpolation=cv2.INTER_AREA)
-    counts = cv2.resize((labels != 1).astype(np.float32), (SEARCH_SIDE, SEARCH_SIDE), interpolation=cv2.INTER_AREA)
+    healthy = 1 - tumor_of(labels).astype(np.float32)
+    counts = cv2.resize(healthy, (SEARCH_SIDE, SEARCH_SIDE), interpolation=cv2.INTER_AREA)
     coarse = [(angle, offset) for angle in range(-15, 16, 5) for offset in range(-8, 9, 2)]
     best = _most_symmetric(small, counts, coarse)
     fine = [
@@ -386,7 +387,7 @@ def mirror_region(image: np.ndarray, labels: np.ndarray, axis: Axis, take_out: b
     """
     unit = len(image) / REFERENCE_SIDE
     matrix = axis.reflection(len(image))
-    tumor = (labels == 1).astype(np.uint8)
+    tumor = tumor_of(labels)
     region = _grown(tumor, RIM * unit)
     mirrored_region = _warp(region, matrix, 0, cv2.INTER_NEAREST)
     opposite = mirrored_region > 0
@@ -397,8 +398,8 @@ def mirror_region(image: np.ndarray, labels: np.ndarray, axis: Axis, take_out: b
     mirrored = _warp(image, matrix, float(image.min()))
     if take_out:
         return _blend(image, mirrored, _faded(region, unit)), np.where(tumor == 1, 0, labels).astype(np.uint8)
-    copied = _warp(tumor, matrix, 0, cv2.INTER_NEAREST)
-    return _blend(image, mirrored, _faded(mirrored_region, unit)), np.where(copied == 1, 1, labels).astype(np.uint8)
+    copied = _warp(np.where(tumor == 1, labels, 0).astype(np.uint8), matrix, 0, cv2.INTER_NEAREST)
+    return _blend(image, mirrored, _faded(mirrored_region, unit)), np.where(copied > 0, copied, labels).astype(np.uint8)
 
 
 # -------------------------------------------------------------------------------------------------------------- pasting
@@ -410,7 +411,7 @@ def paste(
     source: np.ndarray,
     region: np.ndarray,
     rng: np.random.Generator,
-    label: int = 1,
+    label: int | np.ndarray = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paste a region of another slice somewhere into the head: turned, scaled, and as bright as its new surroundings.
 
@@ -418,7 +419,7 @@ def paste(
         image, source: float32 [S, S].
         labels: uint8 [S, S].
         region: uint8 [S, S], 1 where `source` is copied from, which must not be empty.
-        label: what the region shows, 1 for tumour and 0 for healthy tissue.
+        label: what the region shows, 1 for tumour and 0 for healthy tissue; or the labels of `source`, uint8 [S, S].
 
     Returns:
         image and labels with the region labelled so; as they were if it would lie outside the head.
@@ -443,7 +444,7 @@ def _lay(
     matrix: np.ndarray,
     moved: np.ndarray,
     inside: np.ndarray,
-    label: int,
+    label: int | np.ndarray,
     contrast: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lay the region `moved`, uint8 [S, S], of a source that `matrix` brings into place over the head of a slice."""
@@ -458,6 +459,8 @@ def _lay(
     matched = (moved_source - np.median(moved_source[there])) * gain + np.median(image[here])
     matched = np.maximum(matched, image.min()).astype(np.float32)
     blended = _blend(image, matched, _faded(moved, unit) * inside)
+    if isinstance(label, np.ndarray):
+        label = _warp(label, matrix, 0, cv2.INTER_NEAREST)
     return blended, np.where((moved == 1) & (labels != 255), label, labels).astype(np.uint8)
 
 
@@ -481,6 +484,11 @@ def darken(
     alpha = cv2.GaussianBlur(region.astype(np.float32), (0, 0), rng.uniform(*DARK_EDGE) * unit)
     made = np.maximum(_blend(image, dark, alpha), black).astype(np.float32)
     return made, np.where((region == 1) & (labels != 255), 1, labels).astype(np.uint8)
+
+
+def tumor_of(labels: np.ndarray) -> np.ndarray:
+    """uint8 [S, S]: 1 where labels, or bits of several classes, show tumour, and neither background nor padding."""
+    return ((labels > 0) & (labels != IGNORE_INDEX)).astype(np.uint8)
 
 
 def moved_into_head(lesion: np.ndarray, source: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -511,7 +519,7 @@ def strip(
     kept = _grown(brain, margin) if margin > 0 else 1 - _grown(1 - brain, -margin)
     black = float(image.min())
     stripped = np.where(kept == 1, image, black).astype(np.float32)
-    return standardize(stripped, black), np.where((kept == 0) & (labels == 1), 0, labels).astype(np.uint8)
+    return standardize(stripped, black), np.where((kept == 0) & (labels != IGNORE_INDEX), 0, labels).astype(np.uint8)
 
 
 def head(image: np.ndarray) -> np.ndarray:

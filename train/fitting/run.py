@@ -14,10 +14,11 @@ import platform
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from modeling_unet import TumorSegmenter, UNetConfig, UNetImageProcessor, read_mask
+from modeling_unet import TumorSegmenter, UNetConfig, UNetImageProcessor
 from modeling_unet.provenance import weights_hash
 
 from ..data.augmentation import Augmentation
 from ..data.folds import all_indices, fold_indices
+from ..data.masks import read_bits, to_labels, to_planes
 from ..data.raw import as_file
 from ..data.slices import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
 from ..data.synthesis import Synthesis, Synthesizer, read_brains, read_canvases
@@ -44,6 +46,7 @@ from ..record import (
     BRAINS,
     CALIBRATION,
     CANVASES,
+    CLASSES,
     LOOKS,
     RECORD_FILE,
     is_seen_in_training,
@@ -66,7 +69,7 @@ ADDED = (CANVASES, BRAINS)  # pictures beside the slices
 # Facts that identify a run: a checkpoint is resumed only if all of them are equal.
 STARTED = (
     *("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256"),
-    *(*ADDED, BASE_WEIGHTS),
+    *(*ADDED, BASE_WEIGHTS, CLASSES),
 )
 ADDED_LATER = (LOOKS, BASE_WEIGHTS)
 FIXED_OPTIONS = {field.name for group in (RunArguments, Synthesis, Augmentation) for field in fields(group)}
@@ -90,14 +93,16 @@ def fit(options: FitOptions) -> dict:
     output_dir, commit = Path(options.trainer.output_dir), _commit()
     check_writable(output_dir / RECORD_FILE, "--output_dir")
     options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
-    fold, calibrated = options.run.fold, options.run.calibration
+    fold, calibrated, classes = options.run.fold, options.run.calibration, options.data.tumor_classes()
+    check_classes(options)
     calibration = asdict(read_calibration(calibrated)) if calibrated else None
     transformers.set_seed(options.trainer.seed)
-    model, processor = build_model(options.run)
+    model, processor = build_model(options.run, classes)
     with options.trainer.main_process_first(desc="reading the slices"):
         slices = load_slices(options.data)
         sides = (all_indices(slices), []) if fold is None else fold_indices(slices, fold)
-        prepared = prepare_slices(slices, processor)  # slices of all folds, so that the folds share one cache
+        # Slices of all folds, so that the folds share one cache.
+        prepared = prepare_slices(slices, processor, len(classes.names) if classes else 1)
     training, validation = (slices.select(rows) for rows in sides)
     logger.info(
         "Training on %d slices of %d persons, validating on %d of %d.",
@@ -123,11 +128,16 @@ def fit(options: FitOptions) -> dict:
         keep_freed_memory()
         if options.trainer.bf16:
             keep_depthwise_in_float32(model)
+    unpack: Callable[[np.ndarray], np.ndarray] | None = None
+    if classes:
+        unpack = partial(to_planes, count=len(classes.names)) if model.config.classes_overlap else to_labels
     trainer = SegmentationTrainer(
         model=nn.SyncBatchNorm.convert_sync_batchnorm(model) if options.trainer.sync_batch_norm else model,
         args=options.trainer,
-        train_dataset=_training_slices(options, prepared.select(sides[0]), training["person_id"], canvases, brains),
-        eval_dataset=AugmentedSlices(prepared.select(sides[1])) if len(validation) else None,
+        train_dataset=_training_slices(
+            options, prepared.select(sides[0]), training["person_id"], canvases, brains, unpack
+        ),
+        eval_dataset=AugmentedSlices(prepared.select(sides[1]), unpack=unpack) if len(validation) else None,
         processing_class=processor,
     )
     with options.trainer.main_process_first(local=False, desc="looking for checkpoints"):
@@ -171,19 +181,31 @@ def _added_pictures(
     return list(canvases.values()), brains, hashes
 
 
+def check_classes(options: FitOptions) -> None:
+    """Raise a ValueError for options that are for one class alone, where --classes names several."""
+    if options.data.classes and options.synthesis.dark_probability:
+        raise ValueError(
+            f"--dark_probability is {options.synthesis.dark_probability:g}; with --classes it must be 0, because what "
+            "it draws is of no class."
+        )
+    if options.data.classes and options.run.calibration:
+        raise ValueError("--calibration is for models of one class; leave it out with --classes.")
+
+
 def _training_slices(
     options: FitOptions,
     prepared: Dataset,
     person_id: Sequence[str],
     canvases: Sequence[np.ndarray],
     brains: Sequence[np.ndarray],
+    unpack: Callable[[np.ndarray], np.ndarray] | None,
 ) -> AugmentedSlices:
     if not options.run.augment:
-        return AugmentedSlices(prepared)
+        return AugmentedSlices(prepared, unpack=unpack)
     plain = AugmentedSlices(prepared)
     axes = find_axes(prepared) if options.synthesis.mirror_probability else []
     synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases, brains)
-    return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer)
+    return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer, unpack=unpack)
 
 
 @contextmanager
@@ -222,6 +244,8 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
         "recipe": _recipe(options),
         "started_from": base,
     }
+    if classes := options.data.tumor_classes():
+        started[CLASSES] = classes.words
     if options.run.init_from:
         started[BASE_WEIGHTS] = weights_hash(options.run.init_from)
     if known:
@@ -283,7 +307,7 @@ def _trainings(run: dict) -> Iterator[dict]:
 def _finished_before(output_dir: Path, started: dict) -> dict | None:
     """The record of a finished run with the same options, schedule included; None if there is none."""
     record = _read_record_of(output_dir, started)
-    names = {*started, *ADDED, CALIBRATION}
+    names = {*started, *ADDED, CALIBRATION, CLASSES}
     is_same = all(record.get(name) == started.get(name) for name in names)
     return record if is_same and "steps" in record and (output_dir / "model.safetensors").is_file() else None
 
@@ -346,7 +370,7 @@ def _say_how_it_ended(trainer: SegmentationTrainer, mask_areas: Sequence[int]) -
 
 def _finished(trainer: SegmentationTrainer) -> dict:
     """How a run went."""
-    log = trainer.state.log_history
+    log, kept = trainer.state.log_history, ("epoch", "eval_loss", *WATCHED)
     return {
         "steps": trainer.state.global_step,
         "seconds_since_last_start": round(
@@ -356,7 +380,9 @@ def _finished(trainer: SegmentationTrainer) -> dict:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "validation": [
-            {name: entry[name] for name in ("epoch", "eval_loss", *WATCHED)} for entry in log if "eval_loss" in entry
+            {name: value for name, value in entry.items() if name in kept or name.startswith(f"{WATCHED[0]}_")}
+            for entry in log
+            if "eval_loss" in entry
         ],
     }
 
@@ -395,7 +421,7 @@ def _write_sheet(trainer: SegmentationTrainer, validation: Dataset, path: Path) 
         rows = [validation[index] for index in indices]
         found = segmenter.batch([as_file(row["image"]) for row in rows])
         samples[title] = [
-            Prediction(row["slice"], row["tumor_type"], image.image, read_mask(as_file(row["mask"])), image.mask)
+            Prediction(row["slice"], row["tumor_type"], image.image, read_bits(as_file(row["mask"])) > 0, image.mask)
             for row, image in zip(rows, found, strict=True)
         ]
     write_predictions(samples, path)

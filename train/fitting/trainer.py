@@ -78,16 +78,23 @@ class SegmentationTrainer(Trainer):
             self.log({f"epoch_{name}": value for name, value in means.items()})
 
     def _watch(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Dice and IoU at the network's size, to watch the training; figures to report come from `evaluate`."""
+        """Dice and IoU at the network's size, to watch the training; figures to report come from `evaluate`.
+
+        Of several classes they are the means over the classes, and `dice_at_network_size_NAME` is that of each.
+        """
+        names = self.model.config.class_names
         overlaps = [
-            Overlap.of((predicted == 1) & (true != IGNORE_INDEX), true == 1)
+            overlaps_of(planes_of(predicted, len(names)), planes_of(true, len(names)))
             for predicted, true in zip(prediction.predictions, prediction.label_ids, strict=True)
         ]
-        self.validation_dice = [overlap.dice for overlap in overlaps]
+        dice = np.array([[overlap.dice for overlap in of_slice] for of_slice in overlaps])
+        self.validation_dice = dice.mean(axis=1).tolist()
+        of_classes = zip(names, dice.mean(axis=0).tolist(), strict=True)
         return {
             "dice_at_network_size": float(np.mean(self.validation_dice)),
-            "iou_at_network_size": float(np.mean([overlap.iou for overlap in overlaps])),
+            "iou_at_network_size": float(np.mean([overlap.iou for of_slice in overlaps for overlap in of_slice])),
             "zero_dice_rate": float(np.mean([value == 0 for value in self.validation_dice])),
+            **({f"dice_at_network_size_{name}": mean for name, mean in of_classes} if len(names) > 1 else {}),
         }
 
     def _determine_best_metric(self, metrics, trial):
@@ -148,7 +155,7 @@ class _EachStep(TrainerCallback):
 
 
 class EpochMeans:
-    """Loss, Dice and IoU of the training slices, summed on the device so that no step waits for it.
+    """Loss, Dice and IoU of the training slices, all classes as one, summed on the device so that no step waits for it.
 
     Dice and IoU are taken at the network's size, on augmented slices, while the weights move: they show how the
     training goes, and are not comparable with the validation's to the last digit. (The Trainer's own `loss` is a mean
@@ -162,8 +169,10 @@ class EpochMeans:
 
     @torch.no_grad()
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        predicted, true = predicted_labels(logits, labels) == 1, labels == 1
+        predicted, true = predicted_labels(logits, labels) > 0, (labels > 0) & (labels != IGNORE_INDEX)
         predicted = predicted & (labels != IGNORE_INDEX)
+        if labels.ndim == 4:
+            predicted, true = predicted.any(dim=1), true.any(dim=1)
         intersection = (predicted & true).sum(dim=(1, 2))
         total = predicted.sum(dim=(1, 2)) + true.sum(dim=(1, 2))
         dice = torch.where(total > 0, 2 * intersection / total, 1.0)
@@ -184,5 +193,20 @@ class EpochMeans:
 
 
 def predicted_labels(logits: Tensor, labels: Tensor) -> Tensor:
-    """[B, 2, H, W] → uint8 [B, H, W]; `labels` as the Trainer passes them, unused."""
-    return logits.argmax(dim=1).to(torch.uint8)
+    """[B, K + 1, H, W] → uint8 of the shape of `labels`, as the Trainer passes them: [B, H, W], or [B, K, H, W]."""
+    return (logits[:, 1:] > 0 if labels.ndim == 4 else logits.argmax(dim=1)).to(torch.uint8)
+
+
+def overlaps_of(predicted: np.ndarray, true: np.ndarray) -> list[Overlap]:
+    """Of each class, of the planes that `planes_of` gives."""
+    return [
+        Overlap.of((own == 1) & (other != IGNORE_INDEX), other == 1) for own, other in zip(predicted, true, strict=True)
+    ]
+
+
+def planes_of(labels: np.ndarray, count: int) -> np.ndarray:
+    """[H, W] of 0…K, or [K, H, W] of 0 and 1 → [K, H, W] of 0 and 1; the index to ignore stays."""
+    if labels.ndim == 3:
+        return labels
+    numbers = np.arange(1, count + 1)[:, None, None]
+    return np.where(labels == IGNORE_INDEX, IGNORE_INDEX, labels == numbers)

@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, RepoCard
 
-from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
+from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor
 
 from ..data.folds import read_manifest
 from ..record import ALL_PERSONS, BASE_WEIGHTS, CALIBRATION, CANVASES, STANDS_FOR
@@ -44,7 +44,7 @@ processor = AutoImageProcessor.from_pretrained("{repo_id}", **where)
 model = AutoModelForSemanticSegmentation.from_pretrained("{repo_id}", **where).eval()
 
 outputs = model(**processor("slice.png", return_tensors="pt"))
-(mask,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[(height, width)])  # 1 where tumour is
+(mask,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[(height, width)])  # {values}
 ```
 
 The code that this runs lies beside the weights.
@@ -55,7 +55,7 @@ The code that this runs lies beside the weights.
 |---|---|
 | network | U-Net, {block} blocks, {parameters:.2f} M parameters |
 | input | one slice of any size and depth; the processor makes it grey, fits it into {side}×{side} and standardises it |
-| output | `logits` [B, 2, H, W]: background (always 0) and tumour; probability above 0.5 is tumour |
+| output | {output} |
 | weights | float16 safetensors; they load as float32 |
 | encoder started from | {initialization} |
 
@@ -185,6 +185,8 @@ def write_model_card(
         parameters=model.num_parameters() / 1e6,
         side=processor.size["longest_edge"],
         initialization=config.encoder_initialization,
+        values=_describe_values(config),
+        output=_describe_output(config),
         training=_describe_training(record, base_model),
         license=LICENSED.format(license=license) if license else NOT_LICENSED,
         calibration=_describe_calibration(record),
@@ -230,6 +232,23 @@ def _base_model(record: dict | None) -> str | None:
     """The id on the Hub that a fine-tuning started from; None for a folder, whose name means nothing to others."""
     init_from = (record or {}).get("recipe", {}).get("init_from") or ""
     return init_from if "/" in init_from else None
+
+
+def _describe_values(config: UNetConfig) -> str:
+    names = config.class_names
+    if len(names) == 1:
+        return "1 where tumour is"
+    values = ", ".join(f"{label} {name}" for label, name in enumerate(names, start=1))
+    return f"{values}; of several the last one" if config.classes_overlap else values
+
+
+def _describe_output(config: UNetConfig) -> str:
+    if len(config.class_names) == 1:
+        return "`logits` [B, 2, H, W]: background (always 0) and tumour; probability above 0.5 is tumour"
+    rule = "each class where its logit is above 0, so that they may overlap"
+    if not config.classes_overlap:
+        rule = "a pixel has the label of the highest logit"
+    return f"`logits` [B, {config.num_labels}, H, W]: background (always 0), {', '.join(config.class_names)}; {rule}"
 
 
 def _describe_training(record: dict | None, base_model: str | None) -> str:

@@ -42,7 +42,9 @@ def figures_of(rows: Sequence[dict], negatives: Sequence[dict] = ()) -> dict:
         `all`, `with_tumor` (the slices with one, where every Dice has a meaning; None if there are none),
         `by_tumor_type`, `by_plane` and `by_lesion_size` (Q1, the quarter of the slices with the smallest tumour areas,
         to Q4): figures as `summarize_rows` names them; `reliability`: the bins of its diagram;
-        `thresholds`: `slice_dice` at each; `detection`: is there a tumour in the slice; `false_alarms` on negatives.
+        `thresholds`: `slice_dice` at each; `detection`: is there a tumour in the slice; `false_alarms` on negatives. Of
+        several classes all these are about any of them, and `by_class` has for each the figures of the slices that show
+        it (None if none does) and its `detection`.
     """
     with_tumor = [row for row in rows if row["true"]]
     return {
@@ -50,6 +52,7 @@ def figures_of(rows: Sequence[dict], negatives: Sequence[dict] = ()) -> dict:
         "with_tumor": summarize_rows(with_tumor) if with_tumor else None,
         "by_tumor_type": _summarize_by("tumor_type", rows),
         "by_plane": _summarize_by("plane", rows),
+        **({"by_class": _summarize_by_class(rows)} if "classes" in rows[0] else {}),
         "by_lesion_size": _summarize_by_lesion_size(rows),
         "reliability": _reliability(rows).to_bins(),
         "thresholds": _threshold_curve(rows),
@@ -90,6 +93,15 @@ def _summarize_by(column: str, rows: Iterable[dict]) -> dict[str, dict]:
     for row in rows:
         groups[row[column]].append(row)
     return {name: summarize_rows(groups[name]) for name in sorted(groups)}
+
+
+def _summarize_by_class(rows: Sequence[dict]) -> dict[str, dict]:
+    figures = {}
+    for name in rows[0]["classes"]:
+        own = [{**row, **row["classes"][name]} for row in rows]
+        shown = [row for row in own if row["true"]]
+        figures[name] = {"figures": summarize_rows(shown) if shown else None, "detection": _detection(own, ())}
+    return figures
 
 
 def _summarize_by_lesion_size(rows: Iterable[dict]) -> dict[str, dict]:

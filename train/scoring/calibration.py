@@ -36,6 +36,7 @@ from tqdm.auto import tqdm
 from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.familiarity import FAMILIARITY_FILE
 from modeling_unet.provenance import weights_hash
+from modeling_unet.segmenter import check_one_class
 
 from ..data.folds import split_fold
 from ..data.raw import as_file
@@ -58,6 +59,7 @@ from .evaluation import (
     score_fold,
     score_negatives,
     segment_fold,
+    with_classes_of,
     with_folds_of,
 )
 from .familiarity import fit_familiarity
@@ -166,6 +168,7 @@ def teach_familiarity(arguments: CalibrateArguments) -> None:
     (model,), (fold,) = arguments.model, arguments.fold
     check_writable(Path(model, FAMILIARITY_FILE), "--output_dir")
     segmenter = TumorSegmenter.from_pretrained(model, device=arguments.device, optimize="none", framing="none")
+    arguments = with_classes_of(arguments, model, segmenter.class_names)
     slices = load_slices(with_folds_of(arguments, {model: read_record(model)}))
     fit_familiarity(model, segmenter, slices, fold)
 
@@ -179,6 +182,8 @@ def _open(arguments: CalibrateArguments) -> list[HeldOut]:
         TumorSegmenter.from_pretrained(model, device=arguments.device, optimize="none", framing="none")
         for model in arguments.model
     ]
+    for segmenter in segmenters:
+        check_one_class(segmenter.class_names, "scale and shift of calibrate")
     everything = load_slices(with_folds_of(arguments, dict(zip(arguments.model, records, strict=True))))
     held_out = []
     for model, record, segmenter, fold in zip(arguments.model, records, segmenters, arguments.fold, strict=True):

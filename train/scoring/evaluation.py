@@ -25,15 +25,16 @@ from modeling_unet import TumorSegmenter, read_mask
 from modeling_unet.comparison import Overlap
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 from modeling_unet.provenance import weights_hash
-from modeling_unet.segmentation import DEFAULT_THRESHOLD
+from modeling_unet.segmentation import DEFAULT_THRESHOLD, Segmentation
 from modeling_unet.segmenter import QUALITIES
 from modeling_unet.surface import hd95, nsd, surface_distances
 
 from ..data.folds import KNOWN_SPLITS, split_fold
+from ..data.masks import read_bits, to_planes
 from ..data.raw import DataError, as_file, image_files
 from ..data.slices import DataArguments, content_hash, load_slices
 from ..files import check_writable
-from ..record import ALL_PERSONS, is_seen_in_training, read_record, write_evaluation
+from ..record import ALL_PERSONS, CLASSES, is_seen_in_training, read_record, write_evaluation
 from .aggregate import figures_of
 from .metrics import LesionCounts
 from .reliability import Reliability, threshold_dice
@@ -132,6 +133,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     # The figures are of the network alone: every slice is taken whole.
     how = {"device": arguments.device, "optimize": "none", "quality": arguments.quality, "framing": "none"}
     segmenter = TumorSegmenter.from_pretrained(arguments.model, **how)
+    arguments = with_classes_of(arguments, arguments.model, segmenter.class_names)
     fold, scored = _choose(arguments)
     seen_in_training = is_seen_in_training(arguments.model, scored)
     if arguments.is_open and seen_in_training:
@@ -143,7 +145,10 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     per_negative = score_negatives(
         segmenter, negatives, re.compile(arguments.negatives_person_pattern), arguments.batch_size
     )
-    per_slice = score_fold(segment_fold(segmenter, scored, arguments.batch_size), scored)
+    if arguments.classes:
+        per_slice = score_classes(segment_slices(segmenter, scored, arguments.batch_size), scored)
+    else:
+        per_slice = score_fold(segment_fold(segmenter, scored, arguments.batch_size), scored)
     report = {
         "model": str(arguments.model),
         "fold": fold,
@@ -198,6 +203,37 @@ def with_folds_of(arguments: Data, records: dict[str, dict]) -> Data:
     return arguments
 
 
+def with_classes_of(arguments: Data, model: str, class_names: Sequence[str]) -> Data:
+    """The arguments, completed by the classes that the model was trained with.
+
+    Args:
+        arguments: of any command.
+        model: folder or Hub id.
+        class_names: of the model.
+
+    Raises:
+        ValueError: the arguments and the model say different things, or neither says which values a class has.
+    """
+    trained_with = read_record(model).get(CLASSES)
+    if len(class_names) == 1:
+        if arguments.classes:
+            raise ValueError(f"--classes is given, and {model} knows one class ({class_names[0]}); leave it out.")
+        return arguments
+    if not arguments.classes and not trained_with:
+        raise ValueError(
+            f"{model} tells {', '.join(class_names)} apart; say which values of the masks these have, by --classes "
+            f"{class_names[0]}=VALUE …."
+        )
+    arguments = arguments if arguments.classes else replace(arguments, classes=trained_with)
+    classes = arguments.tumor_classes()
+    if classes is None or classes.names != tuple(class_names):
+        raise ValueError(
+            f"--classes is {' '.join(arguments.classes or ())}, and {model} tells {', '.join(class_names)} apart, in "
+            "this order; leave it out."
+        )
+    return arguments
+
+
 def report_of(scored: Dataset, per_slice: list[dict], per_negative: list[dict]) -> dict:
     """The part of a report that follows from the scores alone, not from the model."""
     return {
@@ -245,10 +281,15 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 # ----------------------------------------------------------------------------------------------------------------- rows
 
 
-def segment_fold(segmenter: TumorSegmenter, slices: Dataset, batch_size: int) -> Iterator[np.ndarray]:
-    """The tumour's probabilities on slices, from their files and in their order: float32 [H, W] each."""
+def segment_slices(segmenter: TumorSegmenter, slices: Dataset, batch_size: int) -> Iterator[Segmentation]:
+    """What is found on slices, from their files and in their order."""
     images = (as_file(row["image"]) for row in slices.select_columns(["image"]))
-    return (segmentation.probability for segmentation in segmenter.batch(images, batch_size=batch_size))
+    return segmenter.batch(images, batch_size=batch_size)
+
+
+def segment_fold(segmenter: TumorSegmenter, slices: Dataset, batch_size: int) -> Iterator[np.ndarray]:
+    """The tumour's probabilities on slices, as `segment_slices` finds them: float32 [H, W] each."""
+    return (segmentation.probability for segmentation in segment_slices(segmenter, slices, batch_size))
 
 
 def score_fold(probabilities: Iterable[np.ndarray], slices: Dataset) -> list[dict]:
@@ -262,6 +303,26 @@ def score_fold(probabilities: Iterable[np.ndarray], slices: Dataset) -> list[dic
         }
         for probability, row in pairs
     ]
+
+
+def score_classes(segmentations: Iterable[Segmentation], slices: Dataset) -> list[dict]:
+    """As `score_fold`, all classes as one; under `classes`, by name, what `score_slice` says of each."""
+    slices = slices.select_columns(["mask", *ROW_COLUMNS])
+    pairs = tqdm(zip(segmentations, slices, strict=True), total=len(slices), desc="Scoring", unit="slice")
+    rows = []
+    for segmentation, row in pairs:
+        planes = to_planes(read_bits(as_file(row["mask"])), len(segmentation.classes)) > 0
+        rows.append(
+            {
+                **{name: row[name] for name in ROW_COLUMNS},
+                **score_slice(segmentation.probability, planes.any(axis=0)),
+                "classes": {
+                    one.name: score_slice(one.probability, true, one.mask)
+                    for one, true in zip(segmentation.classes, planes, strict=True)
+                },
+            }
+        )
+    return rows
 
 
 def score_negatives(
@@ -304,19 +365,20 @@ def find_negatives(folder: Path) -> list[Path]:
     return paths
 
 
-def score_slice(probability: np.ndarray, true: np.ndarray) -> dict:
+def score_slice(probability: np.ndarray, true: np.ndarray, mask: np.ndarray | None = None) -> dict:
     """Everything that a slice contributes to a figure.
 
     Args:
         probability: of tumour, float32 [H, W], at the slice's own size.
         true: bool [H, W].
+        mask: bool [H, W]; None for what lies above the threshold. A class is not there where another one is likelier.
 
     Returns:
         `height` and `width`; `intersection`, `predicted` and `true` in px; `dice`, `nsd` and `hd95` (px; None if
         undefined); `lesions` and `reliability`, the fields of `LesionCounts` and `Reliability`; `threshold_dice` at
         `reliability.THRESHOLDS`.
     """
-    mask = probability > DEFAULT_THRESHOLD
+    mask = probability > DEFAULT_THRESHOLD if mask is None else mask
     overlap, distances = Overlap.of(mask, true), surface_distances(mask, true)
     height, width = true.shape
     return {

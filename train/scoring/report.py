@@ -20,10 +20,12 @@ from .aggregate import figures_of, overlap_of
 from .charts import write_charts
 from .metrics import paired_interval, person_means
 from .tables import (
+    CLASSES_MEAN,
     EMPTY_MEANS,
     MIN_PERSONS_OF_AN_INTERVAL,
     NONE_MEANS,
     WITH_TUMOR,
+    class_table,
     comparison_table,
     describe_detection,
     detail_table,
@@ -233,7 +235,9 @@ def _evaluation_sections(evaluation: dict) -> list[str]:
     )
     return [
         *([warning] if evaluation.get("seen_in_training") else []),
-        *(overlap_table(groups), detail_table(groups), describe_detection(evaluation["detection"])),
+        *(overlap_table(groups), detail_table(groups)),
+        *([class_table(evaluation["by_class"]), CLASSES_MEAN] if "by_class" in evaluation else []),
+        describe_detection(evaluation["detection"]),
         *([false_alarm_table(evaluation["false_alarms"])] if evaluation["false_alarms"] else []),
     ]
 

@@ -1,6 +1,7 @@
 """Figures as Markdown: for the terminal that `evaluate` prints to, and for `report.md`."""
 
 NONE = "–"
+OF_CLASSES = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd")
 WITH_TUMOR = "with tumour"
 # With probability 2 · 0.5ⁿ the means of n persons all lie on the same side of the true median. With fewer persons than
 # this, not even the range of all of them is a 95 % interval.
@@ -16,6 +17,12 @@ NONE_MEANS = (
 EMPTY_MEANS = (
     "Slices without tumour are among all others: an empty prediction on one counts as 1, any other as 0. They are left "
     f"out of the row “{WITH_TUMOR}”."
+)
+
+
+CLASSES_MEAN = (
+    "Of each class, the slices that show it are scored; specificity is the share of all others in which it is not "
+    "found. What else is said here is about tumour of any class."
 )
 
 
@@ -37,11 +44,14 @@ def format_table(report: dict) -> str:
     main, types = main_groups(report), report["by_tumor_type"]
     groups = {**main, **(types if len(types) > 1 else {})}
     tables = [overlap_table(groups), detail_table(groups)]
+    if "by_class" in report:
+        tables.append(class_table(report["by_class"]))
     if "by_fold" in report:
         tables.append(fold_table(report))
     if report["false_alarms"]:
         tables.append(false_alarm_table(report["false_alarms"]))
     notes = [describe_detection(report["detection"])]
+    notes += [CLASSES_MEAN] if "by_class" in report else []
     notes += [EMPTY_MEANS] if WITH_TUMOR in main else []
     notes += [NONE_MEANS] if any(f"| {NONE} |" in table for table in tables) else []
     return "\n\n".join([*tables, *notes])
@@ -78,6 +88,25 @@ def detail_table(groups: dict[str, dict]) -> str:
         for name, figures in groups.items()
     }
     return markdown_table(header, rows)
+
+
+def class_table(by_class: dict[str, dict]) -> str:
+    """Every class and the mean of all that some slice shows, as a Markdown table."""
+    header = ["slices", "slice_dice", "95 % interval", *OF_CLASSES[1:], "sensitivity", "specificity"]
+    rows = {}
+    for name, of_class in by_class.items():
+        figures, detection = of_class["figures"], of_class["detection"]
+        rates = [_percent(detection["sensitivity"]), _percent(detection["specificity"])]
+        if figures is None:
+            rows[name] = ["0", *[NONE] * (len(OF_CLASSES) + 1), *rates]
+        else:
+            first = [str(figures["slices"]), _number(figures["slice_dice"]), _interval(figures, "slice_dice_interval")]
+            rows[name] = [*first, *(_number(figures[column]) for column in OF_CLASSES[1:]), *rates]
+    shown = [of_class["figures"] for of_class in by_class.values() if of_class["figures"]]
+    if shown:
+        dice, *others = (_number(sum(own[column] for own in shown) / len(shown)) for column in OF_CLASSES)
+        rows["mean of classes"] = ["", dice, "", *others, "", ""]
+    return markdown_table(header, rows, corner="class")
 
 
 def fold_table(report: dict) -> str:

@@ -243,8 +243,8 @@ class TestFormatVersion:
         assert UNetForSemanticSegmentation.from_pretrained(altered(format_version=None)).config.format_version == 1
 
     def test_newer_weights_are_refused_before_anything_else_of_theirs_is_read(self, altered):
-        newer = altered(format_version=3, block_type="not invented yet")
-        with pytest.raises(OSError, match=r"`format_version` is 3; .* up to 2: upgrade the package"):
+        newer = altered(format_version=4, block_type="not invented yet")
+        with pytest.raises(OSError, match=r"`format_version` is 4; .* up to 3: upgrade the package"):
             TumorSegmenter.from_pretrained(newer)
         with pytest.raises(Exception, match="upgrade the package"):
             AutoModelForSemanticSegmentation.from_pretrained(newer)

@@ -511,12 +511,12 @@ def test_requests_are_not_printed():
     assert client.startswith("httpx") and not logging.getLogger(client).isEnabledFor(logging.INFO)
 
 
-def test_a_model_of_several_tumours_is_not_published(tmp_path, capsys):
-    model = UNetForSemanticSegmentation(tiny_config(num_labels=4))
+def test_a_model_of_too_many_classes_is_not_published(tmp_path, capsys):
+    model = UNetForSemanticSegmentation(tiny_config(num_labels=9))
     save_model(model, UNetImageProcessor(), tmp_path)
     assert main(["publish", "model", str(tmp_path), "--repo_id", "you/several", "--dry_run"]) == 1
     out, error = capsys.readouterr()
-    assert "4 labels" in error and len(error.splitlines()) == 1 and not out
+    assert "8 classes" in error and len(error.splitlines()) == 1 and not out
 
 
 # Links, and what a name stands for
