@@ -83,8 +83,8 @@ FOOTER = """
 slice of its data set shows a tumour: in a healthy slice, and more often in other kinds of images, it may report one
 that is not there. What you drop is kept for your page alone, for an hour at most, or until you press “Clear”.</p>
 <p>The wheel or two fingers zoom, a double click shows the whole slice again. Keys: H hides the overlay, O changes its
-opacity, + and − zoom, 0 resets, arrows turn slices. In three planes and in 3-D, once they have been clicked, arrows, Page
-up and Page down move the crosshair or turn the head.</p>
+opacity, + and − zoom, 0 resets, arrows turn slices. In three planes and in 3-D, once they have been clicked, arrows,
+Page up and Page down move the crosshair or turn the head.</p>
 <p>Examples, of people the network has never seen: Jun Cheng,
 <a href="https://doi.org/10.6084/m9.figshare.1512427">brain tumor dataset</a>, figshare, CC BY 4.0.</p>
 """
