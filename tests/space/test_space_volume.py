@@ -4,6 +4,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,9 +60,9 @@ def network(tmp_path_factory) -> CountedNetwork:
 # -------------------------------------------------------------------------------------------- what the server sends
 
 
-def sent(study: Study, settings: Settings = Settings()) -> dict[str, nib.Nifti1Image]:
+def sent(study: Study) -> dict[str, nib.Nifti1Image]:
     """What a file is called → its image."""
-    paths = [Path(path) for path in downloads.write_viewed(study, settings, with_scan=True)]
+    paths = [Path(path) for path in downloads.write_viewed(study, Settings(), with_scan=True)]
     return {path.name: nib.load(path) for path in paths}
 
 
@@ -135,9 +136,8 @@ def test_niivue_is_the_file_that_the_list_names():
     licences = (folder / f"{vendor.NIIVUE.stem}.LICENSES.txt").read_text(encoding="utf-8")
     assert "BSD 2-Clause License" in licences and "Niivue" in licences
     # What it is made of, by its own comments.
-    parts = re.findall(
-        r"^// .*node_modules/((?:@[^/]+/)?[^/]+)", vendor.NIIVUE.read_text(encoding="utf-8"), re.MULTILINE
-    )
+    program = vendor.NIIVUE.read_text(encoding="utf-8")
+    parts = re.findall(r"^// .*node_modules/((?:@[^/]+/)?[^/]+)", program, re.MULTILINE)
     assert parts and not [part for part in {*parts} if f"\n{part}, which" not in licences]
 
 
@@ -361,7 +361,7 @@ def test_in_3d_a_drag_and_keys_turn_the_head(page, tmp_path):
     seen.append(picture(page))
     page.keyboard.press("+")
     seen.append(picture(page))
-    for one, other in zip(seen, seen[1:], strict=False):
+    for one, other in pairwise(seen):
         assert np.abs(one - other).mean() > 1
 
 
