@@ -40,6 +40,8 @@
             multiplanarShowRender: SHOW_RENDER.ALWAYS,
             multiplanarPadPixels: 4,
             crosshairColor: [0.37, 0.92, 0.83, 0.8],
+            crosshairWidth: 0.4,
+            crosshairWidthUnit: 'percent',
             crosshairGap: 8,
             show3Dcrosshair: true,
             isForceMouseClickToVoxelCenters: true,

@@ -60,9 +60,14 @@ def network(tmp_path_factory) -> CountedNetwork:
 # -------------------------------------------------------------------------------------------- what the server sends
 
 
+def halved(study: Study) -> Settings:
+    """By which about half of a volume is marked."""
+    return Settings(threshold=round(float(np.median(study.whole.probability)), 3))
+
+
 def sent(study: Study) -> dict[str, nib.Nifti1Image]:
     """What a file is called → its image."""
-    paths = [Path(path) for path in downloads.write_viewed(study, Settings(), with_scan=True)]
+    paths = [Path(path) for path in downloads.write_viewed(study, halved(study), with_scan=True)]
     return {path.name: nib.load(path) for path in paths}
 
 
@@ -70,14 +75,14 @@ def sent(study: Study) -> dict[str, nib.Nifti1Image]:
 def test_scan_and_mask_lie_where_the_file_says(network, tmp_path, axes):
     study = segment_files([scan(tmp_path, axes)], network)
     files = sent(study)
-    assert [*files] == [f"scan_{study.token}.nii.gz", f"mask_{study.token}_0.5_0.nii.gz"]
+    assert [*files] == [f"scan_{study.token}.nii.gz", f"mask_{study.token}_{halved(study).name}.nii.gz"]
     viewed, mask = files.values()
     assert viewed.get_data_dtype() == mask.get_data_dtype() == np.uint8
     assert np.array_equal(viewed.affine, mask.affine)
     # Column, row and slice are those of the page.
     volume = read_volume(scan(tmp_path, axes))
     assert np.array_equal(np.asarray(viewed.dataobj), volume.slices.transpose(2, 1, 0))
-    assert np.array_equal(np.asarray(mask.dataobj), study.masks(Settings()).transpose(2, 1, 0))
+    assert np.array_equal(np.asarray(mask.dataobj), study.masks(halved(study)).transpose(2, 1, 0))
     assert 0 < np.asarray(mask.dataobj).mean() < 1
     # And a place in mm is that of the file.
     canonical = nib.as_closest_canonical(viewed)
@@ -99,9 +104,9 @@ def test_a_volume_that_does_not_say_how_it_lies_is_seen_as_its_slices_are(networ
 
 def test_the_mask_is_that_of_the_settings_and_says_so(network, tmp_path):
     study = segment_files([scan(tmp_path)], network)
-    settings = Settings(threshold=0.05, min_area_px=20)
+    settings = Settings(threshold=halved(study).threshold, min_area_px=20)
     (path,) = map(Path, downloads.write_viewed(study, settings, with_scan=False))
-    assert path.name == f"mask_{study.token}_0.05_20.nii.gz" and settings.name == "0.05_20"
+    assert path.name == f"mask_{study.token}_{settings.threshold:g}_20.nii.gz"
     assert np.array_equal(np.asarray(nib.load(path).dataobj), study.masks(settings).transpose(2, 1, 0))
 
 
@@ -206,7 +211,7 @@ def point(page: Page, x: float, y: float) -> tuple[float, float]:
 
 
 # Where the planes are drawn, as shares of the canvas.
-TILES = {"coronal": (0.4, 0.25), "sagittal": (0.6, 0.25), "axial": (0.4, 0.75)}
+TILES = {"coronal": (0.2, 0.25), "sagittal": (0.6, 0.25), "axial": (0.2, 0.75)}
 
 
 def test_a_slice_needs_no_viewer(page):
