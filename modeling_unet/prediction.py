@@ -20,16 +20,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from tqdm import tqdm
 
 from .files import write_atomically
-from .image_processing_unet import printable, read_image
+from .image_processing_unet import Picture, printable
 from .journal import Journal, Outcome, Source, identify_results
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, check_alpha, parse_color
 from .pictures import encode_png, to_16_bit
 from .segmentation import DEFAULT_THRESHOLD, Segmentation, check_spacing, check_threshold
 from .segmenter import TumorSegmenter
+from .sources import read_slice
 from .volumes import Volume, VolumeSegmentation, read_volume, segment_volume
 from .volumes.results import draw_montage, list_lesions, summarize_volume
 
@@ -125,7 +125,7 @@ class _Job:
     place: str
     source: Source
     state: list | None = None
-    content: np.ndarray | Volume | None = None
+    content: Picture | Volume | None = None
     segmentation: Segmentation | VolumeSegmentation | None = None
     seconds: float = 0.0
     error: Exception | None = None
@@ -193,7 +193,7 @@ def _read(job: _Job, stack: int | None) -> _Job:
         else:
             if file.is_dir():
                 os.scandir(file).close()  # says again why the folder could not be searched
-            job.content = read_image(file)
+            job.content = read_slice(job.source)
     except OSError as error:
         kind = "folder" if job.place.endswith("/") else "file"
         job.error = OSError(f"the {kind} cannot be read: {error.strerror}.")
@@ -258,7 +258,7 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
         else:
             row, lesions = summarize(segmentation), []
             results = _results_of_slice(segmentation, options)
-        row |= {"seconds": round(job.seconds, 3), "warnings": " ".join(segmentation.warnings) or None}
+        row |= {"seconds": round(job.seconds, 3), **trust(segmentation)}
         names = []
         for suffix, content in results:
             names.append(f"{job.place}{suffix}")
@@ -300,8 +300,16 @@ def summarize(segmentation: Segmentation) -> dict:
     }
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
+def trust(segmentation: Segmentation | VolumeSegmentation) -> dict:
+    """What the table says of how far a slice or a volume is to be believed."""
+    return {
+        "familiarity": _rounded(segmentation.familiarity, 4),
+        "warnings": " ".join(segmentation.warnings) or None,
+    }
+
+
+def _rounded(value: float | None, digits: int = 2) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def one_line(error: Exception) -> str:

@@ -23,6 +23,7 @@ MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 
 CUT_OUT = "The head was cut out of a larger picture; nothing was looked for outside it."
 SEVERAL_CUT_OUT = "{count} heads were cut out of the picture, each by itself; nothing was looked for outside them."
+SCALED_DOWN = "The picture of {full} pixels was scaled down to {size}, and so is the mask."
 INVERTED = "White and black were exchanged, as the picture is a negative."
 UNLIKE = (
     "This picture is unlike the T1-weighted slices with contrast that the network learned from: do not rely on what is "
@@ -69,6 +70,7 @@ class Segmentation:
         inverted: whether white and black were exchanged for the network.
         familiarity: the share of slices like those of the training, but of other persons, that are no more like them
             than this one, 0 … 1; of several frames the lowest. None if the model cannot tell.
+        full_size: (width, height) in px of the picture before it was scaled down to be read; None if it was not.
 
     Raises:
         ValueError: the sizes differ, the threshold is outside 0 … 1, the spacing is not two numbers from 0.01 to 100,
@@ -83,6 +85,7 @@ class Segmentation:
     frames: tuple[tuple[int, int, int, int], ...] = ()
     inverted: bool = False
     familiarity: float | None = None
+    full_size: tuple[int, int] | None = None
 
     def __post_init__(self):
         if self.image.shape[:2] != self.probability.shape:
@@ -121,6 +124,8 @@ class Segmentation:
             sentences.append(INVERTED)
         if any(is_coloured(self.image[y : y + h, x : x + w]) for x, y, w, h in parts):
             sentences.append(COLOURED)
+        if self.full_size:
+            sentences.append(SCALED_DOWN.format(full="{} × {}".format(*self.full_size), size=f"{width} × {height}"))
         return tuple(sentences)
 
     @property
@@ -274,6 +279,21 @@ def longest_diameter(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)
     # The two points that lie farthest apart are corners of the convex hull, and those are few enough to try every pair.
     hull = cv2.convexHull(corners.astype(np.int32))[:, 0] * spacing[::-1]
     return float(np.linalg.norm(hull[:, None] - hull, axis=2).max())
+
+
+def spacing_within(
+    spacing: tuple[float, float] | None, full_size: tuple[int, int] | None, shape: tuple[int, ...]
+) -> tuple[float, float] | None:
+    """Size of a pixel in mm as (row, column) of what was scaled down.
+
+    Args:
+        spacing: of the picture as it was, or None.
+        full_size: (width, height) of it, or None if it was not scaled down.
+        shape: (height, width, …) of what it was scaled down to.
+    """
+    if spacing is None or full_size is None:
+        return spacing
+    return spacing[0] * full_size[1] / shape[0], spacing[1] * full_size[0] / shape[1]
 
 
 def check_threshold(threshold: float) -> float:
