@@ -348,9 +348,10 @@ def _read_content(
         return _picture_of(_open_array(content, name), name, max_side)
     with _open_content(content, name, FILE_FORMATS, max_side, page) as image:
         size, factor = image.size, 1 if max_side is None else _factor(image.size, max_side)
-        # A decoder of JPEG halves a picture, once or more, in less time than it takes to decode all of it.
-        if factor > 1 and image.format == "JPEG":
-            image.draft(None, (size[0] // factor, size[1] // factor))
+        # A decoder of JPEG halves a picture, up to three times, in less time than it takes to decode all of it.
+        halved = min(factor & -factor, 8)
+        if halved > 1 and image.format == "JPEG":
+            image.draft(None, (size[0] // halved, size[1] // halved))
         decoded = image.size
         picture = _picture_of(pixels := _decode(image, name, keep_palette_indices), name, max_side)
     if decoded == size:
@@ -692,7 +693,7 @@ def _is_black_and_white(image: Image.Image) -> bool:
 
 def _factor(size: tuple[int, int], max_side: int) -> int:
     """By how much a picture is scaled down to have at most `max_side` px a side."""
-    return -(-max(size) // max_side)
+    return max(-(-max(size) // max_side), 1)
 
 
 def _check_size(size: tuple[int, int], name: str, max_side: int | None):

@@ -36,6 +36,8 @@ from .volumes.results import draw_montage, list_lesions, summarize_volume
 
 T = TypeVar("T")
 
+NO_DICOM = "--dicom_seg writes nothing for it, as it is no DICOM series."
+
 DEFAULT_BATCH_SIZE = 8
 # Decoders and encoders release Python's lock; with more threads than this, they would wait for it.
 THREADS = min(8, os.cpu_count() or 1)
@@ -250,7 +252,8 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
         if job.segmentation is None:
             raise job.error or RuntimeError("the network has not seen it")
         segmentation = job.segmentation.at_threshold(options.threshold)
-        for sentence in segmentation.warnings:
+        no_dicom = [NO_DICOM] * (options.dicom_seg and not _comes_from_dicom(segmentation))
+        for sentence in (*segmentation.warnings, *no_dicom):
             tqdm.write(printable(f"{job.place}: {sentence}"), file=sys.stderr)
         if isinstance(segmentation, VolumeSegmentation):
             row, lesions = summarize_volume(segmentation), list_lesions(segmentation)
@@ -269,6 +272,10 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
         return Outcome(job.place, {"error": one_line(error)})
 
 
+def _comes_from_dicom(segmentation: Segmentation | VolumeSegmentation) -> bool:
+    return isinstance(segmentation, VolumeSegmentation) and bool(segmentation.volume.frames)
+
+
 def _results_of_slice(segmentation: Segmentation, options: Options) -> Iterator[tuple[str, bytes]]:
     """What is written of a slice: how the name of each file goes on behind the place, and its content."""
     yield "_mask.png", encode_png(segmentation.mask)
@@ -282,7 +289,7 @@ def _results_of_volume(segmentation: VolumeSegmentation, options: Options) -> It
     yield "_overlay.png", encode_png(draw_montage(segmentation, options.color, options.alpha, options.style))
     if options.probability:
         yield "_probability.nii.gz", segmentation.volume.to_nifti(segmentation.probability)
-    if options.dicom_seg and segmentation.volume.frames:
+    if options.dicom_seg and _comes_from_dicom(segmentation):
         yield "_mask.dcm", segmentation.volume.to_dicom_seg(segmentation.mask)
 
 
