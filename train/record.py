@@ -37,14 +37,9 @@ def read_record(model: str | Path) -> dict:
 
 def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
     """Whether any of the slices was trained on, by the record beside the weights; None if it does not say."""
-    record = read_record(model)
-    trained_on = record.get("trained_on")
-    if trained_on is None:
+    if (found := _find_seen(model, scored)) is None:
         return None
-    hashes = trained_on.split()
-    known, digits = set(hashes), len(hashes[0]) if hashes else 0
-    equal = [digest[:digits] in known for digest in scored["mask_sha256"]]
-    alike = recognize(scored["look"], record.get(LOOKS, "").split())
+    equal, alike = found
     seen = sum(map(max, equal, alike))
     if seen:
         resized = f" ({seen - sum(equal)} of them resized or saved anew)" if seen > sum(equal) else ""
@@ -53,6 +48,24 @@ def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
             *(seen, len(scored), resized),
         )
     return seen > 0
+
+
+def seen_slices(model: str, slices: Dataset) -> list[bool] | None:
+    """Of every slice with tumour, whether it was trained on; None if the record beside the weights does not say."""
+    found = _find_seen(model, slices)
+    return None if found is None else list(map(max, *found))
+
+
+def _find_seen(model: str, slices: Dataset) -> tuple[list[bool], list[bool]] | None:
+    """Slices whose mask was trained on, and slices that look like one that was."""
+    record = read_record(model)
+    trained_on = record.get("trained_on")
+    if trained_on is None:
+        return None
+    hashes = trained_on.split()
+    known, digits = set(hashes), len(hashes[0]) if hashes else 0
+    equal = [digest[:digits] in known for digest in slices["mask_sha256"]]
+    return equal, recognize(slices["look"], record.get(LOOKS, "").split())
 
 
 def read_evaluation(path: Path) -> dict:

@@ -3,14 +3,18 @@
     make ─→ the data set and its FILE.arrow ─ checked ─→ FILE.arrow.sha256, written if it is not there, else compared
 
 The files are memory-mapped and taken as they are: where a disk has lost a bit, other pixels would be trained on.
+A data set that comes as a ZIP is unpacked there too, once: `unpacked`.
 """
 
 import hashlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 from datasets import Dataset
+
+from modeling_unet.volumes.archives import ArchiveError, members
 
 from .raw import DataError
 
@@ -30,6 +34,29 @@ def checked(make: Callable[[], Dataset]) -> Dataset:
     for file in made.cache_files:
         _check(Path(file["filename"]))
     return made
+
+
+def unpacked(path: Path) -> Path:
+    """The folder with the files of a ZIP, of any layout.
+
+    Raises:
+        DataError: the ZIP is damaged, holds unsafe names, or is too large to be unpacked without asking.
+    """
+    digest = _checksum(path)
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "unpacked" / f"{path.stem}-{digest[:16]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            for member in members(path):
+                target = Path(temporary, folder.name, member.name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(member.read())
+            Path(temporary, folder.name).rename(folder)
+    except ArchiveError as error:
+        raise DataError(f"{str(error).rstrip('.')}; unpack it, and give the folder.") from error
+    return folder
 
 
 def _check(path: Path) -> None:

@@ -349,6 +349,13 @@ class AugmentedSlices(TorchDataset):
 
     The random numbers of a sample follow from (seed, epoch, index) alone: they differ between epochs and samples, and
     are the same whatever the number of workers, and after a resume.
+
+    Args:
+        prepared: the slices.
+        augmentation, synthesizer: what changes them; None leaves them as they are.
+        seed: of all random numbers.
+        always: how many of the first ones every epoch takes; None takes all.
+        drawn: how many of the others an epoch takes besides, at random and anew in each.
     """
 
     def __init__(
@@ -357,11 +364,15 @@ class AugmentedSlices(TorchDataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         synthesizer: Synthesizer | None = None,
+        always: int | None = None,
+        drawn: int = 0,
     ):
         self.prepared = prepared
         self.augmentation = augmentation
         self.synthesizer = synthesizer
         self.seed = seed
+        self.always = len(prepared) if always is None else always
+        self.drawn = drawn
         # In shared memory, so that workers which outlive an epoch learn of the next one.
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -369,10 +380,12 @@ class AugmentedSlices(TorchDataset):
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
-        return len(self.prepared)
+        return self.always + self.drawn
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng((self.seed, self.epoch.item(), int(index)))
+        if index >= self.always:
+            index = rng.integers(self.always, len(self.prepared))
         if self.synthesizer is not None:
             pixel_values, labels = self.synthesizer(int(index), rng)
         else:

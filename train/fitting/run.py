@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch import nn
 from transformers import (
     IntervalStrategy,
@@ -43,6 +43,7 @@ from ..record import BASE_WEIGHTS, CALIBRATION, CANVASES, LOOKS, RECORD_FILE, is
 from .calibrated import calibrated_folders, read_calibration, take_over
 from .checkpoints import find_newest_intact
 from .curves import Prediction, pick_examples, write_curves, write_predictions
+from .earlier.rehearsal import load_known
 from .memory import keep_freed_memory
 from .network import DEFAULT_ARCHITECTURE, build_model
 from .options import DEFAULT_RECIPE, IN_A_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
@@ -85,15 +86,26 @@ def fit(options: FitOptions) -> dict:
     transformers.set_seed(options.trainer.seed)
     model, processor = build_model(options.run)
     with options.trainer.main_process_first(desc="reading the slices"):
-        slices = load_slices(options.data)
+        slices = load_slices(options.data, without_folds=fold is None)
         sides = (all_indices(slices), []) if fold is None else fold_indices(slices, fold)
         prepared = prepare_slices(slices, processor)  # slices of all folds, so that the folds share one cache
-    training, validation = (slices.select(rows) for rows in sides)
+        training, validation = (slices.select(rows) for rows in sides)
+        to_train, to_validate = (prepared.select(rows) for rows in sides)
+        known = None
+        if options.run.also_data_dir:
+            everything, rows = load_known(options.run.also_data_dir, options.run.init_from, training, validation)
+            known = everything.select(rows)
+            to_train = concatenate_datasets([to_train, prepare_slices(everything, processor).select(rows)])
     logger.info(
         "Training on %d slices of %d persons, validating on %d of %d.",
         *(len(training), len(set(training["person_id"]))),
         *(len(validation), len(set(validation["person_id"]))),
     )
+    always, drawn = len(training), 0
+    if known is not None:
+        drawn = max(round(always * options.run.also_share / (1 - options.run.also_share)), 1)
+        logger.info("To every epoch come %d slices of the %d that were trained on before.", drawn, len(known))
+        training = concatenate_datasets([training, known])
     canvases: list[np.ndarray] = []
     pixels = ""
     if options.synthesis.canvases:
@@ -120,8 +132,8 @@ def fit(options: FitOptions) -> dict:
     trainer = SegmentationTrainer(
         model=nn.SyncBatchNorm.convert_sync_batchnorm(model) if options.trainer.sync_batch_norm else model,
         args=options.trainer,
-        train_dataset=_training_slices(options, prepared.select(sides[0]), training["person_id"], canvases),
-        eval_dataset=AugmentedSlices(prepared.select(sides[1])) if len(validation) else None,
+        train_dataset=_training_slices(options, to_train, training["person_id"], canvases, always, drawn),
+        eval_dataset=AugmentedSlices(to_validate) if len(validation) else None,
         processing_class=processor,
     )
     with options.trainer.main_process_first(local=False, desc="looking for checkpoints"):
@@ -151,14 +163,19 @@ def fit(options: FitOptions) -> dict:
 
 
 def _training_slices(
-    options: FitOptions, prepared: Dataset, person_id: Sequence[str], canvases: list[np.ndarray]
+    options: FitOptions,
+    prepared: Dataset,
+    person_id: Sequence[str],
+    canvases: list[np.ndarray],
+    always: int,
+    drawn: int,
 ) -> AugmentedSlices:
     if not options.run.augment:
-        return AugmentedSlices(prepared)
+        return AugmentedSlices(prepared, seed=options.trainer.seed, always=always, drawn=drawn)
     plain = AugmentedSlices(prepared)
     axes = find_axes(prepared) if options.synthesis.mirror_probability else []
     synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases)
-    return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer)
+    return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer, always, drawn)
 
 
 @contextmanager

@@ -177,7 +177,7 @@ def test_a_record_nested_too_deeply_is_one_sentence(tmp_path):
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_are_there():
-    names = "default, fast-cpu, fewer-alarms, notebook"
+    names = "default, fast-cpu, fewer-alarms, notebook, refine"
     with pytest.raises(ValueError, match=f"There is no recipe slow; give a file or one of {names}"):
         parse_fit([*REQUIRED, "--recipe", "slow"])
 
