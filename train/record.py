@@ -19,6 +19,7 @@ RECORD_FILE = "training.json"  # what the run was, by `fit`
 LOOKS = "looks"  # in it: what the slices look like that were trained on, see `looks.look_of`
 BASE_WEIGHTS = "init_from_sha256"  # in it: hash of the weights that were fine-tuned
 CANVASES = "canvases_sha256"  # in it: hash of the slices without tumour that were trained on
+TEACHERS = "teachers"  # in it: the models whose average was learned too
 CALIBRATION = "calibration"  # in it: scale and shift that were put into the head
 SHARE_OF_START = "share_of_start"  # in it: of the weights before the training, in an average with those after it
 EVALUATION_FILE = "evaluation.json"  # how it scored, by `evaluate` or `cv`

@@ -69,9 +69,17 @@ def next_steps(options: list[str], output_dir: Path, folds: list[int]) -> str:
         ["calibrate", *data, *models, "--output_dir", calibrated],
         ["fit", *options, "--all_persons", "true", "--calibration", calibrated, "--output_dir", final],
         ["publish", "model", final, "--repo_id", "YOU/NAME"],
+        ["ensemble", str(output_dir), *options, "--output_dir", str(output_dir / "ensemble")],
     ]
     lines = [f"  python -m train {shlex.join(step)}" for step in steps]
-    return "\n".join(["Next: calibrate the folds together, train on all persons, and publish those weights:", *lines])
+    return "\n".join(
+        [
+            "Next: calibrate the folds together, train on all persons, and publish those weights:",
+            *lines[:-1],
+            "Or make one model of the folds, of which no figures are left, as together they have seen everybody:",
+            lines[-1],
+        ]
+    )
 
 
 def visible_gpus() -> list[str]:

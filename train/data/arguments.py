@@ -60,7 +60,13 @@ class ReadingArguments:
         default=None, metadata={"help": "Take coloured masks: tumour is what is red, or '#ff8000', or one of several."}
     )
 
+    dataset_num_proc: int | None = field(
+        default=None, metadata={"help": "Processes that prepare slices for the network; by default this one alone."}
+    )
+
     def __post_init__(self):
+        if self.dataset_num_proc is not None and self.dataset_num_proc < 1:
+            raise ValueError(f"--dataset_num_proc is {self.dataset_num_proc}; it must be at least 1.")
         given = [name for name in ("mask_threshold", "tumor_labels", "mask_color") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"--{' and --'.join(given)} say different things about masks; give one of them.")

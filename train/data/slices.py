@@ -15,6 +15,7 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import cv2
 import datasets
 import numpy as np
 import torch
-from datasets import Array2D, Array3D, Dataset, Features, Value
+from datasets import Dataset, Features, Value
 from datasets.fingerprint import Hasher
 from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
@@ -36,7 +37,7 @@ from ..looks import look_of
 from .arguments import CHANNELS, DataArguments
 from .audit import fast_findings, refuse
 from .augmentation import Augmentation
-from .cache import checked
+from .cache import PACKED, checked, pack, say_cost, unpack
 from .folds import assign_persons
 from .masks import BINARY, MAX_LABELS, MaskRule, advise, advise_colors, labels_of
 from .raw import DETAIL_COLUMNS, Picture, RawSlice, Source, as_file, encode_png
@@ -308,22 +309,28 @@ def _no_progress_bar_of_datasets() -> Iterator[None]:
 # ----------------------------------------------------------------------------------------------- what the Trainer reads
 
 
-def prepare_slices(slices: Dataset, processor: UNetImageProcessor) -> Dataset:
+def prepare_slices(slices: Dataset, processor: UNetImageProcessor, num_proc: int | None = None) -> Dataset:
     """Run the processor over all slices, once: a memory-mapped Arrow file in the `datasets` cache.
 
     Returns:
-        `pixel_values` float32 [1, S, S] and `labels` uint8 [S, S] (0, 1, 255 = padding), as NumPy arrays. The cache is
-        keyed by the pixels of the slices and masks and by the processor's settings and code.
+        `pixel_values` float32 [1, S, S] and `labels` uint8 [S, S] (0, 1, 255 = padding), as NumPy arrays, kept by
+        `cache.pack`. The cache is keyed by the pixels of the slices and masks and by the processor's settings and code,
+        not by the number of processes.
     """
-    side = processor.size["longest_edge"]
-    features = Features({"pixel_values": Array3D((1, side, side), "float32"), "labels": Array2D((side, side), "uint8")})
     key = [content_hash(slices, in_order=True), processor.to_dict(), _code_of(_prepare), _code_of(UNetImageProcessor)]
-    how = {"features": features, "new_fingerprint": Hasher.hash(key), "desc": "Preparing slices"}
+    fingerprint = Hasher.hash([*key, _code_of(pack)])
+    how = {"features": PACKED, "new_fingerprint": fingerprint, "desc": "Preparing slices", "num_proc": num_proc}
     pictures = slices.select_columns(["image", "mask"])
-    prepared = checked(
-        lambda: pictures.map(_prepare, fn_kwargs={"processor": processor}, remove_columns=pictures.column_names, **how)
-    )
-    return prepared.with_format("numpy")
+    prepare = partial(_packed, processor=processor, is_alone=num_proc is None)
+    say_cost(pictures, fingerprint, partial(_packed, processor=processor), num_proc)
+    prepared = checked(lambda: pictures.map(prepare, remove_columns=pictures.column_names, **how))
+    return prepared.with_transform(unpack)
+
+
+def _packed(row: dict, processor: UNetImageProcessor, is_alone: bool = True) -> dict:
+    if not is_alone:
+        torch.set_num_threads(1)  # threads of a process whose parent had threads before may wait for ever
+    return pack(**_prepare(row, processor))
 
 
 def _prepare(row: dict, processor: UNetImageProcessor) -> dict:
@@ -331,17 +338,17 @@ def _prepare(row: dict, processor: UNetImageProcessor) -> dict:
     return {"pixel_values": batch["pixel_values"][0], "labels": batch["labels"][0].astype(np.uint8)}
 
 
-def find_axes(prepared: Dataset) -> list[Axis]:
+def find_axes(prepared: Dataset, num_proc: int | None = None) -> list[Axis]:
     """Line of symmetry of every prepared slice; kept in the `datasets` cache."""
     features = Features(dict.fromkeys(Axis._fields, Value("float64")))
     how = {"fn_kwargs": {"cache_key": _code_of(find_axis)}, "features": features}
-    how["desc"] = "Looking for lines of symmetry"
+    how |= {"desc": "Looking for lines of symmetry", "num_proc": num_proc}
     found = checked(lambda: prepared.map(_axis, remove_columns=prepared.column_names, **how))
     return [Axis(**row) for row in found.with_format(None)]
 
 
 def _axis(row: dict, cache_key: bytes) -> dict[str, float]:
-    return find_axis(row["pixel_values"][0], row["labels"].astype(np.uint8))._asdict()
+    return find_axis(row["pixel_values"][0], row["labels"])._asdict()
 
 
 class AugmentedSlices(TorchDataset):
@@ -390,8 +397,7 @@ class AugmentedSlices(TorchDataset):
             pixel_values, labels = self.synthesizer(int(index), rng)
         else:
             sample = self.prepared[int(index)]
-            # The NumPy format of `datasets` widens small integers.
-            pixel_values, labels = sample["pixel_values"], sample["labels"].astype(np.uint8)
+            pixel_values, labels = sample["pixel_values"], sample["labels"]
         if self.augmentation is not None:
             pixel_values, labels = self.augmentation(pixel_values, labels, rng)
         return {"pixel_values": pixel_values, "labels": labels}

@@ -90,6 +90,10 @@ class RunArguments:
     also_share: float | None = field(
         default=None, metadata={"help": f"Share of an epoch that comes from --also_data_dir; by default {ALSO_SHARE}."}
     )
+    teachers: list[str] | None = field(
+        default=None,
+        metadata={"help": "Model folders or Hub ids whose average is learned beside the masks; see ensemble."},
+    )
     image_size: int | None = field(
         default=None,
         metadata={"help": "Longest edge in pixels that the network sees; by default 256, or as in --init_from."},

@@ -39,11 +39,22 @@ from ..data.raw import as_file
 from ..data.slices import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
 from ..data.synthesis import Synthesis, Synthesizer, read_canvases
 from ..files import check_writable, read_json, write_json
-from ..record import BASE_WEIGHTS, CALIBRATION, CANVASES, LOOKS, RECORD_FILE, is_seen_in_training, read_record
+from ..record import (
+    BASE_WEIGHTS,
+    CALIBRATION,
+    CANVASES,
+    LOOKS,
+    RECORD_FILE,
+    TEACHERS,
+    is_seen_in_training,
+    read_record,
+    seen_slices,
+)
 from .calibrated import calibrated_folders, read_calibration, take_over
 from .checkpoints import find_newest_intact
 from .curves import Prediction, pick_examples, write_curves, write_predictions
 from .earlier.rehearsal import load_known
+from .earlier.teachers import Teachers, describe
 from .memory import keep_freed_memory
 from .network import DEFAULT_ARCHITECTURE, build_model
 from .options import DEFAULT_RECIPE, IN_A_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
@@ -57,7 +68,7 @@ MASK_DIGITS = 8  # hexadecimal; with 2,000 slices trained on, one new slice in t
 # Facts that identify a run: a checkpoint is resumed only if all of them are equal.
 STARTED = (
     *("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256"),
-    *(CANVASES, BASE_WEIGHTS),
+    *(CANVASES, BASE_WEIGHTS, TEACHERS),
 )
 ADDED_LATER = (LOOKS, BASE_WEIGHTS)
 FIXED_OPTIONS = {field.name for group in (RunArguments, Synthesis, Augmentation) for field in fields(group)}
@@ -83,19 +94,21 @@ def fit(options: FitOptions) -> dict:
     options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
     fold, calibrated = options.run.fold, options.run.calibration
     calibration = asdict(read_calibration(calibrated)) if calibrated else None
+    num_proc = options.data.dataset_num_proc
     transformers.set_seed(options.trainer.seed)
     model, processor = build_model(options.run)
+    teachers = Teachers(options.run.teachers, model, processor) if options.run.teachers else None
     with options.trainer.main_process_first(desc="reading the slices"):
         slices = load_slices(options.data, without_folds=fold is None)
         sides = (all_indices(slices), []) if fold is None else fold_indices(slices, fold)
-        prepared = prepare_slices(slices, processor)  # slices of all folds, so that the folds share one cache
+        prepared = prepare_slices(slices, processor, num_proc)  # slices of all folds, so that the folds share one cache
         training, validation = (slices.select(rows) for rows in sides)
         to_train, to_validate = (prepared.select(rows) for rows in sides)
         known = None
         if options.run.also_data_dir:
             everything, rows = load_known(options.run.also_data_dir, options.run.init_from, training, validation)
             known = everything.select(rows)
-            to_train = concatenate_datasets([to_train, prepare_slices(everything, processor).select(rows)])
+            to_train = concatenate_datasets([to_train, prepare_slices(everything, processor, num_proc).select(rows)])
     logger.info(
         "Training on %d slices of %d persons, validating on %d of %d.",
         *(len(training), len(set(training["person_id"]))),
@@ -120,8 +133,10 @@ def fit(options: FitOptions) -> dict:
             _warn_of_another_recipe(folder, started)
     if options.run.all_persons:
         options.trainer.eval_strategy = IntervalStrategy.NO
-    elif options.run.init_from:
-        is_seen_in_training(options.run.init_from, validation)
+    else:
+        _refuse_teachers_of(validation, options.run)
+        if options.run.init_from:
+            is_seen_in_training(options.run.init_from, validation)
     if record := _finished_before(output_dir, started):
         logger.info("%s holds this very run, finished: nothing is left to do.", output_dir)
         return record
@@ -135,6 +150,7 @@ def fit(options: FitOptions) -> dict:
         train_dataset=_training_slices(options, to_train, training["person_id"], canvases, always, drawn),
         eval_dataset=AugmentedSlices(to_validate) if len(validation) else None,
         processing_class=processor,
+        teachers=teachers,
     )
     with options.trainer.main_process_first(local=False, desc="looking for checkpoints"):
         checkpoint = _find_checkpoint(output_dir, started)
@@ -173,7 +189,7 @@ def _training_slices(
     if not options.run.augment:
         return AugmentedSlices(prepared, seed=options.trainer.seed, always=always, drawn=drawn)
     plain = AugmentedSlices(prepared)
-    axes = find_axes(prepared) if options.synthesis.mirror_probability else []
+    axes = find_axes(prepared, options.data.dataset_num_proc) if options.synthesis.mirror_probability else []
     synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases)
     return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer, always, drawn)
 
@@ -199,10 +215,13 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
     masks = zip(training["mask_sha256"], training["mask_area"], strict=True)
     trained_on = {digest[:MASK_DIGITS] for digest, area in masks if area}
     base = read_record(options.run.init_from) if options.run.init_from else {}
-    base.pop("validation", None)
-    known = not options.run.init_from or "trained_on" in base
-    trained_on.update(base.pop("trained_on", "").split())
-    looks = {*filter(None, training["look"]), *base.pop(LOOKS, "").split()}
+    parents = [*([base] if options.run.init_from else []), *map(read_record, options.run.teachers or ())]
+    known = all("trained_on" in parent for parent in parents)
+    looks = {*filter(None, training["look"])}
+    for parent in parents:
+        trained_on.update(parent.get("trained_on", "").split())
+        looks.update(parent.get(LOOKS, "").split())
+    base = {name: value for name, value in base.items() if name not in ("validation", "trained_on", LOOKS)}
     started = {
         "fold": options.run.fold,
         "num_folds": options.data.num_folds,
@@ -216,12 +235,24 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
     }
     if options.run.init_from:
         started[BASE_WEIGHTS] = weights_hash(options.run.init_from)
+    if options.run.teachers:
+        started[TEACHERS] = describe(options.run.teachers)
     if known:
         # For `evaluate`, which checks whether slices were trained on: the first digits of the hashes of masks with a
         # tumour, and the looks of those slices.
         started["trained_on"] = " ".join(sorted(trained_on))
         started[LOOKS] = " ".join(sorted(looks))
     return started
+
+
+def _refuse_teachers_of(validation: Dataset, run: RunArguments) -> None:
+    """Raise an error if a teacher was trained on who validates: it would pass on what it knows of them."""
+    for teacher in run.teachers or ():
+        if any(seen_slices(teacher, validation) or ()):
+            raise ValueError(
+                f"--teachers {teacher} was trained on persons of fold {run.fold}; take teachers that left this fold "
+                "out, or --all_persons true, where nobody validates."
+            )
 
 
 def _recipe(options: FitOptions) -> dict:
@@ -273,7 +304,7 @@ def _trainings(run: dict) -> Iterator[dict]:
 def _finished_before(output_dir: Path, started: dict) -> dict | None:
     """The record of a finished run with the same options, schedule included; None if there is none."""
     record = _read_record_of(output_dir, started)
-    names = {*started, CANVASES, CALIBRATION}
+    names = {*started, CANVASES, CALIBRATION, TEACHERS}
     is_same = all(record.get(name) == started.get(name) for name in names)
     return record if is_same and "steps" in record and (output_dir / "model.safetensors").is_file() else None
 
