@@ -36,6 +36,7 @@ ARCHITECTURES: dict[str, Callable[..., UNetConfig]] = {
     "ronneberger2015": UNetConfig.ronneberger2015,
 }
 METRICS = ("dice_at_network_size", "iou_at_network_size")  # that name the best epoch
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")  # by the names of their packages
 RECIPES = Path(__file__).parents[1] / "recipes"
 DEFAULT_RECIPE = "default"
 ALSO_SHARE = 0.5  # of an epoch; what is known counts as much as what is new
@@ -172,6 +173,10 @@ class FitArguments(TrainingArguments):
             self.bf16 = has_fast_bfloat16() and not self.fp16
         super().__post_init__()
         for name in self.report_to or []:
+            if name not in TRACKERS:
+                raise ValueError(
+                    f"--report_to is {name}; allowed are none, {', '.join(TRACKERS)}."
+                )
             if importlib.util.find_spec(name) is None:
                 raise ValueError(f"--report_to {name} needs its package: pip install {name}")
 
