@@ -112,4 +112,4 @@ def test_the_file_is_a_recipe_with_its_reasons(data, tmp_path, monkeypatch, caps
 
 
 def test_a_step_is_measured():
-    assert planning.measure_step(32, 1, 1) > 0
+    assert planning.measure_step(32, 2, 1) > 0
