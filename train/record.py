@@ -66,7 +66,8 @@ def _find_seen(model: str, slices: Dataset) -> tuple[list[bool], list[bool]] | N
     hashes = trained_on.split()
     known, digits = set(hashes), len(hashes[0]) if hashes else 0
     equal = [digest[:digits] in known for digest in slices["mask_sha256"]]
-    return equal, recognize(slices["look"], record.get(LOOKS, "").split())
+    looks = ["" if same else look for look, same in zip(slices["look"], equal, strict=True)]
+    return equal, recognize(looks, record.get(LOOKS, "").split())
 
 
 def read_evaluation(path: Path) -> dict:
