@@ -13,9 +13,12 @@ USAGE = """usage: python -m train COMMAND [options]
 commands, in the order of use:
   check      look for what would spoil a training: unpaired files, duplicates across persons, …
   prepare    write a clean data set with a card from any source
+  plan       write a recipe for a data set and this machine, with its reasons
   fit        train on all folds but one
   cv         train and score every fold, and put the scores together
+  ensemble   make one model of several, which learns their average
   evaluate   score a trained model on the persons of a fold
+  compare    two models on the same slices: which one is better
   calibrate  make the probabilities of a trained model mean what they say
   report     tables and figures of an evaluation, and a paired comparison of several
   publish    a trained model, a prepared data set or the demo, to the Hugging Face Hub
@@ -23,7 +26,19 @@ commands, in the order of use:
 python -m train COMMAND --help lists the options.
 """
 
-COMMANDS = ("check", "prepare", "fit", "cv", "evaluate", "calibrate", "report", "publish")
+COMMANDS = (
+    "check",
+    "prepare",
+    "plan",
+    "fit",
+    "cv",
+    "ensemble",
+    "evaluate",
+    "compare",
+    "calibrate",
+    "report",
+    "publish",
+)
 # Modules whose package has another name on the package index.
 PACKAGES = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
 

@@ -20,6 +20,7 @@ LOOKS = "looks"  # in it: what the slices look like that were trained on, see `l
 BASE_WEIGHTS = "init_from_sha256"  # in it: hash of the weights that were fine-tuned
 CANVASES = "canvases_sha256"  # in it: hash of the slices without tumour that were trained on
 BRAINS = "brain_masks_sha256"  # in it: hash of the masks of the brain by which skull and skin were taken off
+TEACHERS = "teachers"  # in it: the models whose average was learned too
 CALIBRATION = "calibration"  # in it: scale and shift that were put into the head
 CLASSES = "classes"  # in it: of a model of several classes, which values of the masks each has, as for --classes
 SHARE_OF_START = "share_of_start"  # in it: of the weights before the training, in an average with those after it
@@ -39,14 +40,9 @@ def read_record(model: str | Path) -> dict:
 
 def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
     """Whether any of the slices was trained on, by the record beside the weights; None if it does not say."""
-    record = read_record(model)
-    trained_on = record.get("trained_on")
-    if trained_on is None:
+    if (found := _find_seen(model, scored)) is None:
         return None
-    hashes = trained_on.split()
-    known, digits = set(hashes), len(hashes[0]) if hashes else 0
-    equal = [digest[:digits] in known for digest in scored["mask_sha256"]]
-    alike = recognize(scored["look"], record.get(LOOKS, "").split())
+    equal, alike = found
     seen = sum(map(max, equal, alike))
     if seen:
         resized = f" ({seen - sum(equal)} of them resized or saved anew)" if seen > sum(equal) else ""
@@ -55,6 +51,25 @@ def is_seen_in_training(model: str, scored: Dataset) -> bool | None:
             *(seen, len(scored), resized),
         )
     return seen > 0
+
+
+def seen_slices(model: str, slices: Dataset) -> list[bool] | None:
+    """Of every slice with tumour, whether it was trained on; None if the record beside the weights does not say."""
+    found = _find_seen(model, slices)
+    return None if found is None else list(map(max, *found))
+
+
+def _find_seen(model: str, slices: Dataset) -> tuple[list[bool], list[bool]] | None:
+    """Slices whose mask was trained on, and slices that look like one that was."""
+    record = read_record(model)
+    trained_on = record.get("trained_on")
+    if trained_on is None:
+        return None
+    hashes = trained_on.split()
+    known, digits = set(hashes), len(hashes[0]) if hashes else 0
+    equal = [digest[:digits] in known for digest in slices["mask_sha256"]]
+    looks = ["" if same else look for look, same in zip(slices["look"], equal, strict=True)]
+    return equal, recognize(looks, record.get(LOOKS, "").split())
 
 
 def read_evaluation(path: Path) -> dict:

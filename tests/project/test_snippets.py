@@ -39,6 +39,8 @@ DOCUMENTS = [
 ]
 RUN_ELSEWHERE = ("docs/experiments.md", "docs/onnx.md")
 GUIDES = ("start", "use", "volumes", "train", "share", "results", "how-it-works")
+# Commands that hand their other options to fit.
+HANDING_ON = ("train cv", "train ensemble")
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 MAX_README_WORDS = 700  # it is a door; what is said at length is said in docs/
 
@@ -135,7 +137,7 @@ def test_every_guide_is_there_and_the_readme_is_a_door():
 
 @pytest.mark.parametrize(("command", "options"), commands().items(), ids=commands())
 def test_options_of_documented_commands_exist(command, options, monkeypatch, capsys):
-    for asked in [command, *(["train fit"] if command == "train cv" else [])]:  # cv hands its other options to fit
+    for asked in [command, *(["train fit"] if command in HANDING_ON else [])]:
         module, *words = asked.split()
         monkeypatch.setattr(sys, "argv", [module, *words, "--help"])
         with pytest.raises(SystemExit):

@@ -77,7 +77,11 @@ def next_steps(options: list[str], output_dir: Path, folds: list[int]) -> str:
             publish,
         ]
     lines = [f"  python -m train {shlex.join(step)}" for step in steps]
-    return "\n".join([what, *lines])
+    if "--classes" in data:
+        return "\n".join([what, *lines])
+    ensemble = shlex.join(["ensemble", str(output_dir), *options, "--output_dir", str(output_dir / "ensemble")])
+    what_else = "Or make one model of the folds, of which no figures are left, as together they have seen everybody:"
+    return "\n".join([what, *lines, what_else, f"  python -m train {ensemble}"])
 
 
 def visible_gpus() -> list[str]:

@@ -68,7 +68,13 @@ class ReadingArguments:
         },
     )
 
+    dataset_num_proc: int | None = field(
+        default=None, metadata={"help": "Processes that prepare slices for the network; by default this one alone."}
+    )
+
     def __post_init__(self):
+        if self.dataset_num_proc is not None and self.dataset_num_proc < 1:
+            raise ValueError(f"--dataset_num_proc is {self.dataset_num_proc}; it must be at least 1.")
         rules = ("mask_threshold", "tumor_labels", "mask_color", "classes")
         given = [name for name in rules if getattr(self, name) is not None]
         if len(given) > 1:

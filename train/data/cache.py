@@ -3,16 +3,38 @@
     make ─→ the data set and its FILE.arrow ─ checked ─→ FILE.arrow.sha256, written if it is not there, else compared
 
 The files are memory-mapped and taken as they are: where a disk has lost a bit, other pixels would be trained on.
+
+    pixel_values, labels ─ pack ─→ two PNG files of 16 and 8 bits, a quarter of the size ─ unpack ─→ the same, nearly
+
+A data set that comes as a ZIP is unpacked there too, once: `unpacked`.
 """
 
 import hashlib
+import logging
+import shutil
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import datasets
-from datasets import Dataset
+import numpy as np
+from datasets import Dataset, Features, Value
+
+from modeling_unet.volumes.archives import ArchiveError, members
 
 from .raw import DataError
+
+
+logger = logging.getLogger(__name__)
+
+PACKED = Features(
+    {**dict.fromkeys(("pixels", "labels"), Value("binary")), **dict.fromkeys(("low", "step"), Value("float64"))}
+)
+LEVELS = 2**16 - 1
+TRIED = 8  # slices that are prepared to know what all of them will take
+WORTH_SAYING = 500  # slices; fewer take some seconds
 
 
 def checked(make: Callable[[], Dataset]) -> Dataset:
@@ -30,6 +52,108 @@ def checked(make: Callable[[], Dataset]) -> Dataset:
     for file in made.cache_files:
         _check(Path(file["filename"]))
     return made
+
+
+def pack(pixel_values: np.ndarray, labels: np.ndarray) -> dict:
+    """A row of `PACKED`. The pixels of a slice are rounded to 65,536 steps from its lowest value to its highest.
+
+    Args:
+        pixel_values: float32 [C, S, S].
+        labels: uint8 [S, S], which stay as they are.
+    """
+    low, high = float(pixel_values.min()), float(pixel_values.max())
+    step = (high - low) / LEVELS or 1.0
+    levels = np.rint((pixel_values.astype(np.float64) - low) / step).astype(np.uint16)
+    return {"pixels": _png(levels.reshape(-1, levels.shape[-1])), "labels": _png(labels), "low": low, "step": step}
+
+
+def unpack(rows: dict[str, list]) -> dict[str, list]:
+    """What `pack` was given, of several rows; each pixel differs by half a step at most, and is the same every time."""
+    return {
+        "pixel_values": [_pixels(*row) for row in zip(rows["pixels"], rows["low"], rows["step"], strict=True)],
+        "labels": list(map(_decode, rows["labels"])),
+    }
+
+
+def _pixels(png: bytes, low: float, step: float) -> np.ndarray:
+    levels = _decode(png)
+    side = levels.shape[-1]
+    return (low + levels.astype(np.float64) * step).astype(np.float32).reshape(-1, side, side)
+
+
+def _png(values: np.ndarray) -> bytes:
+    # Of all ways to compress, the fastest; others give files that are smaller by a few percent.
+    return cv2.imencode(".png", values, [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE])[1].tobytes()
+
+
+def _decode(png: bytes) -> np.ndarray:
+    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def say_cost(rows: Dataset, fingerprint: str, prepare: Callable[[dict], dict], num_proc: int | None) -> None:
+    """Say what preparing takes, measured on some rows, unless they are few or were prepared before.
+
+    Raises:
+        OSError: the disk of the cache does not hold them.
+    """
+    folder = _folder_of(rows)
+    if len(rows) < WORTH_SAYING or any(folder.glob(f"cache-{fingerprint}*.arrow")):
+        return
+    start, tried = time.perf_counter(), [prepare(rows[index]) for index in range(0, len(rows), len(rows) // TRIED)]
+    seconds = (time.perf_counter() - start) / len(tried) * len(rows) / (num_proc or 1)
+    size = (
+        sum(len(value) for row in tried for value in row.values() if isinstance(value, bytes)) / len(tried) * len(rows)
+    )
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OSError(
+            f"{len(rows):,} prepared slices take {_gigabytes(size)}, and the disk of {folder} has {_gigabytes(free)} "
+            "left; set HF_HOME to a folder on another one."
+        )
+    more = "" if num_proc else ", less with --dataset_num_proc"
+    logger.info(
+        "Preparing %s slices, once: %s in the cache of Datasets (%s), about %s%s.",
+        *(f"{len(rows):,}", _gigabytes(size), folder, describe_seconds(seconds), more),
+    )
+
+
+def _folder_of(rows: Dataset) -> Path:
+    """Where `map` puts its results."""
+    files = rows.cache_files
+    return Path(files[0]["filename"]).parent if files else Path(datasets.config.HF_DATASETS_CACHE)
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.2g} GB" if size < 1e10 else f"{size / 1e9:,.0f} GB"
+
+
+def describe_seconds(seconds: float) -> str:
+    if seconds < 100:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def unpacked(path: Path) -> Path:
+    """The folder with the files of a ZIP, of any layout.
+
+    Raises:
+        DataError: the ZIP is damaged, holds unsafe names, or is too large to be unpacked without asking.
+    """
+    digest = _checksum(path)
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "unpacked" / f"{path.stem}-{digest[:16]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            for member in members(path):
+                target = Path(temporary, folder.name, member.name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(member.read())
+            Path(temporary, folder.name).rename(folder)
+    except ArchiveError as error:
+        raise DataError(f"{str(error).rstrip('.')}; unpack it, and give the folder.") from error
+    return folder
 
 
 def _check(path: Path) -> None:

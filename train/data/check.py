@@ -30,7 +30,7 @@ from ..files import check_writable
 from ..style import LOOKS, TRUTH_COLOR, write_figure
 from .arguments import DataArguments
 from .audit import Finding, errors_first, fast_findings, near_duplicates, persons_known, slice_findings, sound_slices
-from .folds import UNKNOWN, assign_persons
+from .folds import UNKNOWN, TooFewPersonsError, assign_persons
 from .masks import read_bits
 from .raw import SHOWN, DataError, as_file
 from .slices import check_classes, format_rows, scan, take_share
@@ -84,16 +84,20 @@ def check(source: str | Path, persons: str | Path | None = None, out: str | Path
 
 def examine(arguments: DataArguments) -> tuple[Dataset, list[Finding]]:
     """The slices, with persons if they could be assigned, and all findings, errors first."""
-    found = scan(arguments)
+    found, said = scan(arguments), []
     check_classes(found, arguments.tumor_classes())
+    how = {"persons": arguments.persons_file(), "person_column": arguments.person_column}
     try:
-        persons, column = arguments.persons_file(), arguments.person_column
-        slices = assign_persons(found, persons, arguments.num_folds, person_column=column)
+        try:
+            slices = assign_persons(found, num_folds=arguments.num_folds, **how)
+        except TooFewPersonsError as error:  # enough for a training on all of them
+            slices = assign_persons(found, without_folds=True, **how)
+            said.append(Finding("no folds", "warning", (), str(error)))
     except DataError as error:
         return found, [Finding("persons", "error", (), str(error)), *slice_findings(found)]
     slices = take_share(slices, arguments.negative_share)
-    unknown = [] if persons_known(slices) else [Finding("persons not known", "warning", (), WHO_IS_WHO)]
-    return slices, errors_first([*unknown, *fast_findings(slices), *near_duplicates(slices)])
+    said += [] if persons_known(slices) else [Finding("persons not known", "warning", (), WHO_IS_WHO)]
+    return slices, errors_first([*said, *fast_findings(slices), *near_duplicates(slices)])
 
 
 # ----------------------------------------------------------------------------------------------------------------- text

@@ -40,6 +40,10 @@ GIVEN_FOLD = 0  # of the slices that are marked as validation
 SUFFIXES = (*IMAGE_SUFFIXES, ".nii", ".nii.gz")  # of files that a persons file may name
 
 
+class TooFewPersonsError(DataError):
+    """Persons that cannot be divided into the folds."""
+
+
 def assign_persons(
     scan: Dataset,
     persons: Path | None = None,
@@ -66,8 +70,9 @@ def assign_persons(
         kept out.
 
     Raises:
-        DataError: persons are missing, too few for the folds, or contradict what is known of the data set; or a split
-            has a name that is not known.
+        TooFewPersonsError: there are fewer than folds.
+        DataError: persons are missing, or contradict what is known of the data set; or a split has a name that is not
+            known.
     """
     if official_folds and (persons is not None or num_folds is not None):
         raise DataError("--official_folds are those of the public data set; leave --persons and --num_folds out.")
@@ -84,7 +89,7 @@ def assign_persons(
         _obey_splits(rows, _splits_from_manifest(scan))
         if not without_folds:
             _give_folds(rows, num_folds)
-            _say_who_is_kept_out(rows)
+        _say_who_is_kept_out(rows)
     for row in rows:
         row.setdefault("fold", NO_FOLD)
     assigned = scan.remove_columns([name for name in PERSON_COLUMNS if name in scan.column_names])
@@ -100,15 +105,14 @@ def assign_folds(persons: list[str], tumor_types: list[str] | None = None, num_f
     fewest slices of the person's tumour type so far; of several such folds, to the smallest.
 
     Raises:
-        DataError: there are fewer persons than folds, or fewer than two folds.
+        TooFewPersonsError: there are fewer persons than folds.
+        DataError: there are fewer than two folds.
     """
     if num_folds < 2:
         raise DataError(f"--num_folds is {num_folds}; at least 2 are needed, one to validate and one to train.")
     counts = Counter(persons)
     if len(counts) < num_folds:
-        raise DataError(
-            f"{num_folds} folds need at least {num_folds} persons; this data set has {len(counts)}. Give --num_folds."
-        )
+        raise TooFewPersonsError(_what_few_persons_allow(num_folds, len(counts)))
     type_of = _most_frequent_type(persons, tumor_types or [UNKNOWN] * len(persons))
     shuffled = np.random.default_rng(SPLIT_SEED).permutation(sorted(counts))
     sizes = [0] * num_folds
@@ -121,6 +125,16 @@ def assign_folds(persons: list[str], tumor_types: list[str] | None = None, num_f
         of_type[fold] += counts[person]
         sizes[fold] += counts[person]
     return [fold_of[person] for person in persons]
+
+
+def _what_few_persons_allow(num_folds: int, persons: int) -> str:
+    """The sentence that refuses folds, and what can be done instead."""
+    known = f"{num_folds} folds need at least {num_folds} persons; this data set has {persons}."
+    smaller = f"Give --num_folds {persons}, or less, or train" if persons > 1 else "Train"
+    return (
+        f"{known} {smaller} on all of them by --all_persons true, where nobody validates, and score that on other "
+        "persons (python -m train compare)."
+    )
 
 
 def split_fold(slices: Dataset, fold: int) -> tuple[Dataset, Dataset]:
@@ -155,7 +169,7 @@ def all_indices(slices: Dataset) -> list[int]:
         DataError: there are none.
     """
     columns = zip(slices["fold"], slices["split"], strict=True)
-    found = [index for index, (fold, split) in enumerate(columns) if fold != NO_FOLD or split == "train"]
+    found = [index for index, (fold, split) in enumerate(columns) if fold != NO_FOLD or split not in KEPT_OUT]
     if not found:
         raise DataError(f"None of the {len(slices):,} slices may train: all are marked {' or '.join(KEPT_OUT)}.")
     return found

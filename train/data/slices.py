@@ -15,6 +15,7 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import cv2
 import datasets
 import numpy as np
 import torch
-from datasets import Array2D, Array3D, Dataset, Features, Value
+from datasets import Dataset, Features, Value
 from datasets.fingerprint import Hasher
 from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
@@ -43,7 +44,7 @@ from ..looks import look_of
 from .arguments import CHANNELS, DataArguments
 from .audit import fast_findings, refuse
 from .augmentation import Augmentation
-from .cache import checked
+from .cache import PACKED, checked, pack, say_cost, unpack
 from .folds import assign_persons
 from .masks import (
     BINARY,
@@ -349,7 +350,9 @@ def _no_progress_bar_of_datasets() -> Iterator[None]:
 # ----------------------------------------------------------------------------------------------- what the Trainer reads
 
 
-def prepare_slices(slices: Dataset, processor: UNetImageProcessor, count: int = 1) -> Dataset:
+def prepare_slices(
+    slices: Dataset, processor: UNetImageProcessor, count: int = 1, num_proc: int | None = None
+) -> Dataset:
     """Run the processor over all slices, once: a memory-mapped Arrow file in the `datasets` cache.
 
     Args:
@@ -358,18 +361,24 @@ def prepare_slices(slices: Dataset, processor: UNetImageProcessor, count: int = 
 
     Returns:
         `pixel_values` float32 [1, S, S] and `labels` uint8 [S, S] (0, 1, of several classes a bit for each; 255 =
-        padding), as NumPy arrays. The cache is keyed by the pixels of the slices and masks, by the number of classes,
-        and by the processor's settings and code.
+        padding), as NumPy arrays, kept by `cache.pack`. The cache is keyed by the pixels of the slices and masks, by
+        the number of classes, and by the processor's settings and code, not by the number of processes.
     """
-    side = processor.size["longest_edge"]
-    features = Features({"pixel_values": Array3D((1, side, side), "float32"), "labels": Array2D((side, side), "uint8")})
     key = [content_hash(slices, in_order=True), processor.to_dict(), _code_of(_prepare), _code_of(UNetImageProcessor)]
     key += [count] if count > 1 else []
-    how = {"features": features, "new_fingerprint": Hasher.hash(key), "desc": "Preparing slices"}
+    fingerprint = Hasher.hash([*key, _code_of(pack)])
+    how = {"features": PACKED, "new_fingerprint": fingerprint, "desc": "Preparing slices", "num_proc": num_proc}
     pictures = slices.select_columns(["image", "mask"])
-    fn_kwargs = {"processor": processor, "count": count}
-    prepared = checked(lambda: pictures.map(_prepare, fn_kwargs=fn_kwargs, remove_columns=pictures.column_names, **how))
-    return prepared.with_format("numpy")
+    prepare = partial(_packed, processor=processor, count=count, is_alone=num_proc is None)
+    say_cost(pictures, fingerprint, partial(_packed, processor=processor, count=count), num_proc)
+    prepared = checked(lambda: pictures.map(prepare, remove_columns=pictures.column_names, **how))
+    return prepared.with_transform(unpack)
+
+
+def _packed(row: dict, processor: UNetImageProcessor, count: int, is_alone: bool = True) -> dict:
+    if not is_alone:
+        torch.set_num_threads(1)  # threads of a process whose parent had threads before may wait for ever
+    return pack(**_prepare(row, processor, count))
 
 
 def _prepare(row: dict, processor: UNetImageProcessor, count: int) -> dict:
@@ -383,17 +392,17 @@ def _prepare(row: dict, processor: UNetImageProcessor, count: int) -> dict:
     return {"pixel_values": pixel_values, "labels": labels.astype(np.uint8)}
 
 
-def find_axes(prepared: Dataset) -> list[Axis]:
+def find_axes(prepared: Dataset, num_proc: int | None = None) -> list[Axis]:
     """Line of symmetry of every prepared slice; kept in the `datasets` cache."""
     features = Features(dict.fromkeys(Axis._fields, Value("float64")))
     how = {"fn_kwargs": {"cache_key": _code_of(find_axis)}, "features": features}
-    how["desc"] = "Looking for lines of symmetry"
+    how |= {"desc": "Looking for lines of symmetry", "num_proc": num_proc}
     found = checked(lambda: prepared.map(_axis, remove_columns=prepared.column_names, **how))
     return [Axis(**row) for row in found.with_format(None)]
 
 
 def _axis(row: dict, cache_key: bytes) -> dict[str, float]:
-    return find_axis(row["pixel_values"][0], row["labels"].astype(np.uint8))._asdict()
+    return find_axis(row["pixel_values"][0], row["labels"])._asdict()
 
 
 class AugmentedSlices(TorchDataset):
@@ -402,7 +411,13 @@ class AugmentedSlices(TorchDataset):
     The random numbers of a sample follow from (seed, epoch, index) alone: they differ between epochs and samples, and
     are the same whatever the number of workers, and after a resume.
 
-    `unpack` turns the bits of several classes into the labels that the model takes, at the end.
+    Args:
+        prepared: the slices.
+        augmentation, synthesizer: what changes them; None leaves them as they are.
+        seed: of all random numbers.
+        always: how many of the first ones every epoch takes; None takes all.
+        drawn: how many of the others an epoch takes besides, at random and anew in each.
+        as_labels: turns the bits of several classes into the labels that the model takes, at the end.
     """
 
     def __init__(
@@ -411,13 +426,17 @@ class AugmentedSlices(TorchDataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         synthesizer: Synthesizer | None = None,
-        unpack: Callable[[np.ndarray], np.ndarray] | None = None,
+        always: int | None = None,
+        drawn: int = 0,
+        as_labels: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         self.prepared = prepared
         self.augmentation = augmentation
         self.synthesizer = synthesizer
-        self.unpack = unpack
+        self.as_labels = as_labels
         self.seed = seed
+        self.always = len(prepared) if always is None else always
+        self.drawn = drawn
         # In shared memory, so that workers which outlive an epoch learn of the next one.
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -425,18 +444,19 @@ class AugmentedSlices(TorchDataset):
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
-        return len(self.prepared)
+        return self.always + self.drawn
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng((self.seed, self.epoch.item(), int(index)))
+        if index >= self.always:
+            index = rng.integers(self.always, len(self.prepared))
         if self.synthesizer is not None:
             pixel_values, labels = self.synthesizer(int(index), rng)
         else:
             sample = self.prepared[int(index)]
-            # The NumPy format of `datasets` widens small integers.
-            pixel_values, labels = sample["pixel_values"], sample["labels"].astype(np.uint8)
+            pixel_values, labels = sample["pixel_values"], sample["labels"]
         if self.augmentation is not None:
             pixel_values, labels = self.augmentation(pixel_values, labels, rng)
-        if self.unpack is not None:
-            labels = self.unpack(labels)
+        if self.as_labels is not None:
+            labels = self.as_labels(labels)
         return {"pixel_values": pixel_values, "labels": labels}

@@ -36,8 +36,10 @@ ARCHITECTURES: dict[str, Callable[..., UNetConfig]] = {
     "ronneberger2015": UNetConfig.ronneberger2015,
 }
 METRICS = ("dice_at_network_size", "iou_at_network_size")  # that name the best epoch
+TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")  # by the names of their packages
 RECIPES = Path(__file__).parents[1] / "recipes"
 DEFAULT_RECIPE = "default"
+ALSO_SHARE = 0.5  # of an epoch; what is known counts as much as what is new
 MAX_RECIPE_BYTES = 64 * 1024  # a long one has 1 KiB
 USAGE = "python -m train fit --data_dir DATA --output_dir RUN (--fold K | --all_persons true) [--recipe NAME] [options]"
 
@@ -57,7 +59,9 @@ class RunArguments:
     )
     recipe: str = field(
         default=DEFAULT_RECIPE,
-        metadata={"help": "A name (default, fast-cpu, fewer-alarms, notebook), YAML file, or training.json to repeat."},
+        metadata={
+            "help": "A name (default, fast-cpu, fewer-alarms, notebook, refine), YAML file, or training.json to repeat."
+        },
     )
     architecture: str | None = field(
         default=None, metadata={"help": "Encoder of the U-Net.", "choices": list(ARCHITECTURES)}
@@ -77,6 +81,20 @@ class RunArguments:
         default=None,
         metadata={"help": "Fine-tune: model folder or Hub id to start from, instead of an architecture."},
     )
+    also_data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "For --init_from: the data that it was trained on, whose slices are mixed in so that nothing is "
+            "forgotten; read without other options, as a folder that prepare wrote can be."
+        },
+    )
+    also_share: float | None = field(
+        default=None, metadata={"help": f"Share of an epoch that comes from --also_data_dir; by default {ALSO_SHARE}."}
+    )
+    teachers: list[str] | None = field(
+        default=None,
+        metadata={"help": "Model folders or Hub ids whose average is learned beside the masks; see ensemble."},
+    )
     image_size: int | None = field(
         default=None,
         metadata={"help": "Longest edge in pixels that the network sees; by default 256, or as in --init_from."},
@@ -88,6 +106,14 @@ class RunArguments:
             raise ValueError("Give --fold K, the fold that validates, or --all_persons true to train on every fold.")
         if self.calibration is not None and not self.all_persons:
             raise ValueError("--calibration is for --all_persons true; with --fold, run calibrate after the training.")
+        if self.also_data_dir is not None:
+            if self.init_from is None:
+                raise ValueError("--also_data_dir is what --init_from was trained on; give that too, or leave it out.")
+            self.also_share = ALSO_SHARE if self.also_share is None else self.also_share
+        elif self.also_share is not None:
+            raise ValueError(f"--also_share is {self.also_share}, of --also_data_dir; give that too, or leave it out.")
+        if self.also_share is not None and not 0 < self.also_share < 1:
+            raise ValueError(f"--also_share is {self.also_share}; it must lie between 0 and 1.")
 
 
 @dataclass
@@ -147,6 +173,8 @@ class FitArguments(TrainingArguments):
             self.bf16 = has_fast_bfloat16() and not self.fp16
         super().__post_init__()
         for name in self.report_to or []:
+            if name not in TRACKERS:
+                raise ValueError(f"--report_to is {name}; allowed are none, {', '.join(TRACKERS)}.")
             if importlib.util.find_spec(name) is None:
                 raise ValueError(f"--report_to {name} needs its package: pip install {name}")
 
@@ -182,7 +210,7 @@ class FitOptions(NamedTuple):
 _GROUPS: Any = (DataArguments, RunArguments, Synthesis, Augmentation, FitArguments)
 
 # What a recipe may hold, and what a run writes down of its own. The rest is for whoever starts a training to say.
-IN_A_RECIPE = {"architecture", "config", "encoder_weights", "init_from", "image_size", "augment"}
+IN_A_RECIPE = {"architecture", "config", "encoder_weights", "init_from", "image_size", "augment", "also_share"}
 IN_A_RECIPE |= {"canvas_probability", "mirror_probability", "paste_probability", "cover_probability"}
 IN_A_RECIPE |= {"dark_probability", "strip_probability"}
 IN_A_RECIPE |= {field.name for field in dataclasses.fields(Augmentation)}

@@ -20,11 +20,12 @@ from dataclasses import asdict, fields
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from torch import nn
 from transformers import (
     IntervalStrategy,
@@ -49,12 +50,16 @@ from ..record import (
     CLASSES,
     LOOKS,
     RECORD_FILE,
+    TEACHERS,
     is_seen_in_training,
     read_record,
+    seen_slices,
 )
 from .calibrated import calibrated_folders, read_calibration, take_over
 from .checkpoints import find_newest_intact
 from .curves import Prediction, pick_examples, write_curves, write_predictions
+from .earlier.rehearsal import load_known
+from .earlier.teachers import Teachers, describe
 from .memory import keep_freed_memory
 from .network import DEFAULT_ARCHITECTURE, build_model
 from .options import DEFAULT_RECIPE, IN_A_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
@@ -69,7 +74,7 @@ ADDED = (CANVASES, BRAINS)  # pictures beside the slices
 # Facts that identify a run: a checkpoint is resumed only if all of them are equal.
 STARTED = (
     *("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256"),
-    *(*ADDED, BASE_WEIGHTS, CLASSES),
+    *(*ADDED, BASE_WEIGHTS, CLASSES, TEACHERS),
 )
 ADDED_LATER = (LOOKS, BASE_WEIGHTS)
 FIXED_OPTIONS = {field.name for group in (RunArguments, Synthesis, Augmentation) for field in fields(group)}
@@ -96,19 +101,33 @@ def fit(options: FitOptions) -> dict:
     fold, calibrated, classes = options.run.fold, options.run.calibration, options.data.tumor_classes()
     check_classes(options)
     calibration = asdict(read_calibration(calibrated)) if calibrated else None
+    num_proc, count = options.data.dataset_num_proc, len(classes.names) if classes else 1
     transformers.set_seed(options.trainer.seed)
     model, processor = build_model(options.run, classes)
+    teachers = Teachers(options.run.teachers, model, processor) if options.run.teachers else None
     with options.trainer.main_process_first(desc="reading the slices"):
-        slices = load_slices(options.data)
+        slices = load_slices(options.data, without_folds=fold is None)
         sides = (all_indices(slices), []) if fold is None else fold_indices(slices, fold)
         # Slices of all folds, so that the folds share one cache.
-        prepared = prepare_slices(slices, processor, len(classes.names) if classes else 1)
-    training, validation = (slices.select(rows) for rows in sides)
+        prepared = prepare_slices(slices, processor, count, num_proc)
+        training, validation = (slices.select(rows) for rows in sides)
+        to_train, to_validate = (prepared.select(rows) for rows in sides)
+        known = None
+        if options.run.also_data_dir:
+            everything, rows = load_known(options.run.also_data_dir, options.run.init_from, training, validation)
+            known = everything.select(rows)
+            also = prepare_slices(everything, processor, num_proc=num_proc).select(rows)
+            to_train = concatenate_datasets([to_train, also])
     logger.info(
         "Training on %d slices of %d persons, validating on %d of %d.",
         *(len(training), len(set(training["person_id"]))),
         *(len(validation), len(set(validation["person_id"]))),
     )
+    always, drawn = len(training), 0
+    if known is not None:
+        drawn = max(round(always * options.run.also_share / (1 - options.run.also_share)), 1)
+        logger.info("To every epoch come %d slices of the %d that were trained on before.", drawn, len(known))
+        training = concatenate_datasets([training, known])
     canvases, brains, added = _added_pictures(options.synthesis, training["slice"], processor)
     started = _started(options, model.config, training)
     _warn_of_other_weights(options.run, started)
@@ -119,8 +138,10 @@ def fit(options: FitOptions) -> dict:
             _warn_of_another_recipe(folder, started)
     if options.run.all_persons:
         options.trainer.eval_strategy = IntervalStrategy.NO
-    elif options.run.init_from:
-        is_seen_in_training(options.run.init_from, validation)
+    else:
+        _refuse_teachers_of(validation, options.run)
+        if options.run.init_from:
+            is_seen_in_training(options.run.init_from, validation)
     if record := _finished_before(output_dir, started):
         logger.info("%s holds this very run, finished: nothing is left to do.", output_dir)
         return record
@@ -128,17 +149,17 @@ def fit(options: FitOptions) -> dict:
         keep_freed_memory()
         if options.trainer.bf16:
             keep_depthwise_in_float32(model)
-    unpack: Callable[[np.ndarray], np.ndarray] | None = None
+    as_labels: Callable[[np.ndarray], np.ndarray] | None = None
     if classes:
-        unpack = partial(to_planes, count=len(classes.names)) if model.config.classes_overlap else to_labels
+        as_labels = partial(to_planes, count=len(classes.names)) if model.config.classes_overlap else to_labels
+    taking = {"always": always, "drawn": drawn, "as_labels": as_labels}
     trainer = SegmentationTrainer(
         model=nn.SyncBatchNorm.convert_sync_batchnorm(model) if options.trainer.sync_batch_norm else model,
         args=options.trainer,
-        train_dataset=_training_slices(
-            options, prepared.select(sides[0]), training["person_id"], canvases, brains, unpack
-        ),
-        eval_dataset=AugmentedSlices(prepared.select(sides[1]), unpack=unpack) if len(validation) else None,
+        train_dataset=_training_slices(options, to_train, training["person_id"], canvases, brains, taking),
+        eval_dataset=AugmentedSlices(to_validate, as_labels=as_labels) if len(validation) else None,
         processing_class=processor,
+        teachers=teachers,
     )
     with options.trainer.main_process_first(local=False, desc="looking for checkpoints"):
         checkpoint = _find_checkpoint(output_dir, started)
@@ -188,8 +209,9 @@ def check_classes(options: FitOptions) -> None:
             f"--dark_probability is {options.synthesis.dark_probability:g}; with --classes it must be 0, because what "
             "it draws is of no class."
         )
-    if options.data.classes and options.run.calibration:
-        raise ValueError("--calibration is for models of one class; leave it out with --classes.")
+    for name in ("calibration", "teachers", "also_data_dir"):
+        if options.data.classes and getattr(options.run, name):
+            raise ValueError(f"--{name} is for models of one class; leave it out with --classes.")
 
 
 def _training_slices(
@@ -198,14 +220,14 @@ def _training_slices(
     person_id: Sequence[str],
     canvases: Sequence[np.ndarray],
     brains: Sequence[np.ndarray],
-    unpack: Callable[[np.ndarray], np.ndarray] | None,
+    taking: dict[str, Any],
 ) -> AugmentedSlices:
     if not options.run.augment:
-        return AugmentedSlices(prepared, unpack=unpack)
+        return AugmentedSlices(prepared, seed=options.trainer.seed, **taking)
     plain = AugmentedSlices(prepared)
-    axes = find_axes(prepared) if options.synthesis.mirror_probability else []
+    axes = find_axes(prepared, options.data.dataset_num_proc) if options.synthesis.mirror_probability else []
     synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases, brains)
-    return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer, unpack=unpack)
+    return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer, **taking)
 
 
 @contextmanager
@@ -229,10 +251,13 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
     masks = zip(training["mask_sha256"], training["mask_area"], strict=True)
     trained_on = {digest[:MASK_DIGITS] for digest, area in masks if area}
     base = read_record(options.run.init_from) if options.run.init_from else {}
-    base.pop("validation", None)
-    known = not options.run.init_from or "trained_on" in base
-    trained_on.update(base.pop("trained_on", "").split())
-    looks = {*filter(None, training["look"]), *base.pop(LOOKS, "").split()}
+    parents = [*([base] if options.run.init_from else []), *map(read_record, options.run.teachers or ())]
+    known = all("trained_on" in parent for parent in parents)
+    looks = {*filter(None, training["look"])}
+    for parent in parents:
+        trained_on.update(parent.get("trained_on", "").split())
+        looks.update(parent.get(LOOKS, "").split())
+    base = {name: value for name, value in base.items() if name not in ("validation", "trained_on", LOOKS)}
     started = {
         "fold": options.run.fold,
         "num_folds": options.data.num_folds,
@@ -248,12 +273,24 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
         started[CLASSES] = classes.words
     if options.run.init_from:
         started[BASE_WEIGHTS] = weights_hash(options.run.init_from)
+    if options.run.teachers:
+        started[TEACHERS] = describe(options.run.teachers)
     if known:
         # For `evaluate`, which checks whether slices were trained on: the first digits of the hashes of masks with a
         # tumour, and the looks of those slices.
         started["trained_on"] = " ".join(sorted(trained_on))
         started[LOOKS] = " ".join(sorted(looks))
     return started
+
+
+def _refuse_teachers_of(validation: Dataset, run: RunArguments) -> None:
+    """Raise an error if a teacher was trained on who validates: it would pass on what it knows of them."""
+    for teacher in run.teachers or ():
+        if any(seen_slices(teacher, validation) or ()):
+            raise ValueError(
+                f"--teachers {teacher} was trained on persons of fold {run.fold}; take teachers that left this fold "
+                "out, or --all_persons true, where nobody validates."
+            )
 
 
 def _recipe(options: FitOptions) -> dict:
@@ -307,7 +344,7 @@ def _trainings(run: dict) -> Iterator[dict]:
 def _finished_before(output_dir: Path, started: dict) -> dict | None:
     """The record of a finished run with the same options, schedule included; None if there is none."""
     record = _read_record_of(output_dir, started)
-    names = {*started, *ADDED, CALIBRATION, CLASSES}
+    names = {*started, *ADDED, CALIBRATION, CLASSES, TEACHERS}
     is_same = all(record.get(name) == started.get(name) for name in names)
     return record if is_same and "steps" in record and (output_dir / "model.safetensors").is_file() else None
 

@@ -23,6 +23,7 @@ from modeling_unet.image_processing_unet import IGNORE_INDEX
 from ..data.slices import AugmentedSlices
 from ..files import save_model
 from .checkpoints import keep_newest, seal
+from .earlier.teachers import TEACHER_WEIGHT, Teachers
 from .ema import ExponentialMovingAverage
 from .options import FitArguments
 
@@ -41,12 +42,13 @@ class SegmentationTrainer(Trainer):
     processing_class: UNetImageProcessor
     train_dataset: AugmentedSlices
 
-    def __init__(self, **kwargs):
+    def __init__(self, teachers: Teachers | None = None, **kwargs):
         super().__init__(compute_metrics=self._watch, preprocess_logits_for_metrics=predicted_labels, **kwargs)
         if self.args.freeze_encoder:
             self.model.unet.encoder.requires_grad_(False)
         self.ema = ExponentialMovingAverage(self.model, self.args.ema_decay, self.args.ema_warm_up)
         self.epoch_means = EpochMeans(self.args.device)
+        self.teachers = teachers
         self.validation_dice: list[float] = []
         self.add_callback(_EachStep(self))
         if self.args.early_stopping_patience is not None:
@@ -57,6 +59,10 @@ class SegmentationTrainer(Trainer):
             # Before every step the Trainer puts the whole model into training mode, where batch statistics move.
             self.model.unet.encoder.eval()
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if model.training and self.teachers is not None:
+            ignored = self.model.config.semantic_loss_ignore_index
+            aim = self.teachers.loss(outputs.logits, inputs["pixel_values"], inputs["labels"], ignored)
+            loss = (1 - TEACHER_WEIGHT) * loss + TEACHER_WEIGHT * aim
         if model.training:
             self.epoch_means.add(loss, outputs.logits, inputs["labels"])
         return (loss, outputs) if return_outputs else loss

@@ -14,7 +14,7 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData, R
 from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor
 
 from ..data.folds import read_manifest
-from ..record import ALL_PERSONS, BASE_WEIGHTS, CALIBRATION, CANVASES, STANDS_FOR
+from ..record import ALL_PERSONS, BASE_WEIGHTS, CALIBRATION, CANVASES, STANDS_FOR, TEACHERS
 from ..scoring.tables import format_table, headline
 
 
@@ -256,6 +256,8 @@ def _describe_training(record: dict | None, base_model: str | None) -> str:
         return "No record of the training lies beside these weights: what they were trained on is not known here."
     sentences = [f"On {_describe_slices(record)}."]
     sentences += _describe_bases(record, base_model)
+    if teachers := record.get(TEACHERS):
+        sentences.append(f"Beside the masks it learned the average of {len(teachers)} models.")
     sentences += _describe_public_slices(record)
     sentences.append("The recipe, the course of the validation and the versions are in `training.json`.")
     return " ".join(sentences)

@@ -171,10 +171,15 @@ def _choose(arguments: EvaluateArguments) -> tuple[int | str | None, Dataset]:
     slices = load_slices(arguments, without_folds=True)
     if arguments.all_persons or arguments.is_open:
         return ALL_PERSONS, slices
-    marked = slices.select([index for index, split in enumerate(slices["split"]) if split == arguments.split])
+    return arguments.split, marked_slices(slices, str(arguments.split), arguments.data_dir)
+
+
+def marked_slices(slices: Dataset, split: str, data_dir: str) -> Dataset:
+    """The slices that a data set marks as a split; raises DataError if there are none."""
+    marked = slices.select([index for index, own in enumerate(slices["split"]) if own == split])
     if not len(marked):
-        raise DataError(f"--split is {arguments.split}, and no slice of {arguments.data_dir} is marked so.")
-    return arguments.split, marked
+        raise DataError(f"--split is {split}, and no slice of {data_dir} is marked so.")
+    return marked
 
 
 def with_folds_of(arguments: Data, records: dict[str, dict]) -> Data:

@@ -134,7 +134,7 @@ def compare(first: dict, second: dict, names: tuple[str, str]) -> dict:
         "persons": len({ours[name]["person_id"] for name in shared}),
         "only_first": len(ours) - len(shared),
         "only_second": len(theirs) - len(shared),
-        "metrics": _differences([ours[name] for name in shared], [theirs[name] for name in shared]),
+        "metrics": differences([ours[name] for name in shared], [theirs[name] for name in shared]),
     }
 
 
@@ -159,8 +159,8 @@ def _refuse_unfair(first: dict, second: dict, names: tuple[str, str]) -> None:
         )
 
 
-def _differences(ours: list[dict], theirs: list[dict]) -> dict[str, dict]:
-    """Metric → both values and their difference, from the rows of the same slices in the same order."""
+def differences(ours: list[dict], theirs: list[dict]) -> dict[str, dict]:
+    """Metric → `first`, `second`, `difference` and its `interval`, from rows of the same slices in the same order."""
     persons = [row["person_id"] for row in ours]
     dice = [[row["dice"] for row in rows] for rows in (ours, theirs)]
     dice_of_persons = [list(person_means(values, persons).values()) for values in dice]
@@ -214,7 +214,7 @@ def _overview(evaluations: dict[str, dict]) -> str:
     return markdown_table(["model", "fold", "slices", "persons", "threshold", "resolution"], rows)
 
 
-def _describe_intervals(persons: int) -> str:
+def describe_intervals(persons: int) -> str:
     if persons < MIN_PERSONS_OF_AN_INTERVAL:
         return f"{persons} persons are too few for an interval of the difference, and to tell which is better."
     return (
@@ -249,6 +249,6 @@ def _comparison_sections(first: str, second: str, evaluations: dict[str, dict]) 
     return [
         f"## {second} against {first}",
         f"On the {comparison['slices']} slices of {comparison['persons']} persons that both have scored.{aside} "
-        f"{_describe_intervals(comparison['persons'])}",
+        f"{describe_intervals(comparison['persons'])}",
         comparison_table(comparison, (first, second)),
     ]

@@ -20,6 +20,7 @@ from transformers import HfArgumentParser
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 from train.__main__ import main
 from train.commands import cv
+from train.commands.ensemble import members_of
 from train.data.folds import split_fold
 from train.data.raw import DataError
 from train.data.slices import DataArguments, content_hash, load_slices
@@ -324,13 +325,15 @@ def test_what_is_wrong_is_said_before_anything_is_trained(options, message, data
 def assert_can_be_typed(printed: str) -> None:
     """The next steps are commands whose options exist."""
     steps = [shlex.split(line) for line in printed.splitlines() if line.startswith("  python -m train ")]
-    assert [step[3] for step in steps] == ["calibrate", "fit", "publish"]
+    assert [step[3] for step in steps] == ["calibrate", "fit", "publish", "ensemble"]
     (arguments,) = HfArgumentParser(CalibrateArguments).parse_args_into_dataclasses(steps[0][4:])
     assert [Path(model).name for model in arguments.model] == ["fold-0", "fold-1"] and arguments.fold == [0, 1]
     parsed = parse_fit(steps[1][4:])
     assert parsed.run.all_persons and parsed.run.calibration == arguments.output_dir
     assert parsed.data == DataArguments(arguments.data_dir, persons=arguments.persons, num_folds=2)
     assert steps[2][5] == parsed.trainer.output_dir
+    assert [Path(member).name for member in members_of(steps[3][4])] == ["fold-0", "fold-1"]
+    assert parse_fit([*steps[3][5:], "--all_persons", "true"]).data == parsed.data
 
 
 @pytest.mark.slow

@@ -275,6 +275,20 @@ def test_near_duplicates_of_one_person_and_equal_images_are_left_to_others(chang
     assert near_duplicates(table(*copies(0.999, **changes))) == []
 
 
+def test_one_pair_among_hundreds_is_found():
+    """Slices of a few families, so that everybody has many neighbours."""
+    rng = np.random.default_rng(5)
+    families = rng.integers(0, 255, (8, SIDE, SIDE))
+    rows = [row(number) for number in range(600)]
+    for number, made in enumerate(rows):
+        noise = rng.normal(0, 60, (SIDE, SIDE))
+        made["thumbnail"] = np.clip(families[number % 8] + noise, 0, 255).astype(np.uint8).tobytes()
+    original = np.frombuffer(rows[70]["thumbnail"], np.uint8).reshape(SIDE, SIDE)
+    rows[530]["thumbnail"] = correlated(original.astype(float), 0.98, seed=9)
+    (finding,) = near_duplicates(table(*rows, filled_up_to=0))
+    assert finding.slices == ("s70", "s530")
+
+
 def test_however_many_slices_look_alike_there_are_at_most_as_many_pairs():
     rows = [row(number, thumbnail=correlated(thumbnail(0), 0.999, seed=number)) for number in range(40)]
     (finding,) = near_duplicates(table(*rows))

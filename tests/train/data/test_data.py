@@ -1,5 +1,8 @@
+import logging
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,8 +13,19 @@ from slices import write_data_set, write_persons
 from torch.utils.data import DataLoader
 
 from modeling_unet import UNetImageProcessor, read_mask
+from train.data import cache
+from train.data.cache import pack, unpack
 from train.data.raw import DataError, as_file
-from train.data.slices import AugmentedSlices, DataArguments, load_slices, mask_hash, prepare_slices, scan_slices
+from train.data.slices import (
+    AugmentedSlices,
+    DataArguments,
+    find_axes,
+    load_slices,
+    mask_hash,
+    prepare_slices,
+    scan_slices,
+)
+from train.data.synthesis import find_axis
 
 
 @pytest.fixture
@@ -180,9 +194,54 @@ def test_prepared_slices_are_what_the_processor_gives(folder, prepared):
     expected = UNetImageProcessor(size={"longest_edge": 32})(
         folder / "images" / "2.png", segmentation_maps=folder / "masks" / "2.png", return_tensors="np"
     )
-    np.testing.assert_array_equal(prepared[1]["pixel_values"], expected["pixel_values"][0])
+    values = expected["pixel_values"][0]
+    half_a_step = (values.max() - values.min()) / 65535 / 2
+    np.testing.assert_allclose(prepared[1]["pixel_values"], values, rtol=1e-6, atol=half_a_step)
     np.testing.assert_array_equal(prepared[1]["labels"], expected["labels"][0])
     assert prepared[1]["pixel_values"].dtype == np.float32
+
+
+def test_every_grey_of_8_bits_is_kept_apart_and_labels_are_kept_as_they_are():
+    greys = np.arange(256, dtype=np.float32).reshape(1, 16, 16)
+    for values in (greys, (greys - 53.7) / 31.3, greys * 0, np.concatenate([greys, -greys])):
+        labels = np.array([[0, 1], [255, 7]], np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+        (kept,), (masks,) = unpack({name: [value] for name, value in pack(values, labels).items()}).values()
+        assert kept.dtype == np.float32 and kept.shape == values.shape
+        np.testing.assert_allclose(kept, values, rtol=1e-6, atol=np.ptp(values) / 65535 / 2)
+        assert len(np.unique(kept)) == len(np.unique(values))
+        np.testing.assert_array_equal(masks, labels)
+
+
+def test_processes_prepare_the_same_and_share_the_cache(folder, read_only):
+    processor, slices = UNetImageProcessor(size={"longest_edge": 48}), load(folder)
+    by_two = prepare_slices(slices, processor, num_proc=2)
+    assert len(by_two.cache_files) == 2
+    alone = prepare_slices(slices, processor)
+    assert alone.cache_files == by_two.cache_files
+    expected = UNetImageProcessor(size={"longest_edge": 48})(folder / "images" / "9.png", return_tensors="np")
+    np.testing.assert_allclose(alone[8]["pixel_values"], expected["pixel_values"][0], atol=1e-3)
+
+
+def test_lines_of_symmetry_are_those_of_the_prepared_slices(prepared):
+    axes = find_axes(prepared)
+    assert axes[3] == pytest.approx(find_axis(prepared[3]["pixel_values"][0], prepared[3]["labels"]))
+
+
+def test_what_preparing_takes_is_said_before_and_only_once(folder, monkeypatch, caplog):
+    monkeypatch.setattr(cache, "WORTH_SAYING", 12)
+    processor, slices = UNetImageProcessor(size={"longest_edge": 40}), load(folder)
+    with caplog.at_level(logging.INFO, logger="train"):
+        prepare_slices(slices, processor)
+        prepare_slices(slices, processor)
+    (said,) = [message for message in caplog.messages if message.startswith("Preparing")]
+    assert re.fullmatch(r"Preparing 12 slices, once: \S+ GB in the cache of Datasets .*, about 1 s, less with .*", said)
+
+
+def test_a_disk_that_is_too_small_is_said_before_it_is_full(folder, monkeypatch):
+    monkeypatch.setattr(cache, "WORTH_SAYING", 12)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match=r"12 prepared slices take .* GB, and the disk of .* has 1e-07 GB left; set HF_H"):
+        prepare_slices(load(folder), UNetImageProcessor(size={"longest_edge": 44}))
 
 
 def test_prepared_slices_are_cached_until_a_file_changes(folder, prepared):

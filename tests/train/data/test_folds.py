@@ -313,8 +313,10 @@ def test_folds_have_about_equally_many_slices_of_every_tumor_type():
 
 
 def test_folds_need_enough_persons():
-    with pytest.raises(DataError, match="5 folds need at least 5 persons; this data set has 2"):
+    with pytest.raises(DataError, match=r"need at least 5 persons; this data set has 2\. Give --num_folds 2, or"):
         assign_folds(["a", "b", "a"])
+    with pytest.raises(DataError, match=r"this data set has 1\. Train on all of them by --all_persons true, where nob"):
+        assign_folds(["a", "a"])
     with pytest.raises(DataError, match="--num_folds is 1; at least 2"):
         assign_folds(["a", "b"], num_folds=1)
 

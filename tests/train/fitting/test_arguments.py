@@ -13,6 +13,7 @@ from train.fitting.options import (
     DEFAULT_RECIPE,
     IN_A_RECIPE,
     RECIPES,
+    TRACKERS,
     FitArguments,
     RunArguments,
     parse_fit,
@@ -182,7 +183,7 @@ def test_a_record_nested_too_deeply_is_one_sentence(tmp_path):
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_are_there():
-    names = "default, fast-cpu, fewer-alarms, notebook"
+    names = "default, fast-cpu, fewer-alarms, notebook, refine"
     with pytest.raises(ValueError, match=f"There is no recipe slow; give a file or one of {names}"):
         parse_fit([*REQUIRED, "--recipe", "slow"])
 
@@ -218,10 +219,22 @@ def test_options_that_exclude_each_other_are_refused_at_once(options, message):
         parse_fit([*REQUIRED[:4], *options.split()])
 
 
-def test_a_logger_that_is_not_installed_is_named(monkeypatch):
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_tracker_that_is_not_installed_is_named(name, monkeypatch):
     monkeypatch.setattr(arguments.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="--report_to trackio needs its package: pip install trackio"):
-        FitArguments(output_dir="OUT", report_to="trackio")
+    with pytest.raises(ValueError, match=f"--report_to {name} needs its package: pip install {name}"):
+        parse_fit([*REQUIRED, "--report_to", name])
+
+
+def test_an_unknown_tracker_is_no_package_to_install():
+    with pytest.raises(ValueError, match=r"--report_to is sheet; allowed are none, tensorboard, trackio, wandb, mlf"):
+        FitArguments(output_dir="OUT", report_to="sheet")
+
+
+def test_several_trackers_and_none(monkeypatch):
+    monkeypatch.setattr(arguments.importlib.util, "find_spec", lambda name: True)
+    assert parse_fit([*REQUIRED, "--report_to", "wandb", "mlflow"]).trainer.report_to == ["wandb", "mlflow"]
+    assert parse_fit([*REQUIRED, "--report_to", "none"]).trainer.report_to == []
 
 
 def test_synchronized_batch_statistics_need_gpus():

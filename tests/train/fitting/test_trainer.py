@@ -127,8 +127,11 @@ def test_the_commit_is_that_of_the_code_wherever_one_stands(tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     ("recipe", "start"),
-    [("default", ()), ("notebook", ()), ("fast-cpu", ()), ("fewer-alarms", ("--init_from", "me/weights"))],
-    ids=["default", "notebook", "fast-cpu", "fewer-alarms"],
+    [
+        *((name, ()) for name in ("default", "notebook", "fast-cpu")),
+        *((name, ("--init_from", "me/weights")) for name in ("fewer-alarms", "refine")),
+    ],
+    ids=["default", "notebook", "fast-cpu", "fewer-alarms", "refine"],
 )
 def test_the_record_repeats_the_run(recipe, start, folder, tmp_path):
     own = ["--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--weight_decay", "0", "--seed", "7"]

@@ -10,6 +10,7 @@
 | `NAME.tif` beside `NAME_mask.tif`, as in kaggle_3m | `beside` |
 | COCO: `annotations.json` | `coco` |
 | figshare's zips or `N.mat` | `figshare` |
+| a ZIP of any of these | `cache.unpacked`, then as above |
 | Parquet, or `owner/name` on the Hub, as `push_to_hub` writes it | `hub` |
 
 **To add a layout**, write a module with `find(folder, reading)`: the `Source` that lies in the folder, or None if it is
@@ -22,6 +23,7 @@ Single slices never raise errors: each comes with its `problem`, so that one pas
 import re
 from pathlib import Path
 
+from ..cache import unpacked
 from ..raw import DataError, HalfLayoutError, Reading, Source
 from . import beside, bids, brats, coco, figshare, hub, metadata, nnunet, two_folders
 
@@ -42,8 +44,8 @@ def open_source(source: str | Path, reading: Reading = AS_USUAL) -> Source:
     """Find out what kind of source this is, and that it holds slices at all.
 
     Args:
-        source: a folder, a CSV file with a row per image, a COCO file, one of figshare's zips or the zip of them all,
-            or the id of a data set on the Hub.
+        source: a folder, or a ZIP of one; a CSV file with a row per image, a COCO file, one of figshare's zips or the
+            zip of them all, or the id of a data set on the Hub.
         reading: what the source cannot know of itself.
 
     Raises:
@@ -64,15 +66,15 @@ def _open(source: str | Path, reading: Reading) -> Source:
         return _open_folder(path, reading)
     if path.is_file():
         opened = {".csv": metadata.open_table, ".tsv": metadata.open_table, ".json": coco.open_file}
-        return opened.get(path.suffix.lower(), figshare.open_file)(path, reading)
+        if (suffix := path.suffix.lower()) in opened:
+            return opened[suffix](path, reading)
+        return figshare.open_file(path) or _open_folder(unpacked(path), reading, str(source))
     if HUB_ID.fullmatch(str(source)):
         return hub.open_id(str(source), reading)
-    raise DataError(
-        f"{source} is not there; give a folder, a zip from figshare or a data set id of the form owner/name."
-    )
+    raise DataError(f"{source} is not there; give a folder, a zip or a data set id of the form owner/name.")
 
 
-def _open_folder(folder: Path, reading: Reading) -> Source:
+def _open_folder(folder: Path, reading: Reading, name: str | None = None) -> Source:
     half = None
     for layout in LAYOUTS:
         try:
@@ -81,7 +83,7 @@ def _open_folder(folder: Path, reading: Reading) -> Source:
         except HalfLayoutError as error:
             half = half or error
     raise half or DataError(
-        f"{folder} holds no slices in a known layout: images/ and masks/ with files of the same stems, files beside "
-        "their masks (NAME.tif, NAME_mask.tif), BraTS, BIDS, nnU-Net raw (imagesTr/, labelsTr/), COCO, figshare's zips "
-        f"or N.mat files, {' or '.join(metadata.NAMES)}, or Parquet files."
+        f"{name or folder} holds no slices in a known layout: images/ and masks/ with files of the same stems, files "
+        "beside their masks (NAME.tif, NAME_mask.tif), BraTS, BIDS, nnU-Net raw (imagesTr/, labelsTr/), COCO, "
+        f"figshare's zips or N.mat files, {' or '.join(metadata.NAMES)}, or Parquet files."
     )

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Self
 
 import numpy as np
 
@@ -51,15 +50,20 @@ def find(folder: Path, reading: Reading) -> "FigshareFiles | None":
     return _open(files) if files else None
 
 
-def open_file(path: Path, reading: Reading) -> "FigshareFiles":
-    """One of the zips, or the zip of them all."""
+def open_file(path: Path) -> "FigshareFiles | None":
+    """One of the zips, or the zip of them all; None if it holds other things.
+
+    Raises:
+        DataError: a zip is damaged.
+    """
     return _open([path])
 
 
-def _open(paths: list[Path]) -> "FigshareFiles":
-    if h5py is None:
+def _open(paths: list[Path]) -> "FigshareFiles | None":
+    count = sum(1 for path in paths for _ in _mat_files(path))
+    if count and h5py is None:
         raise DataError(f"{paths[0].name} needs h5py, for MATLAB's files: pip install h5py.")
-    return FigshareFiles.open(paths)
+    return FigshareFiles(tuple(paths), count) if count else None
 
 
 @dataclass(frozen=True)
@@ -68,21 +72,6 @@ class FigshareFiles(Source):
 
     paths: tuple[Path, ...]
     count: int
-
-    @classmethod
-    def open(cls, paths: list[Path]) -> Self:
-        """Count the slices.
-
-        Raises:
-            DataError: a zip is damaged, or there is no `N.mat` in any of them.
-        """
-        count = sum(1 for path in paths for _ in _mat_files(path))
-        if not count:
-            raise DataError(
-                f"{paths[0]} holds no files 1.mat, 2.mat, … as figshare's zips do; a zip of images/ and masks/ has to "
-                "be unpacked."
-            )
-        return cls(tuple(paths), count)
 
     def __len__(self) -> int:
         return self.count

@@ -245,8 +245,26 @@ def test_a_zip_that_is_none_is_named(tmp_path, zips):
 
 
 def test_a_zip_without_slices_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"photos\.zip holds no files 1\.mat"):
+    with pytest.raises(DataError, match=r"photos\.zip holds no slices in a known layout"):
         open_source(write_zip(tmp_path / "photos.zip", {"a.png": b"picture"}))
+
+
+def test_a_zip_of_any_layout_is_unpacked_once_and_read_as_its_folder(tmp_path):
+    folder = write_data_set(tmp_path / "data", 2)
+    members = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")}
+    path = write_zip(tmp_path / "data.zip", members)
+    first, again, there = (list(open_source(place)) for place in (path, path, folder))
+    assert first == again and [raw.slice for raw in first] == ["1", "2"]
+    for zipped, plain in zip(first, there, strict=True):
+        for kind in ("image", "mask"):
+            picture, other = (Path(getattr(raw, kind)["path"]) for raw in (zipped, plain))
+            assert picture.read_bytes() == other.read_bytes() and not picture.is_relative_to(tmp_path)
+
+
+def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path):
+    path = write_zip(tmp_path / "data.zip", {"images/1.png": b"1", "../masks/1.png": b"1"})
+    with pytest.raises(DataError, match=r"data\.zip: the name of entry 2 leads out of the archive"):
+        open_source(path)
 
 
 def test_damaged_members_are_problems_of_single_slices(tmp_path, mat_files, drawn):

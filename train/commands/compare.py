@@ -1,0 +1,16 @@
+"""`python -m train compare`: which of two models is better, on the same slices."""
+
+from typing import Any
+
+from transformers import HfArgumentParser
+
+from ..scoring.paired import CompareArguments, compare_models
+
+
+def main(options: list[str]) -> None:
+    usage = "python -m train compare A B --data_dir DATA [--fold K | --split NAME] [options]"
+    arguments: Any = CompareArguments  # the annotation of the parser takes no class
+    parser = HfArgumentParser(arguments, prog="python -m train compare", usage=usage, allow_abbrev=False)
+    parser.add_argument("models", nargs=2, metavar=("A", "B"), help="model folders or Hub ids; B is compared with A")
+    compared, models = parser.parse_args_into_dataclasses(options)
+    compare_models(*models.models, compared)

@@ -1,0 +1,1 @@
+"""What earlier trainings give a new one: slices that must not be forgotten, and teachers."""
