@@ -27,7 +27,7 @@ from modeling_unet.provenance import find_shipped_model, identify_model, origin
 from modeling_unet.segmentation import DEFAULT_THRESHOLD
 from modeling_unet.segmenter import TumorSegmenter, check_one_class
 from modeling_unet.volumes.dicom import MAX_FRAMES
-from space import views
+from space import vendor, views
 from space.downloads import SAVERS
 from space.events import KEPT_SECONDS, Server
 from space.memory import hold_memory_down, open_more_files
@@ -76,7 +76,7 @@ PARAMETERS = {"spacing": (0, 0.49), "threshold": (DEFAULT_THRESHOLD, 0.5), "min_
 # In a clone of the project.
 EXAMPLE_FILE = {"path": f"examples/images/{views.EXAMPLES[0].name}", "meta": {"_type": "gradio.FileData"}}
 
-SCRIPTS = ("page", "connection", "look", "files", "choices", "viewer")
+SCRIPTS = ("page", "connection", "look", "files", "choices", "viewer", "planes", "volume")
 SCRIPT = "\n".join((HERE / "space" / "scripts" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
 
 # For `launch`, here and in the tests. Gradio serves nothing but its own temporary files, and browsers keep no history
@@ -92,7 +92,11 @@ LAUNCH_OPTIONS: dict[str, Any] = {
     "enable_monitoring": False,
     "footer_links": ["api"],
     "share": False,
-    "app_kwargs": {"exception_handlers": EXCEPTION_HANDLERS, "middleware": [(ShortBodies, (), {}), (Previews, (), {})]},
+    "app_kwargs": {
+        "exception_handlers": EXCEPTION_HANDLERS,
+        "middleware": [(ShortBodies, (), {}), (Previews, (), {})],
+        "routes": vendor.router.routes,
+    },
 }
 
 
@@ -137,10 +141,22 @@ def build_app(network: Network) -> Page:
                 )
             with gr.Column(elem_id="middle", min_width=0):
                 with gr.Column(elem_id="stage", min_width=0):
+                    block(views.VIEWS, elem_id="views", js_on_load="page.startViews(element)")
                     anatomy = block(
-                        arrival.anatomy, elem_id="anatomy", js_on_load="page.startStage(element, trigger, watch)"
+                        arrival.anatomy,
+                        elem_id="anatomy",
+                        js_on_load="page.startStage(element, trigger, watch); watch('value', page.followVolume)",
                     )
-                    layers = block(arrival.layers, elem_id="layers", js_on_load="watch('value', page.whenMeasured)")
+                    layers = block(
+                        arrival.layers,
+                        elem_id="layers",
+                        js_on_load="watch('value', page.whenMeasured); watch('value', page.followVolume)",
+                    )
+                    volume = block(
+                        views.VOLUME.format(program=vendor.NIIVUE.name),
+                        elem_id="volume",
+                        js_on_load="page.startVolume(element, trigger)",
+                    )
                     block(views.GLASS, elem_id="glass", js_on_load="page.startGlass(element)")
                     block(
                         views.draw_tools(),
@@ -189,6 +205,7 @@ def build_app(network: Network) -> Page:
         with gr.Row(visible=False):
             mark = gr.JSON()
             file, segment, segment_batch = gr.File(), gr.Button(), gr.Button()
+            viewed = gr.File(file_count="multiple")
             one_image, many_files = gr.Image(label="MRI slice"), gr.File(label="MRI slices", file_count="multiple")
             of_one, of_many = (
                 [gr.Number(value, label=name) for name, (value, _) in PARAMETERS.items()] for _ in range(2)
@@ -224,6 +241,9 @@ def build_app(network: Network) -> Page:
         anatomy.clear(server.clear, None, view, **choice)
         scrubber.input(server.turn, [*asked, scrubber], view, **setting, **stamped)
         overview.select(server.pick, cut, view, **choice)
+        viewing = volume.select(server.view_volume, cut, viewed, **choice)
+        viewing.success(None, viewed, js="page.drawVolume")
+        viewing.failure(None, js="page.leaveVolume")
         recut = [threshold.input, min_area.input, spacing.input]
         measured = gr.on(recut, server.measure, asked, view, **setting, **stamped)
         measured.success(server.survey, None, overview, **setting)

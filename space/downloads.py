@@ -1,8 +1,9 @@
-"""Files to take away: pictures, a report and archives of what is on a visitor's page.
+"""Files to take away: pictures, a report and archives of what is on a visitor's page; and those that its viewer draws.
 
 They are written into a folder that nobody can guess, below the one that is swept (sweeping.py).
 """
 
+import gzip
 import io
 import uuid
 import zipfile
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import nibabel as nib
 import numpy as np
 from gradio.utils import get_upload_folder
 
@@ -19,6 +21,8 @@ from modeling_unet.pictures import encode_png, to_16_bit
 from modeling_unet.report import draw_report
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.tables import to_csv
+from modeling_unet.volumes import Volume
+from modeling_unet.volumes.volume import DISPLAY
 
 from .network import Origin
 from .studies import Settings, Study
@@ -83,6 +87,42 @@ def save_everything(study: Study, settings: Settings, look: Look, origin: Origin
     if study.volume:
         return write(f"{study.name}_mask.nii.gz", study.volume.to_nifti(study.masks(settings)))
     return write(f"{study.name}_results.zip", pack(study, settings, look))
+
+
+def write_viewed(study: Study, settings: Settings, with_scan: bool) -> list[str]:
+    """The mask of a volume as the viewer draws it, and before it, if it is asked for, the scan: NIfTI of 8 bits.
+
+    Both lie in one grid, whose axes are column, row and slice as the page shows them. Names say what is in a file.
+    """
+    assert study.volume and study.voxels is not None
+    files = {f"mask_{study.token}_{settings.name}.nii.gz": study.masks(settings)}
+    if with_scan:
+        files = {f"scan_{study.token}.nii.gz": study.voxels, **files}
+    affine = viewed_affine(study.volume)
+    return [write(name, _viewed(values, affine)) for name, values in files.items()]
+
+
+def viewed_affine(volume: Volume) -> np.ndarray:
+    """Index (column, row, slice, 1) → mm towards the patient's right, anterior and superior side, float64 [4, 4].
+
+    Where the file does not say how the patient lies, slices count as axial; where it does not say how large a voxel
+    is, it counts as 1 mm.
+    """
+    affine = volume.affine
+    if affine is None:
+        sizes = volume.slice_spacing or 1.0, *(volume.spacing or (1.0, 1.0))
+        towards = nib.orientations.axcodes2ornt(DISPLAY.get(volume.plane, DISPLAY["axial"]))
+        affine = np.diag([0.0, 0.0, 0.0, 1.0])
+        for axis, (size, (side, sign)) in enumerate(zip(sizes, towards, strict=True)):
+            affine[int(side), axis] = sign * size
+    return affine[:, [2, 1, 0, 3]]
+
+
+def _viewed(values: np.ndarray, affine: np.ndarray) -> bytes:
+    image = nib.Nifti1Image(values.astype(np.uint8).transpose(2, 1, 0), affine)
+    image.header.set_xyzt_units("mm")
+    # Whoever waits for it looks at it once: fast rather than small.
+    return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
 
 
 SAVERS: dict[str, Callable[[Study, Settings, Look, Origin], str]] = {

@@ -19,7 +19,7 @@ from . import downloads, views
 from .downloads import Look
 from .network import Network
 from .reading import segment_files, segment_slice
-from .requests import BUSY, USED_UP, Mark, all_uploaded, chosen, mark_of, refusal, said, uploaded
+from .requests import BUSY, USED_UP, Mark, all_uploaded, chosen, mark_of, refusal, said, uploaded, whole
 from .sessions import DEFAULTS, Session, Sessions
 from .studies import Settings, Study, measurements
 
@@ -31,6 +31,7 @@ KEPT_SECONDS = 3300
 # Of the persons in the data set that the examples are from.
 EXAMPLE_SPACING = (0.49, 0.49)
 
+NO_VOLUME = "What the page shows is no volume, or one that is too large to be seen as a whole."
 NOTHING_SHOWN = "There is no slice on the page any more; choose one first."
 FORGOTTEN = (
     f"The server keeps slices for {KEPT_SECONDS // 60} minutes, or less where many visitors come, and has forgotten "
@@ -175,7 +176,21 @@ class Server:
     ) -> View | dict:
         """The same for a click on a slice in the overview."""
         moment = self._ask((threshold, min_area, spacing), mark_of(event), page.session_hash)
-        return self._change(lambda study: study.turned_to(chosen(event, len(study.slices))), moment, page.session_hash)
+        view = self._change(lambda study: study.turned_to(chosen(event, len(study.slices))), moment, page.session_hash)
+        if view is EMPTY_VIEW or not isinstance(view, View):
+            return view
+        return view._replace(scrubber=gr.update(value=whole(said(event, "index")) + 1))
+
+    @one_sentence()
+    def view_volume(
+        self, threshold: float, min_area: int, spacing: float | None, event: gr.EventData, page: gr.Request
+    ) -> list[str]:
+        """Files for the viewer of volumes: the mask, and the scan unless the page has it already."""
+        study = self._study(mark_of(event), page.session_hash)
+        if study.voxels is None:
+            raise refusal(NO_VOLUME)
+        settings = Settings.given(threshold, min_area, spacing)
+        return downloads.write_viewed(study, settings, with_scan=said(event, "scan") is True)
 
     @one_sentence()
     def compare(
@@ -318,7 +333,8 @@ class Server:
 
     def _measure(self, study: Study, settings: Settings) -> tuple[str, str]:
         cut = settings.cut(study.shown.segmentation)
-        return views.draw_layers(cut, study.shown.truth), views.draw_report(study, cut, settings, self.network.origin)
+        layers = views.draw_layers(cut, study.shown.truth, settings.name)
+        return layers, views.draw_report(study, cut, settings, self.network.origin)
 
     # --------------------------------------------------------------------------------------------------- to take away
 

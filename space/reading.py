@@ -32,6 +32,8 @@ MAX_ARCHIVES = 16
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 256 * MIB  # of pictures: as many pixels in colour, with transparency, and not packed at all
 MAX_BATCH_PIXELS = BATCH_SIZE * 512 * 512
+MAX_VIEWED_VOXELS = 128 * 512 * 512  # a browser holds them several times, in colour
+VIEWED_PERCENTILE = 99.8  # of a volume; what is brighter is white
 # Processor time for all slices of a request: a few times what the largest allowed number of normal files needs.
 MAX_READING_SECONDS = 8
 
@@ -195,7 +197,14 @@ def segment_files(
         called = _name(paths) if paths[0].name.lower().endswith(named) else "volume"
         names = [f"slice-{number:03}" for number in range(1, len(parts) + 1)]
         slices = tuple(Slice(name, name, part) for name, part in zip(names, parts, strict=True))
-        study = Study(called, slices, _timing(started, network), whole=whole, paths=tuple(paths))
+        study = Study(
+            called,
+            slices,
+            _timing(started, network),
+            whole=whole,
+            paths=tuple(paths),
+            voxels=in_eight_bits(volume.slices) if volume.slices.size <= MAX_VIEWED_VOXELS else None,
+        )
         return replace(study, index=first_shown([area for area, _ in study.extents(Settings())]))
     found: list[Slice] = []
     refused: list[Refusal] = []
@@ -230,6 +239,14 @@ def segment_slices_of(
     # Of the volume only its geometry is needed from now on.
     geometry = replace(volume, slices=np.broadcast_to(np.float32(0), volume.slices.shape))
     return replace(whole, volume=geometry, probability=probability), parts
+
+
+def in_eight_bits(slices: np.ndarray) -> np.ndarray:
+    """All slices of a volume by one window, which is no slice's own: float32 [N, H, W] → uint8."""
+    # Of a large volume, every fourth voxel tells the window as well as all of them.
+    low, high = np.percentile(slices[:, ::2, ::2], (0, VIEWED_PERCENTILE))
+    scale = 255 / (high - low) if high > low else 0
+    return np.stack([np.clip((image - low) * scale + 0.5, 0, 255).astype(np.uint8) for image in slices])
 
 
 def segment_slice(file: Path, network: Network) -> tuple[Segmentation, VolumeSegmentation | None]:

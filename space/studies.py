@@ -1,5 +1,6 @@
 """What visitors open, and by which settings it is measured: slices with what the network says about them."""
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -72,6 +73,11 @@ class Settings:
         """What was asked for; an empty box counts as the default."""
         asked: dict[str, Any] = {"threshold": threshold, "min_area_px": min_area_px, "spacing": spacing}
         return cls(**{name: value for name, value in asked.items() if value is not None})
+
+    @property
+    def name(self) -> str:
+        """Of the masks that they make."""
+        return f"{self.threshold:g}_{self.min_area_px:g}"
 
     def cut(self, segmentation: Segmentation) -> Segmentation:
         """The same slice with mask and measurements by these settings; the network does not run."""
@@ -150,6 +156,8 @@ class Study:
         refused: the files that could not be used, in their order.
         whole: what is known of the volume, without its voxels, if the slices are those of one.
         paths: the files that the volume was read from, as they were sent.
+        voxels: of the volume, uint8 [N, H, W], for the viewer; None of slices, or if they are too many for it.
+        token: by which the viewer knows one volume from another.
         example: name of the example that it is; None if a visitor brought it.
     """
 
@@ -160,6 +168,8 @@ class Study:
     refused: tuple[Refusal, ...] = ()
     whole: VolumeSegmentation | None = None
     paths: tuple[Path, ...] = ()
+    voxels: np.ndarray | None = field(default=None, repr=False)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     example: str | None = None
     _measured: dict[tuple, list] = field(default_factory=dict, repr=False)
 
@@ -266,7 +276,8 @@ class Study:
     @cached_property
     def nbytes(self) -> int:
         """Memory that the pictures take, at most."""
-        pictures = [(part.segmentation.image, part.segmentation.probability, part.truth) for part in self.slices]
+        pictures: list[tuple] = [(self.voxels,)]
+        pictures += [(part.segmentation.image, part.segmentation.probability, part.truth) for part in self.slices]
         return sum(picture.nbytes for part in pictures for picture in part if picture is not None)
 
 

@@ -68,12 +68,23 @@ TOOLS = """
 <button type="button" id="reset" disabled title="Or press the key 0">Reset</button>
 <p id="said" role="status"></p>
 """
+VIEWS = """
+<fieldset hidden>
+    <legend>View of the volume</legend>
+    <label><input type="radio" name="view" value="slices" checked><span>Slices</span></label>
+    <label><input type="radio" name="view" value="planes"><span>3 planes</span></label>
+    <label><input type="radio" name="view" value="all"><span>3-D</span></label>
+</fieldset>
+<button type="button" title="Or press the key 0">Reset</button>
+"""
+VOLUME = '<div class="room" data-program="{program}"><output class="note place"></output></div>'
 FOOTER = """
 <p><strong>Not a medical device. For research and education.</strong> Made for T1-weighted slices with contrast. Every
 slice of its data set shows a tumour: in a healthy slice, and more often in other kinds of images, it may report one
 that is not there. What you drop is kept for your page alone, for an hour at most, or until you press “Clear”.</p>
 <p>The wheel or two fingers zoom, a double click shows the whole slice again. Keys: H hides the overlay, O changes its
-opacity, + and − zoom, 0 resets, arrows turn slices.</p>
+opacity, + and − zoom, 0 resets, arrows turn slices. In three planes and in 3-D, once they have been clicked, arrows,
+Page up and Page down move the crosshair or turn the head.</p>
 <p>Examples, of people the network has never seen: Jun Cheng,
 <a href="https://doi.org/10.6084/m9.figshare.1512427">brain tumor dataset</a>, figshare, CC BY 4.0.</p>
 """
@@ -90,10 +101,11 @@ def draw_slice(study: Study, run: str) -> str:
     height, width = segmentation.mask.shape
     title = html.escape(_title(study))
     sides = SIDES.get(study.volume.plane, "") if study.volume else ""
+    viewed = "" if study.volume is None or study.voxels is None else _viewed(study.volume, study.token)
     link = '<button type="button" class="link">Copy link</button>' if study.example else ""
     return f"""
     <div class="slice" style="--width: {width}; --height: {height}" data-shown="{study.example or run}"
-    data-index="{study.index}" data-count="{len(study.slices)}">
+    data-index="{study.index}" data-count="{len(study.slices)}"{viewed}>
         <img src="{data_uri(segmentation.image)}" alt="MRI slice: {title}">
         <img class="tumor heatmap" src="{data_uri(heatmap)}" alt="">
         {"".join(f"<b>{side}</b>" for side in sides)}
@@ -102,8 +114,13 @@ def draw_slice(study: Study, run: str) -> str:
     <button type="button" class="clear">Clear</button></p>"""
 
 
-def draw_layers(cut: Segmentation, truth: np.ndarray | None) -> str:
-    """What lies over the slice: shapes whose colour and opacity are left to CSS."""
+def _viewed(volume: Volume, token: str) -> str:
+    """What the viewer of volumes has to know: which one it is, and whether places in it are known in mm."""
+    return f' data-volume="{token}" data-places="{"voxels" if volume.affine is None else "mm"}"'
+
+
+def draw_layers(cut: Segmentation, truth: np.ndarray | None, name: str = "") -> str:
+    """What lies over the slice: shapes whose colour and opacity are left to CSS; `name` is that of the settings."""
     shapes = {"tumor fill": draw_layer(cut.mask), "tumor contour": draw_layer(cut.mask, style="contour")}
     if truth is not None:
         shapes["truth"] = draw_layer(truth, style="contour")
@@ -112,7 +129,7 @@ def draw_layers(cut: Segmentation, truth: np.ndarray | None) -> str:
         f'<div class="{name}" style="mask-image: url({data_uri(shape)})"></div>' for name, shape in shapes.items()
     )
     spacing = f' data-spacing="{cut.spacing[0]:g} {cut.spacing[1]:g}"' if cut.spacing else ""
-    return f'<div class="slice" style="--width: {width}; --height: {height}"{spacing}>{layers}</div>'
+    return f'<div class="slice" style="--width: {width}; --height: {height}" data-cut="{name}"{spacing}>{layers}</div>'
 
 
 def draw_tools() -> str:
@@ -216,8 +233,11 @@ def _volume_table(study: Study, settings: Settings) -> str:
 
 
 def _to_slice(lesion: VolumeLesion, number: int) -> str:
-    middle = round(lesion.centre[0])
-    return f'<button type="button" data-index="{middle}">{number}, slice {middle + 1}</button>'
+    middle, row, column = (round(place) for place in lesion.centre)
+    return (
+        f'<button type="button" data-index="{middle}" data-row="{row}" data-column="{column}">'
+        f"{number}, slice {middle + 1}</button>"
+    )
 
 
 def _volume_row(lesion: VolumeLesion) -> list[str]:

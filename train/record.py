@@ -19,6 +19,7 @@ RECORD_FILE = "training.json"  # what the run was, by `fit`
 LOOKS = "looks"  # in it: what the slices look like that were trained on, see `looks.look_of`
 BASE_WEIGHTS = "init_from_sha256"  # in it: hash of the weights that were fine-tuned
 CANVASES = "canvases_sha256"  # in it: hash of the slices without tumour that were trained on
+BRAINS = "brain_masks_sha256"  # in it: hash of the masks of the brain by which skull and skin were taken off
 CALIBRATION = "calibration"  # in it: scale and shift that were put into the head
 CLASSES = "classes"  # in it: of a model of several classes, which values of the masks each has, as for --classes
 SHARE_OF_START = "share_of_start"  # in it: of the weights before the training, in an average with those after it

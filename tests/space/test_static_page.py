@@ -133,40 +133,57 @@ def written(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
     return content.getvalue()
 
 
-def odd_files() -> dict[str, bytes]:
-    """Slices of the examples in forms that people have."""
-    slices = [np.asarray(Image.open(path)) for path in EXAMPLES]
-    grey, deep = Image.fromarray(slices[3]), slices[0].astype(np.uint16) * 200 + 3
-    rgb = np.dstack([slices[6]] * 3)
-    turned = Image.Exif()
-    turned[0x0112] = 6
-    seen_through = np.dstack([slices[4]] * 3 + [np.where(slices[4] > 20, 255, 90).astype(np.uint8)])
-    screenshot = Image.new("RGB", (1200, 800), (40, 44, 52))
-    screenshot.paste(Image.fromarray(slices[3]), (500, 150))
-    screenshot.paste((200, 200, 205), (0, 0, 1200, 40))
-    return {
-        "16 bit": written(Image.fromarray(deep)),
-        "16 bit, faint": written(Image.fromarray((slices[1] // 2).astype(np.uint16))),
-        "colours": written(Image.fromarray(rgb)),
-        "see-through": written(Image.fromarray(seen_through)),
-        "grey and opacity": written(Image.fromarray(seen_through).convert("LA")),
-        "palette": written(grey.quantize(200)),
-        "16 greys": written(grey.quantize(16), bits=4),
-        "one colour clear": written(grey, transparency=0),
-        "interlaced": interlaced(slices[5]),
-        "turned": written(grey.transpose(Image.Transpose.ROTATE_90), exif=turned),
-        "JPEG": written(grey, "JPEG", quality=92),
-        "JPEG in colour": written(Image.fromarray(rgb), "JPEG", quality=85),
-        "JPEG, turned": written(grey.transpose(Image.Transpose.ROTATE_90), "JPEG", quality=95, exif=turned),
-        "WebP": written(Image.fromarray(rgb), "WEBP", quality=90),
-        "WebP, lossless": written(Image.fromarray(rgb), "WEBP", lossless=True),
-        "BMP": written(grey, "BMP"),
-        "wide": written(Image.fromarray(slices[2][60:460])),
-        "tall and large": written(Image.fromarray(slices[7][:, 40:470]).resize((900, 1070))),
-        "small": written(grey.resize((100, 96))),
-        "negative": written(Image.fromarray(255 - slices[8])),
-        "screenshot": written(screenshot),
-    }
+@functools.cache
+def slices() -> list[np.ndarray]:
+    return [np.asarray(Image.open(path)) for path in EXAMPLES]
+
+
+def colours(index: int) -> Image.Image:
+    return Image.fromarray(np.dstack([slices()[index]] * 3))
+
+
+def seen_through() -> Image.Image:
+    grey = slices()[4]
+    return Image.fromarray(np.dstack([grey] * 3 + [np.where(grey > 20, 255, 90).astype(np.uint8)]))
+
+
+def turned(file_format: str, **options) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return written(Image.fromarray(slices()[3]).transpose(Image.Transpose.ROTATE_90), file_format, exif=exif, **options)
+
+
+def screenshot() -> Image.Image:
+    picture = Image.new("RGB", (1200, 800), (40, 44, 52))
+    picture.paste(Image.fromarray(slices()[3]), (500, 150))
+    picture.paste((200, 200, 205), (0, 0, 1200, 40))
+    return picture
+
+
+# Slices of the examples in forms that people have.
+ODD_FILES = {
+    "16 bit": lambda: written(Image.fromarray(slices()[0].astype(np.uint16) * 200 + 3)),
+    "16 bit, faint": lambda: written(Image.fromarray((slices()[1] // 2).astype(np.uint16))),
+    "colours": lambda: written(colours(6)),
+    "see-through": lambda: written(seen_through()),
+    "grey and opacity": lambda: written(seen_through().convert("LA")),
+    "palette": lambda: written(Image.fromarray(slices()[3]).quantize(200)),
+    "16 greys": lambda: written(Image.fromarray(slices()[3]).quantize(16), bits=4),
+    "one colour clear": lambda: written(Image.fromarray(slices()[3]), transparency=0),
+    "interlaced": lambda: interlaced(slices()[5]),
+    "turned": lambda: turned("PNG"),
+    "JPEG": lambda: written(Image.fromarray(slices()[3]), "JPEG", quality=92),
+    "JPEG in colour": lambda: written(colours(6), "JPEG", quality=85),
+    "JPEG, turned": lambda: turned("JPEG", quality=95),
+    "WebP": lambda: written(colours(6), "WEBP", quality=90),
+    "WebP, lossless": lambda: written(colours(6), "WEBP", lossless=True),
+    "BMP": lambda: written(Image.fromarray(slices()[3]), "BMP"),
+    "wide": lambda: written(Image.fromarray(slices()[2][60:460])),
+    "tall and large": lambda: written(Image.fromarray(slices()[7][:, 40:470]).resize((900, 1070))),
+    "small": lambda: written(Image.fromarray(slices()[3]).resize((100, 96))),
+    "negative": lambda: written(Image.fromarray(255 - slices()[8])),
+    "screenshot": lambda: written(screenshot()),
+}
 
 
 # A file → its mask and probability as the page would save them, and the warnings; by the page's own worker.
@@ -204,9 +221,9 @@ def test_examples_have_the_masks_of_the_package(page, segmenter, path):
     check_same(page, path.stem, path.read_bytes(), segmenter(path))
 
 
-@pytest.mark.parametrize("name", odd_files())
+@pytest.mark.parametrize("name", ODD_FILES)
 def test_odd_files_have_the_masks_of_the_package(page, segmenter, name):
-    content = odd_files()[name]
+    content = ODD_FILES[name]()
     # Frames are the one thing that the page does not know.
     assert name not in ("negative", "screenshot") or find_frames(read_image(io.BytesIO(content)))
     check_same(page, name, content, next(segmenter.batch([io.BytesIO(content)], framing="none")))

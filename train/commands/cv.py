@@ -25,7 +25,7 @@ from ..data.raw import DataError
 from ..data.slices import content_hash, load_slices
 from ..files import read_json, write_json
 from ..fitting.options import as_options, parse_fit
-from ..record import CANVASES, EVALUATION_FILE, RECORD_FILE, read_evaluation, write_evaluation
+from ..record import BRAINS, CANVASES, EVALUATION_FILE, RECORD_FILE, read_evaluation, write_evaluation
 from ..scoring.evaluation import put_together
 from ..scoring.tables import format_table, headline
 
@@ -200,13 +200,13 @@ def _remember(options: list[str], path: Path) -> None:
 
 
 def _check_alike(runs: list[FoldRun]) -> None:
-    """Raise an error if the recipe file, the first weights or the canvases were changed between the folds."""
+    """Raise an error if recipe, first weights, canvases or masks of the brain differ between the folds."""
     for fold_run in runs[1:]:
         first, other = runs[0].record(), fold_run.record()
-        if any(first.get(name) != other.get(name) for name in ("recipe", "started_from", CANVASES)):
+        if any(first.get(name) != other.get(name) for name in ("recipe", "started_from", CANVASES, BRAINS)):
             raise DataError(
-                f"{fold_run.folder} was trained by another recipe, from other weights or on other canvases than "
-                f"{runs[0].folder}; delete one of them to train that fold anew."
+                f"{fold_run.folder} was trained by another recipe, from other weights, on other canvases or with "
+                f"other masks of the brain than {runs[0].folder}; delete one of them to train that fold anew."
             )
 
 

@@ -14,7 +14,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -29,6 +29,7 @@ from .raw import SHOWN, DataError, listed
 
 logger = logging.getLogger(__name__)
 
+Severity = Literal["error", "warning"]
 NOT_BINARY, EMPTY = "not binary", "empty masks"  # kinds of findings
 MAX_MASK_SHARE = 0.5  # of the slice; a mask above it is more likely one of the background
 MAX_PERSON_SHARE = 1 / 3  # of the slices; above it the scores are mostly one person's
@@ -73,7 +74,7 @@ class Finding:
     """
 
     kind: str
-    severity: Literal["error", "warning"]
+    severity: Severity
     slices: tuple[str, ...]
     message: str
     paired: bool = False
@@ -135,7 +136,9 @@ def persons_known(slices: Dataset) -> bool:
 
 def _problems(slices: Dataset) -> Iterator[Finding]:
     """What the scan says of single slices, by kind."""
-    by_kind, labels, is_of_labels = defaultdict(dict), set(), False
+    by_kind: dict[str, dict[str, str]] = defaultdict(dict)
+    labels: set[float] = set()
+    is_of_labels = False
     columns = zip(*(slices[name] for name in ("slice", "problem_kind", "problem", "mask_labels")), strict=True)
     for name, kind, problem, held in columns:
         labels |= {float(label) for label in held.split()}
@@ -229,7 +232,7 @@ def _misplaced_masks(slices: Dataset) -> Iterator[Finding]:
     rims = np.stack([cv2.dilate(mask, RIM) for mask in masks]) - masks
     fit = _fit(images, masks, rims)
     changed = {name: _fit(change(images), masks, rims) for name, change in CHANGES.items()}
-    best = max(changed, key=changed.get)
+    best = max(changed, key=changed.__getitem__)
     if fit < MIN_FIT * changed[best]:
         what = best if changed[best] > MIN_FIT * fit else OTHER_IMAGES
         message = (
@@ -250,6 +253,7 @@ def _weighted_means(images: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def _mask_thumbnail(png: bytes, shape: tuple[int, int]) -> np.ndarray:
     """float32 [S, S]: the share of every cell that the mask covers."""
     mask = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert mask is not None  # the scan wrote it
     return cv2.resize((mask > 0).astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA)
 
 
@@ -274,7 +278,8 @@ def _repeated_slices(rows: list[dict]) -> Iterator[Finding]:
 
 def _doubtful_ids(rows: list[dict]) -> Iterator[Finding]:
     """Different ids that may be of one person, and single ids that may be of two persons."""
-    spellings, types = defaultdict(set), defaultdict(set)
+    spellings: dict[str, set[str]] = defaultdict(set)
+    types: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         spellings[_bare_id(row["person_id"])].add(row["person_id"])
         types[row["person_id"]].add(row["tumor_type"])
@@ -292,7 +297,8 @@ def _bare_id(person: str) -> str:
 
 def _uneven_persons(rows: list[dict]) -> Iterator[Finding]:
     """Too few persons: altogether, of one tumour type, or because most slices are of one person."""
-    counts, persons_of = Counter(row["person_id"] for row in rows), defaultdict(set)
+    counts: Counter[str] = Counter(row["person_id"] for row in rows)
+    persons_of: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         persons_of[row["tumor_type"]].add(row["person_id"])
     if len(counts) < MIN_PERSONS:
@@ -324,13 +330,13 @@ def near_duplicates(slices: Dataset) -> list[Finding]:
     if len(usable) < 2:
         return []
     nearest, correlation = _nearest_strangers(usable)
-    found = {}
+    found: dict[tuple[int, ...], float] = {}
     for index in np.flatnonzero(correlation > NEAR_DUPLICATE_CORRELATION):
         found[tuple(sorted((int(index), int(nearest[index]))))] = correlation[index]
     if not found:
         return []
     rows = usable.select_columns(["slice", "person_id"])
-    pairs = [(rows[first], rows[second]) for first, second in sorted(found, key=found.get, reverse=True)]
+    pairs = [(rows[first], rows[second]) for first, second in sorted(found, key=found.__getitem__, reverse=True)]
     message = (
         f"Slices of different persons look almost the same (thumbnails correlate by more than "
         f"{NEAR_DUPLICATE_CORRELATION}), the closest first: {_listed_pairs(pairs)}. Copies, and slices of one person, "
@@ -382,13 +388,13 @@ def _thumbnails(slices: Dataset) -> np.ndarray:
 
 def _pairs(rows: list[dict], same: tuple[str, ...], different: str) -> list[tuple[dict, dict]]:
     """Rows that agree in `same` and differ in `different`: the first of a group with each other one."""
-    groups = defaultdict(dict)
+    groups: dict[Any, dict[Any, dict]] = defaultdict(dict)
     for row in rows:
         groups[itemgetter(*same)(row)].setdefault(row[different], row)
     return [(first, other) for first, *others in map(dict.values, groups.values()) for other in others]
 
 
-def _paired_finding(kind: str, severity: str, pairs: list[tuple[dict, dict]], message: str) -> Finding:
+def _paired_finding(kind: str, severity: Severity, pairs: list[tuple[dict, dict]], message: str) -> Finding:
     return Finding(kind, severity, _names(row for pair in pairs for row in pair), message, paired=True)
 
 

@@ -154,7 +154,7 @@ def format_markdown(
 
 
 def _section(finding: Finding) -> list[str]:
-    names = finding.slices
+    names: Sequence[str] = finding.slices
     if finding.paired:
         names = [f"{first} / {second}" for first, second in zip(names[::2], names[1::2], strict=True)]
     parts = [f"### {_title(finding)}", finding.message]
@@ -264,10 +264,10 @@ def _write_instead(axes: Axes, text: str) -> None:
     axes.axis("off")
 
 
-def _draw_histogram(axes: Axes, edges: np.ndarray, values: Sequence[float], types: list[str]) -> None:
+def _draw_histogram(axes: Axes, edges: np.ndarray, values: Iterable[float], types: list[str]) -> None:
     groups = _by_type(values, types)
     colors = [color for color, _ in islice(cycle(LOOKS), len(groups))]
-    axes.hist(list(groups.values()), edges, stacked=True, color=colors, edgecolor="white", linewidth=0.4)
+    axes.hist(list(groups.values()), edges.tolist(), stacked=True, color=colors, edgecolor="white", linewidth=0.4)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
 
@@ -287,8 +287,8 @@ def _draw_counts(axes: Axes, title: str, values: list[str], types: list[str]) ->
     axes.set_axisbelow(True)
 
 
-def _by_type(values: Sequence, types: list[str]) -> dict[str, list]:
-    groups = {tumor_type: [] for tumor_type in sorted(set(types))}
+def _by_type(values: Iterable, types: list[str]) -> dict[str, list]:
+    groups: dict[str, list] = {tumor_type: [] for tumor_type in sorted(set(types))}
     for value, tumor_type in zip(values, types, strict=True):
         groups[tumor_type].append(value)
     return groups
@@ -297,7 +297,7 @@ def _by_type(values: Sequence, types: list[str]) -> dict[str, list]:
 def draw_flagged(slices: Dataset, findings: Sequence[Finding]) -> Figure | None:
     """The first slices of every finding, two by two; None if there is none that can be read."""
     places = {name: index for index, name in enumerate(slices["slice"])}
-    lines = [[]]
+    lines: list[list[tuple[str, list[tuple[str, np.ndarray]]]]] = [[]]
     for finding in findings:
         rows = [slices[places[name]] for name in finding.slices[:MOST_PANELS]]
         panels = [(_label(row), picture) for row in rows if (picture := _draw_slice(row)) is not None]

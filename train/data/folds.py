@@ -112,7 +112,7 @@ def assign_folds(persons: list[str], tumor_types: list[str] | None = None, num_f
     type_of = _most_frequent_type(persons, tumor_types or [UNKNOWN] * len(persons))
     shuffled = np.random.default_rng(SPLIT_SEED).permutation(sorted(counts))
     sizes = [0] * num_folds
-    sizes_of_type = defaultdict(lambda: [0] * num_folds)
+    sizes_of_type: dict[str, list[int]] = defaultdict(lambda: [0] * num_folds)
     fold_of = {}
     for person in sorted(shuffled, key=lambda person: -counts[person]):
         of_type = sizes_of_type[type_of[person]]
@@ -216,7 +216,7 @@ def _splits_from_manifest(scan: Dataset) -> list[str]:
 
 
 def _with_official_folds(rows: list[dict]) -> list[dict]:
-    families = defaultdict(set)
+    families: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         families[row["person_id"]].add(row["official_fold"])
     logger.warning(
@@ -250,10 +250,10 @@ def _rows_from_file(scan: Dataset, path: Path, person_column: str | None) -> lis
         raise DataError(f"{path.name} names {len(repeated)} slices more than once: {listed(repeated)}.")
     row_of = {row[column]: row for row in named}
     by_key = _by_key({*written})
-    found = [row_of.get(_match(names, owners, by_key), {}) for names in texts]
+    found = [row_of[name] if (name := _match(names, owners, by_key)) else {} for names in texts]
     if unknown := [name for name, row in zip(scan["slice"], found, strict=True) if not row.get(person)]:
         raise DataError(f"{path.name} names no person for {len(unknown)} slices: {listed(unknown)}.")
-    return [_row(*(row.get(name) for name in (person, "tumor_type", "plane", "split"))) for row in found]
+    return [_row(row[person], row.get("tumor_type"), row.get("plane"), row.get("split")) for row in found]
 
 
 def _slice_column(columns: list[str], named: list[dict], known: Container[str]) -> str | None:
@@ -277,7 +277,7 @@ def _match(texts: tuple[str, ...], owners: dict[str, set[str]], rows: dict[str, 
 
 
 def _by_key(texts: set[str]) -> dict[str, set[str]]:
-    found = defaultdict(set)
+    found: dict[str, set[str]] = defaultdict(set)
     for text in texts:
         for key in _keys(text):
             found[key].add(text)
@@ -384,7 +384,7 @@ def _say_who_is_kept_out(rows: list[dict]) -> None:
 
 
 def _most_frequent_type(persons: list[str], tumor_types: list[str]) -> dict[str, str]:
-    counts = defaultdict(Counter)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for person, tumor_type in zip(persons, tumor_types, strict=True):
         counts[person][tumor_type] += 1
     return {person: types.most_common(1)[0][0] for person, types in counts.items()}

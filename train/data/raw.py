@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
@@ -83,8 +83,15 @@ class Source:
     gives its `parts`, `stamp` and `facts`, and `read` where a part is not yet a `RawSlice`.
     """
 
-    unit: ClassVar[str] = "slice"
-    heeds: ClassVar[frozenset[str]] = frozenset()  # of `planes`, `sequence` and `person_column`, what it can use
+    @property
+    def unit(self) -> str:
+        """What a part is."""
+        return "slice"
+
+    @property
+    def heeds(self) -> frozenset[str]:
+        """Of `planes`, `sequence` and `person_column`, what it can use."""
+        return frozenset()
 
     def __len__(self) -> int:
         """Number of parts."""
@@ -95,7 +102,7 @@ class Source:
 
     def slices(self, parts: Iterable[Any]) -> Iterator[RawSlice]:
         """The slices of some parts; one whose name another one had before comes with that problem."""
-        names = set()
+        names: set[str] = set()
         for raw in (raw for part in parts for raw in self.read(part)):
             if raw.slice in names and not raw.problem:
                 problem = f"Several slices have the name {raw.slice}; each needs one of its own."
@@ -124,6 +131,7 @@ class Source:
 def as_file(picture: Picture) -> Path | io.BytesIO:
     """What `read_image`, `read_mask` and `TumorSegmenter` take: the path, or the bytes as a file with a name."""
     if picture["bytes"] is None:
+        assert picture["path"] is not None  # it has one or the other
         return Path(picture["path"])
     file = io.BytesIO(picture["bytes"])
     file.name = picture["path"]

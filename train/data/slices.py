@@ -184,6 +184,7 @@ def examine(raw: RawSlice, rule: MaskRule = BINARY, channel: str | None = None) 
     }
     if raw.problem:
         return row
+    assert raw.image is not None  # or that would be the problem
     try:
         image = read_image(as_file(raw.image))
         if channel is not None and image.ndim == 3:
@@ -201,6 +202,7 @@ def examine(raw: RawSlice, rule: MaskRule = BINARY, channel: str | None = None) 
             left_out = rule.classes.left_out(read_labels(as_file(raw.mask)))
             row["labels_left_out"] = ", ".join(f"{label:g}" for label in left_out[:MAX_LABELS])
     except NonBinaryMaskError as error:
+        assert raw.mask is not None  # which it is about
         labels = [] if error.values is None else labels_of(as_file(raw.mask))
         row |= {"problem_kind": "not binary", "mask_labels": " ".join(f"{label:g}" for label in labels)}
         if labels:  # advice depends on what the other masks hold
@@ -223,6 +225,7 @@ def _labels_left_out(picture: Picture, mask: np.ndarray, threshold: float) -> st
     try:
         whole = read_mask(as_file(picture))
     except NonBinaryMaskError as error:
+        assert error.values is not None  # a mask in colours has no threshold
         labels = error.values[1:] if len(error.values) <= MAX_LABELS else ()
         return ", ".join(f"{label:g}" for label in labels if label <= threshold)
     return "all" if whole.any() and not mask.any() else ""
@@ -313,7 +316,8 @@ def take_share(slices: Dataset, negative_share: float | None) -> Dataset:
 
 def _spread_over_persons(negatives: list[tuple[bytes, str, int]]) -> list[int]:
     """Indices in an order of which every beginning holds about equally many slices of each person."""
-    turns, order = Counter(), []
+    turns: Counter[str] = Counter()
+    order = []
     for digest, person, index in sorted(negatives):
         order.append((turns[person], digest, index))
         turns[person] += 1
@@ -370,9 +374,9 @@ def prepare_slices(slices: Dataset, processor: UNetImageProcessor, count: int = 
 
 def _prepare(row: dict, processor: UNetImageProcessor, count: int) -> dict:
     if count == 1:
-        batch = processor(as_file(row["image"]), segmentation_maps=as_file(row["mask"]), return_tensors="np")
+        batch = processor.preprocess(as_file(row["image"]), as_file(row["mask"]), return_tensors="np")
         return {"pixel_values": batch["pixel_values"][0], "labels": batch["labels"][0].astype(np.uint8)}
-    pixel_values = processor(as_file(row["image"]), return_tensors="np")["pixel_values"][0]
+    pixel_values = processor.preprocess(as_file(row["image"]), return_tensors="np")["pixel_values"][0]
     planes = to_planes(read_bits(as_file(row["mask"])), count).astype(bool)
     prepared = prepare_classes(planes, processor.size["longest_edge"])
     labels = np.where(prepared[0] == IGNORE_INDEX, IGNORE_INDEX, to_bits(prepared & 1))

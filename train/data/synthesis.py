@@ -3,13 +3,16 @@
     slice ─ or a tumour-free canvas ─ mirror_region: tumour out, or twice ─ paste: a lesion, or healthy tissue ─→ slice
           └ cover: what other persons show at the place of the tumour, or beside it
     slice ─ darken: tissue becomes dark and smooth in the shape, and at the place, of another person's tumour ─→ slice
+    slice ─ strip: what is not brain becomes black ─→ slice
 
 Every slice of the data set shows a tumour, and a network that sees nothing else learns that there always is one. Traces
 of the editing must not reveal whether there is a tumour, so every edit is made with and without one. Canvases of
 another scanner come with and without a lesion. Mirrored regions remove a tumour or add one. Both then get a pasted
 region, as often healthy tissue as a lesion, with the same seam. A tumour is covered by the same place of a similar
 slice; as often the tumour stays, and a place beside it is covered in the same shape. Tumours that take up no contrast
-are rare in the data set, and all that some persons have: darkening draws them. Pasting lesions is an idea of TumorCP
+are rare in the data set, and all that some persons have: darkening draws them. Many scans come without skull and skin;
+a mask of the brain for each slice, which holds the place of the tumour whether it is still there or not, takes them
+off. Pasting lesions is an idea of TumorCP
 (Yang et al. 2021) and CarveMix (Zhang et al. 2021); the rest is ours.
 """
 
@@ -22,9 +25,10 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from modeling_unet import UNetImageProcessor, read_image
+from modeling_unet import UNetImageProcessor, read_image, read_mask
 from modeling_unet.image_processing_unet import IGNORE_INDEX, IMAGE_SUFFIXES, to_grayscale
 
+from .augmentation import standardize
 from .raw import image_files
 
 
@@ -46,6 +50,8 @@ MAX_DARK_BEFORE, VENTRICLE = 0.1, 0.7
 # Of a tumour without contrast, from and to: how wide its tissue is blurred and its edge fades out, in px; how much of
 # the detail stays; and how bright it is, as a share of the tissue before.
 DARK_SMOOTHING, DARK_EDGE, DARK_DETAIL, DARK_BRIGHTNESS = (2.0, 6.0), (0.7, 3.0), (0.2, 0.8), (0.5, 0.85)
+STRIP_MARGIN = (-2.0, 3.0)  # px that are left around the brain, from and to: tools for brain extraction differ in that
+MIN_BRAIN = 0.03  # of a slice; where there is less brain, nothing is taken off
 
 
 def _help(meaning: str) -> dict[str, str]:
@@ -73,12 +79,21 @@ class Synthesis:
     dark_probability: float = field(
         metadata=_help("how often a slice gets a tumour without contrast, where another person has one")
     )
+    brain_masks: str | None = field(
+        default=None,
+        metadata=_help("folder of masks of the brain, named like the slices and canvases that they belong to"),
+    )
+    strip_probability: float = field(
+        metadata=_help("how often skull and skin are taken off where --brain_masks has a mask")
+    )
 
     def __post_init__(self):
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name.endswith("_probability") and not 0 <= value <= 1:
                 raise ValueError(f"--{option.name} is {value}; it must be from 0 to 1.")
+        if self.strip_probability and not self.brain_masks:
+            raise ValueError(f"--strip_probability is {self.strip_probability}; it needs --brain_masks FOLDER.")
 
 
 class Axis(NamedTuple):
@@ -119,6 +134,7 @@ class Synthesizer:
         person_id: of every slice; where there are several persons, none gets a lesion of their own.
         options: how often what happens.
         canvases: slices without tumour, float32 [S, S] each.
+        brains: where the brain is, uint8 [S, S] each: of every slice, then of every canvas; or nothing at all.
     """
 
     def __init__(
@@ -128,21 +144,27 @@ class Synthesizer:
         person_id: Sequence[str],
         options: Synthesis,
         canvases: Sequence[np.ndarray] = (),
+        brains: Sequence[np.ndarray] = (),
     ):
         self.slices = slices
         self.axes = axes
         self.person_id = np.asarray(list(person_id))
         self.options = options
         self.canvases = canvases
+        self.brains = brains
         needs_donors = options.cover_probability or options.dark_probability
         self.donors = Donors(slices, self.person_id) if needs_donors else None
 
     def __call__(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        shown = index
         if self.canvases and rng.random() < self.options.canvas_probability:
-            canvas = self.canvases[int(rng.integers(len(self.canvases)))]
+            number = int(rng.integers(len(self.canvases)))
+            shown, canvas = len(self.slices) + number, self.canvases[number]
             image, labels = self._perhaps_paste(canvas, np.zeros(canvas.shape, np.uint8), index, LESION_ON_MADE, rng)
         else:
             image, labels = self._edit(*self._read(index), index, rng)
+        if self.options.strip_probability and rng.random() < self.options.strip_probability:
+            image, labels = strip(image, labels, self.brains[shown], rng)
         return image[None], labels
 
     def _edit(
@@ -263,10 +285,13 @@ class Donors:
         return np.column_stack([np.diag(scale), end[:2] - scale * start[:2]])
 
 
-def read_canvases(folder: str, processor: UNetImageProcessor) -> tuple[list[np.ndarray], str]:
-    """The images of a folder and its sub-folders, prepared: float32 [S, S] each; and the SHA-256 of their pixels.
+def read_canvases(folder: str, processor: UNetImageProcessor) -> tuple[dict[str, np.ndarray], str]:
+    """The images of a folder and its sub-folders, prepared, by their paths in it; and the SHA-256 of their pixels.
 
     The hash is over the pixels because prepared values depend on the number of threads in their last digits.
+
+    Returns:
+        float32 [S, S] each.
 
     Raises:
         ValueError: there are none.
@@ -278,7 +303,39 @@ def read_canvases(folder: str, processor: UNetImageProcessor) -> tuple[list[np.n
     pixels = hashlib.sha256()
     for image in images:
         pixels.update(f"{image.shape}".encode() + image.tobytes())
-    return [processor(image, return_tensors="np")["pixel_values"][0, 0] for image in images], pixels.hexdigest()
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    prepared = [processor(image, return_tensors="np")["pixel_values"][0, 0] for image in images]
+    return dict(zip(names, prepared, strict=True)), pixels.hexdigest()
+
+
+def read_brains(folder: str, names: Sequence[str], side: int) -> tuple[list[np.ndarray], str]:
+    """The masks of the brain of slices and canvases, by their names; and the SHA-256 of their pixels.
+
+    Args:
+        names: without suffix; where the folder has no mask, or an empty one, nothing will be taken off.
+        side: S of the prepared slices; masks are brought to it as they are, so slices must be square.
+
+    Returns:
+        uint8 [S, S] each, 1 = brain.
+
+    Raises:
+        ValueError: the folder holds a mask of none of them.
+        InvalidImageError, NonBinaryMaskError: a mask cannot be read.
+    """
+    paths = {path.stem: path for path in image_files(Path(folder), "**/*")}
+    if not paths.keys() & set(names):
+        raise ValueError(
+            f"--brain_masks {folder} holds no image that is named like a slice, for example {names[0]}.png."
+        )
+    brains, pixels = [], hashlib.sha256()
+    for name in names:
+        brain = np.zeros((side, side), np.uint8)
+        if path := paths.get(name):
+            mask = read_mask(path).astype(np.uint8)
+            pixels.update(f"{name} {mask.shape}".encode() + mask.tobytes())
+            brain = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
+        brains.append(brain)
+    return brains, pixels.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------------------- symmetry
@@ -441,6 +498,28 @@ def moved_into_head(lesion: np.ndarray, source: np.ndarray, rng: np.random.Gener
         return np.zeros_like(lesion)
     shift = np.column_stack([np.eye(2), np.subtract(place, _centroid(lesion))])
     return _warp(lesion, shift, 0, cv2.INTER_NEAREST)
+
+
+def strip(
+    image: np.ndarray, labels: np.ndarray, brain: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take skull and skin off, closer or wider, as tools for brain extraction leave a slice.
+
+    Args:
+        image: float32 [S, S].
+        labels: uint8 [S, S].
+        brain: uint8 [S, S], 1 where the brain is; where it is nearly empty, the slice comes back as it is.
+
+    Returns:
+        the standardised image, black outside the brain, and labels without what is black now.
+    """
+    if brain.mean() < MIN_BRAIN:
+        return image, labels
+    margin = rng.uniform(*STRIP_MARGIN) * len(image) / REFERENCE_SIDE
+    kept = _grown(brain, margin) if margin > 0 else 1 - _grown(1 - brain, -margin)
+    black = float(image.min())
+    stripped = np.where(kept == 1, image, black).astype(np.float32)
+    return standardize(stripped, black), np.where((kept == 0) & (labels != IGNORE_INDEX), 0, labels).astype(np.uint8)
 
 
 def head(image: np.ndarray) -> np.ndarray:

@@ -184,7 +184,7 @@ _GROUPS: Any = (DataArguments, RunArguments, Synthesis, Augmentation, FitArgumen
 # What a recipe may hold, and what a run writes down of its own. The rest is for whoever starts a training to say.
 IN_A_RECIPE = {"architecture", "config", "encoder_weights", "init_from", "image_size", "augment"}
 IN_A_RECIPE |= {"canvas_probability", "mirror_probability", "paste_probability", "cover_probability"}
-IN_A_RECIPE |= {"dark_probability"}
+IN_A_RECIPE |= {"dark_probability", "strip_probability"}
 IN_A_RECIPE |= {field.name for field in dataclasses.fields(Augmentation)}
 IN_A_RECIPE |= {
     "num_train_epochs",

@@ -39,10 +39,11 @@ from ..data.folds import all_indices, fold_indices
 from ..data.masks import read_bits, to_labels, to_planes
 from ..data.raw import as_file
 from ..data.slices import AugmentedSlices, content_hash, find_axes, load_slices, prepare_slices
-from ..data.synthesis import Synthesis, Synthesizer, read_canvases
+from ..data.synthesis import Synthesis, Synthesizer, read_brains, read_canvases
 from ..files import check_writable, read_json, write_json
 from ..record import (
     BASE_WEIGHTS,
+    BRAINS,
     CALIBRATION,
     CANVASES,
     CLASSES,
@@ -64,10 +65,11 @@ from .trainer import BEST_FOLDER, WATCHED, SegmentationTrainer
 logger = logging.getLogger(__name__)
 
 MASK_DIGITS = 8  # hexadecimal; with 2,000 slices trained on, one new slice in two million matches by chance
+ADDED = (CANVASES, BRAINS)  # pictures beside the slices
 # Facts that identify a run: a checkpoint is resumed only if all of them are equal.
 STARTED = (
     *("fold", "num_folds", "official_folds", "training_persons", "training_slices", "training_slices_sha256"),
-    *(CANVASES, BASE_WEIGHTS, CLASSES),
+    *(*ADDED, BASE_WEIGHTS, CLASSES),
 )
 ADDED_LATER = (LOOKS, BASE_WEIGHTS)
 FIXED_OPTIONS = {field.name for group in (RunArguments, Synthesis, Augmentation) for field in fields(group)}
@@ -107,14 +109,10 @@ def fit(options: FitOptions) -> dict:
         *(len(training), len(set(training["person_id"]))),
         *(len(validation), len(set(validation["person_id"]))),
     )
-    canvases: list[np.ndarray] = []
-    pixels = ""
-    if options.synthesis.canvases:
-        canvases, pixels = read_canvases(options.synthesis.canvases, processor)
+    canvases, brains, added = _added_pictures(options.synthesis, training["slice"], processor)
     started = _started(options, model.config, training)
     _warn_of_other_weights(options.run, started)
-    if canvases:
-        started[CANVASES] = pixels
+    started.update(added)
     if calibrated:
         started[CALIBRATION] = calibration
         for folder in calibrated_folders(calibrated):
@@ -136,7 +134,9 @@ def fit(options: FitOptions) -> dict:
     trainer = SegmentationTrainer(
         model=nn.SyncBatchNorm.convert_sync_batchnorm(model) if options.trainer.sync_batch_norm else model,
         args=options.trainer,
-        train_dataset=_training_slices(options, prepared.select(sides[0]), training["person_id"], canvases, unpack),
+        train_dataset=_training_slices(
+            options, prepared.select(sides[0]), training["person_id"], canvases, brains, unpack
+        ),
         eval_dataset=AugmentedSlices(prepared.select(sides[1]), unpack=unpack) if len(validation) else None,
         processing_class=processor,
     )
@@ -166,6 +166,21 @@ def fit(options: FitOptions) -> dict:
     return record
 
 
+def _added_pictures(
+    options: Synthesis, slices: Sequence[str], processor: UNetImageProcessor
+) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, str]]:
+    """The canvases, the masks of the brain of all slices and canvases, and the hashes of both for the record."""
+    canvases, brains, hashes = {}, [], {}
+    if options.canvases:
+        canvases, hashes[CANVASES] = read_canvases(options.canvases, processor)
+    if options.brain_masks:
+        side = processor.size["longest_edge"]
+        brains, hashes[BRAINS] = read_brains(
+            options.brain_masks, [*slices, *(Path(name).stem for name in canvases)], side
+        )
+    return list(canvases.values()), brains, hashes
+
+
 def check_classes(options: FitOptions) -> None:
     """Raise a ValueError for options that are for one class alone, where --classes names several."""
     if options.data.classes and options.synthesis.dark_probability:
@@ -181,14 +196,15 @@ def _training_slices(
     options: FitOptions,
     prepared: Dataset,
     person_id: Sequence[str],
-    canvases: list[np.ndarray],
+    canvases: Sequence[np.ndarray],
+    brains: Sequence[np.ndarray],
     unpack: Callable[[np.ndarray], np.ndarray] | None,
 ) -> AugmentedSlices:
     if not options.run.augment:
         return AugmentedSlices(prepared, unpack=unpack)
     plain = AugmentedSlices(prepared)
     axes = find_axes(prepared) if options.synthesis.mirror_probability else []
-    synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases)
+    synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases, brains)
     return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer, unpack=unpack)
 
 
@@ -272,8 +288,10 @@ def _warn_of_another_recipe(calibrated_dir: Path, started: dict) -> None:
     names = (FIXED_OPTIONS | read_recipe(DEFAULT_RECIPE).keys()) - {"init_from"}
     differences = [] if len(here) == len(there) else [f"{len(there)} trainings, not {len(here)}"]
     for run, other in zip(here, there, strict=False):
-        ours, theirs = ({**record.get("recipe", {}), CANVASES: record.get(CANVASES)} for record in (run, other))
-        changed = sorted(name for name in {*names, CANVASES} if theirs.get(name) != ours.get(name))
+        ours, theirs = (
+            {**record.get("recipe", {}), **{name: record.get(name) for name in ADDED}} for record in (run, other)
+        )
+        changed = sorted(name for name in {*names, *ADDED} if theirs.get(name) != ours.get(name))
         differences += (f"{name} {theirs.get(name)}, not {ours.get(name)}" for name in changed)
     if differences:
         logger.warning("--calibration %s is of another recipe: %s.", calibrated_dir, "; ".join(differences))
@@ -289,7 +307,7 @@ def _trainings(run: dict) -> Iterator[dict]:
 def _finished_before(output_dir: Path, started: dict) -> dict | None:
     """The record of a finished run with the same options, schedule included; None if there is none."""
     record = _read_record_of(output_dir, started)
-    names = {*started, CANVASES, CALIBRATION, CLASSES}
+    names = {*started, *ADDED, CALIBRATION, CLASSES}
     is_same = all(record.get(name) == started.get(name) for name in names)
     return record if is_same and "steps" in record and (output_dir / "model.safetensors").is_file() else None
 

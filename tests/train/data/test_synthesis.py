@@ -13,13 +13,15 @@ from train.data.synthesis import (
     head,
     mirror_region,
     paste,
+    read_brains,
     read_canvases,
+    strip,
 )
 
 
 PROBABILITIES = (
     *("canvas_probability", "mirror_probability", "paste_probability", "cover_probability"),
-    "dark_probability",
+    *("dark_probability", "strip_probability"),
 )
 NOTHING = dict.fromkeys(PROBABILITIES, 0.0)
 SIDE = 128
@@ -268,6 +270,63 @@ def test_dark_tumors_lie_in_the_head_where_others_have_theirs_and_the_first_one_
         assert not extra.any() or image[0][extra].mean() < TISSUE
 
 
+def brain() -> np.ndarray:
+    """The inner part of the head, uint8 [S, S]."""
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.ellipse(mask, (64, 64), (35, 45), 0, 0, 360, 1, -1)
+    return mask
+
+
+def test_outside_the_brain_all_is_black_and_inside_only_the_scale_of_grey_values_changes(rng):
+    image, labels = head_with_tumor()
+    image += rng.normal(0, 0.1, image.shape).astype(np.float32)
+    inner, outer = cv2.erode(brain(), np.ones((9, 9))) == 1, cv2.dilate(brain(), np.ones((9, 9))) == 0
+    stripped, labelled = strip(image, labels, brain(), rng)
+    assert (stripped[outer] == stripped.min()).all() and stripped.dtype == np.float32
+    assert np.corrcoef(stripped[inner], image[inner])[0, 1] > 0.9999
+    assert not labelled[outer].any()
+    np.testing.assert_array_equal(labelled[inner], labels[inner])
+
+
+def test_a_slice_without_brain_keeps_its_skull(rng):
+    image, labels = head_with_tumor()
+    for mask in (np.zeros_like(labels), cv2.circle(np.zeros_like(labels), (64, 64), 8, 1, -1)):
+        np.testing.assert_array_equal(strip(image, labels, mask, rng)[0], image)
+
+
+def test_slices_and_canvases_are_stripped_by_their_own_masks():
+    slices = synthesizer().slices
+    canvas = head_with_tumor()[0]
+    nothing = np.zeros((SIDE, SIDE), np.uint8)
+    options = Synthesis(**NOTHING | {"canvas_probability": 0.5, "strip_probability": 1.0}, brain_masks="masks")
+    brains = [nothing] * len(slices) + [brain()]
+    made = Synthesizer(slices, [], ["a", "b", "c"], options, [canvas], brains)
+    plain = slices[0]["pixel_values"]
+    for image, _ in drawn(made, count=20):
+        is_slice = np.array_equal(image, plain)
+        assert is_slice or (image[0][cv2.dilate(brain(), np.ones((9, 9))) == 0] == image.min()).all()
+
+
+def test_masks_of_the_brain_are_found_by_name(tmp_path):
+    cv2.imwrite(str(tmp_path / "7.png"), 255 * cv2.resize(brain(), (64, 64), interpolation=cv2.INTER_NEAREST))
+    (first, second), digest = read_brains(str(tmp_path), ["7", "8"], SIDE)
+    assert first.shape == (SIDE, SIDE) and (first == brain()).mean() > 0.95
+    assert not second.any()
+    cv2.imwrite(str(tmp_path / "8.png"), 255 * brain())
+    assert read_brains(str(tmp_path), ["7", "8"], SIDE)[1] != digest
+
+
+def test_masks_of_other_slices_are_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / "7.png"), brain())
+    with pytest.raises(ValueError, match=r"holds no image that is named like a slice, for example 8.png"):
+        read_brains(str(tmp_path), ["8"], SIDE)
+
+
+def test_stripping_needs_masks():
+    with pytest.raises(ValueError, match=r"--strip_probability is 0\.5; it needs --brain_masks FOLDER"):
+        Synthesis(**NOTHING | {"strip_probability": 0.5})
+
+
 def test_a_sample_follows_from_its_random_numbers():
     made = synthesizer(canvas_probability=0.3, mirror_probability=0.5, paste_probability=0.5, cover_probability=0.3)
     for first, second in zip(drawn(made, count=30), drawn(made, count=30), strict=True):
@@ -291,7 +350,8 @@ def test_one_person_alone_has_to_do(rng):
 def test_canvases_are_prepared_like_slices(tmp_path):
     cv2.imwrite(str(tmp_path / "healthy.png"), np.random.default_rng(0).integers(0, 255, (50, 40), dtype=np.uint8))
     processor = UNetImageProcessor(size={"longest_edge": 32})
-    (canvas,), digest = read_canvases(str(tmp_path), processor)
+    canvases, digest = read_canvases(str(tmp_path), processor)
+    canvas = canvases["healthy.png"]
     assert canvas.shape == (32, 32) and canvas.dtype == np.float32
     np.testing.assert_array_equal(
         canvas, processor(tmp_path / "healthy.png", return_tensors="np")["pixel_values"][0, 0]

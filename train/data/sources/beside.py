@@ -14,7 +14,8 @@ from .pairs import MASK_ENDING, FilePairs, Pair, bare_name, described, images_be
 
 def find(folder: Path, reading: Reading) -> FilePairs | None:
     """None unless some image has a mask beside it."""
-    images, masks = {}, {}
+    images: dict[Path, list[Path]] = {}
+    masks: dict[Path, list[Path]] = {}
     for path in images_below(folder):
         name = bare_name(path)
         files = masks if MASK_ENDING.search(name) else images
@@ -35,5 +36,5 @@ def _pair(folder: Path, name: Path, images: list[Path], masks: list[Path]) -> Pa
             kind, problem = "repeated stem", f"{' and '.join(shown)} have the same stem; keep one of them."
     if masks and not images:
         kind, problem = "unpaired", f"{masks[0].parent.name}/{masks[0].name} has no image of its name beside it."
-    files = (paths[0] if paths else None for paths in (images, masks))
-    return Pair("/".join((*words, name.name)), *files, **described(words), problem_kind=kind, problem=problem)
+    image, mask = (paths[0] if paths else None for paths in (images, masks))
+    return Pair("/".join((*words, name.name)), image, mask, **described(words), problem_kind=kind, problem=problem)

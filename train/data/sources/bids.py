@@ -28,7 +28,8 @@ def find(folder: Path, reading: Reading) -> FilePairs | None:
     """Raises DataError if several masks could be a scan's, or which sequence to read is not clear."""
     if not any(SUBJECT.fullmatch(path.name) for path in folder.glob("sub-*/")):
         return None
-    scans, masks = defaultdict(dict), defaultdict(list)
+    scans: dict[tuple[str, ...], dict[str, Path]] = defaultdict(dict)
+    masks: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in filter(is_nifti, images_below(folder)):
         entities, suffix = _parse(bare_name(path))
         visit = tuple(entities.get(name, "") for name in VISIT)

@@ -22,7 +22,8 @@ VISIT = re.compile(r"(?P<person>BraTS-[A-Za-z]+-\d+)-\d{3}")
 
 def find(folder: Path, reading: Reading) -> FilePairs | None:
     """Raises DataError if none or several of the sequences could be the one to read."""
-    masks, scans = {}, defaultdict(dict)
+    masks: dict[Path, Path] = {}
+    scans: dict[Path, dict[str, Path]] = defaultdict(dict)
     for path in filter(is_nifti, images_below(folder)):
         name = bare_name(path)
         if MASK_ENDING.search(name):

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -82,7 +83,8 @@ class CocoFiles(Source):
         return self.person_column or "person_id"
 
     def _slices(self, path: Path) -> Iterator[RawSlice]:
-        content, outlines = _read(path), defaultdict(list)
+        content = _read(path)
+        outlines: dict[Any, list[dict]] = defaultdict(list)
         for outline in content["annotations"]:
             outlines[outline["image_id"]].append(outline)
         is_single = len(content["categories"]) == 1
@@ -90,7 +92,7 @@ class CocoFiles(Source):
         split = next((SPLITS[word] for word in words if word in SPLITS), "")
         for image in content["images"]:
             name, file = Path(image["file_name"]).stem, _file_of(path, image)
-            known = {"person_id": str(image.get(self._person, "")), "split": split}
+            known: dict[str, Any] = {"person_id": str(image.get(self._person, "")), "split": split}
             if file is None:
                 problem = f"{path.name} names {image['file_name']}, which is not there."
                 yield RawSlice(name, None, None, **known, problem_kind="unpaired", problem=problem)
@@ -123,7 +125,7 @@ def _draw(image: dict, outlines: list[dict]) -> np.ndarray:
             mask[_unpacked(shape, mask.shape)] = label
             continue
         polygons = [np.rint(np.reshape(points, (-1, 2))).astype(np.int32) for points in shape]
-        cv2.fillPoly(mask, polygons, label)
+        cv2.fillPoly(mask, polygons, (label,))
     return mask
 
 
@@ -139,7 +141,8 @@ def _unpacked(runs: dict, shape: tuple[int, int]) -> np.ndarray:
 
 def _counts_of(text: str) -> list[int]:
     """Packed run lengths: 5 bits a letter, the lowest first; from the fourth on, what differs from two before."""
-    counts, start = [], 0
+    counts: list[int] = []
+    start = 0
     while start < len(text):
         value, bits, more = 0, 0, True
         while more:
@@ -171,7 +174,7 @@ def _read(path: Path) -> dict:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}.") from error
-    rows = [content.get(kind) for kind in KINDS] if isinstance(content, dict) else [None]
+    rows: list[Any] = [content.get(kind) for kind in KINDS] if isinstance(content, dict) else [None]
     if not all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in rows):
         raise DataError(f"{path} holds no lists {', '.join(KINDS)}.")
     needed = (("id", "file_name"), ("image_id",), ("id",))

@@ -149,7 +149,7 @@ def _mat_files(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
                 yield PurePosixPath(member).name, partial(archive.read, member)
 
 
-def _zips(path: Path) -> Iterator[tuple[str, io.BufferedIOBase]]:
+def _zips(path: Path) -> Iterator[tuple[str, io.BufferedReader | io.BytesIO]]:
     """Name and content of a zip or, if it holds zips itself, of each of these."""
     name = path.name
     try:

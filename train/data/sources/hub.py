@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from datasets import ClassLabel, Dataset, Image, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
@@ -47,7 +48,7 @@ class DatasetRows(Source):
 
     def parts(self) -> Iterator[RawSlice]:
         for name, row in zip(self._names(), self.dataset, strict=True):
-            raw = RawSlice(name, *(_named(row[column], name) for column in ("image", "mask")), *self._details(row))
+            raw = RawSlice(name, _named(row["image"], name), _named(row["mask"], name), **self._details(row))
             needed = ("image",) if self.takes_missing_masks else ("image", "mask")
             missing = [column for column in needed if getattr(raw, column) is None]
             if missing:
@@ -68,16 +69,18 @@ class DatasetRows(Source):
         stems = [Path(path or "").stem for path in paths]
         return stems if all(stems) and len({*stems}) == len(stems) else [str(n + 1) for n in range(len(stems))]
 
-    def _details(self, row: dict) -> Iterator[str]:
+    def _details(self, row: dict) -> dict[str, Any]:
+        found = {}
         for column in DETAIL_COLUMNS:
             value, feature = row.get(column), self.dataset.features.get(column)
             text = as_text(feature.int2str(value) if isinstance(feature, ClassLabel) and value is not None else value)
-            yield as_split(text) if column == "split" else text
+            found[column] = as_split(text) if column == "split" else text
+        return found
 
 
 def _parquet_files(folder: Path) -> dict[str, list[str]]:
     """Split → files, as their names say it; those whose names do not are of the split `train`."""
-    files = defaultdict(list)
+    files: dict[str, list[str]] = defaultdict(list)
     for path in sorted((*folder.glob("*.parquet"), *folder.glob("data/*.parquet"))):
         shard = PARQUET_SHARD.fullmatch(path.name)
         files[shard["split"] if shard else "train"].append(str(path))

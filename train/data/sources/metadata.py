@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..raw import DETAIL_COLUMNS, SPLITS, DataError, RawSlice, Reading, Source, image_files, stamps
 from ..tables import find_person_column, listed_columns, read_table
@@ -95,7 +96,7 @@ def _rows(metadata: Path, person_column: str | None) -> list[dict[str, str]]:
     try:
         text = metadata.read_text(encoding="utf-8-sig")
         if metadata.suffix == ".csv":
-            rows = list(csv.DictReader(io.StringIO(text)))
+            rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(text)))
         else:
             # Numbers are taken as strings, and so stay as they are written.
             rows = [json.loads(line, parse_int=str, parse_float=str) for line in text.split("\n") if line.strip()]
@@ -127,10 +128,12 @@ def _slice_of_row(metadata: Path, number: int, row: dict[str, str], takes_missin
     if takes_missing_masks and names[0] and not names[1]:
         names.pop()
     problem_kind, problem = next(filter(None, (_problem_of_file(metadata, name) for name in names)), ("", ""))
+    image, mask = (None if problem or not name else picture(metadata.parent / name) for name in (*names, "")[:2])
     return RawSlice(
         row["slice"] or Path(names[0]).stem or f"row {number}",
-        *(None if problem or not name else picture(metadata.parent / name) for name in (*names, "")[:2]),
-        *(row[column] for column in DETAIL_COLUMNS),
+        image,
+        mask,
+        **{column: row[column] for column in DETAIL_COLUMNS},
         volume=row["volume"],
         spacing=_spacing_of(metadata, number, row),
         problem_kind=problem_kind,

@@ -49,6 +49,7 @@ def _pair(case: str, image: Path | None, mask: Path | None, number: int) -> Pair
     pair = Pair(case, image, mask, person_id=case)
     if image:
         return pair
+    assert mask is not None  # or there would be no case
     problem = f"labelsTr/{mask.name} has no image {case}_{number:04d} in imagesTr/."
     return Pair(case, None, mask, case, problem_kind="unpaired", problem=problem)
 

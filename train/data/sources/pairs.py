@@ -84,8 +84,14 @@ class FilePairs(Source):
             part = replace(part, problem_kind="unpaired", problem=problem)
         raw = RawSlice(
             part.name,
-            *(picture(path) if path else None for path in (part.image, part.mask)),
-            *(part.person_id, part.tumor_type, part.plane, part.split, part.problem_kind, part.problem),
+            picture(part.image) if part.image else None,
+            picture(part.mask) if part.mask else None,
+            part.person_id,
+            part.tumor_type,
+            part.plane,
+            part.split,
+            part.problem_kind,
+            part.problem,
         )
         if part.image and not part.problem and slicing.is_nifti(part.image):
             return slicing.cut(raw, part.image, part.mask, self.reading.planes)
@@ -154,7 +160,8 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 def described(words: Iterable[str]) -> dict[str, str]:
     """What the folders above a file say of it: split, tumour type, plane; any other words are the person."""
-    found = {"person_id": []}
+    found: dict[str, str] = {}
+    persons = []
     for word in words:
         low = word.lower()
         if low in SPLITS:
@@ -164,8 +171,8 @@ def described(words: Iterable[str]) -> dict[str, str]:
         elif low in slicing.PLANES:
             found["plane"] = low
         else:
-            found["person_id"].append(word)
-    return {**found, "person_id": "/".join(found["person_id"])}
+            persons.append(word)
+    return {**found, "person_id": "/".join(persons)}
 
 
 def named(pairs: Iterable[Pair]) -> tuple[Pair, ...]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from ..raw import Picture, RawSlice, encode_png
 try:
     import nibabel as nib
 except ImportError:
-    nib = None  # `read_volume` says so
+    nib = None  # type: ignore[assignment] # `read_volume` says so
 
 PLANES = ("axial", "coronal", "sagittal")
 MAX_VALUE = 65535
@@ -46,8 +47,9 @@ def cut(raw: RawSlice, image: Path, mask: Path | None, planes: Sequence[str]) ->
     """
     try:
         volume = read_volume(image)
-        labels = read_volume(mask) if mask else None
-        if labels is not None:
+        labels = None
+        if mask:
+            labels = read_volume(mask)
             _check_grid(image, mask, volume, labels)
         for plane in planes or (volume.plane,):
             yield from _slices(raw, volume, labels, plane)
@@ -61,10 +63,11 @@ def facts_of(volumes: Sequence[Path], planes: Sequence[str]) -> dict[str, str]:
     facts = {"planes": ", ".join(planes) or "as the slices were taken"}
     if nib is None:
         return facts
-    sizes, thick, turned = Counter(), 0, 0
+    sizes: Counter[str] = Counter()
+    thick, turned = 0, 0
     for path in volumes:
         try:
-            header = nib.load(path).header
+            header: Any = nib.load(path).header  # typed as what all formats have
             zooms = [float(size) for size in header.get_zooms()[:3]]
             is_placed = header["qform_code"] > 0 or header["sform_code"] > 0
         # nibabel raises any kind of error for a damaged file, which is named when it is read.
@@ -132,7 +135,7 @@ def _in_plane(volume: Volume, plane: str, name: str) -> tuple[np.ndarray, tuple[
 
 def _check_grid(image: Path, mask: Path, volume: Volume, labels: Volume):
     """Raise a `_GridError` unless a mask has the voxels of its volume, where the volume has them."""
-    headers = [nib.load(path).header for path in (image, mask)]
+    headers: list[Any] = [nib.load(path).header for path in (image, mask)]
     size, other = (header.get_data_shape()[:3] for header in headers)
     first, second = (header.get_best_affine() for header in headers)
     if size != other:

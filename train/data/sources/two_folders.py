@@ -98,13 +98,13 @@ def _pairs(root: Path, parent: Path, images: Path, masks: Path, reading: Reading
         *inner, stem = name.split("/")
         words, files = (*above, *inner), (first.get(name, []), second.get(name, []))
         kind, problem = _problem(*files, images, masks, reading) or ("", "")
-        paths = (found[0] if found else None for found in files)
-        yield Pair("/".join((*words, stem)), *paths, **described(words), problem_kind=kind, problem=problem)
+        image, mask = (found[0] if found else None for found in files)
+        yield Pair("/".join((*words, stem)), image, mask, **described(words), problem_kind=kind, problem=problem)
 
 
 def _by_name(folder: Path) -> dict[str, list[Path]]:
     """Path without folder and suffix → its files; those of sub-folders only where none lie in the folder itself."""
-    found = defaultdict(list)
+    found: dict[str, list[Path]] = defaultdict(list)
     direct = sorted(path for path in folder.iterdir() if is_image(path) and not path.is_dir())
     for path in direct or images_below(folder):
         found[(path.parent.relative_to(folder) / bare_name(path)).as_posix()].append(path)

@@ -1,0 +1,433 @@
+"""Volumes as a whole, in three planes and in 3-D: what the server sends for the viewer, and the viewer in a browser."""
+
+import hashlib
+import io
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import nibabel as nib
+import numpy as np
+import phantoms
+import pytest
+from pages import CountedNetwork, load, save_model, served, until
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from visits import asked, drop, opened
+
+import app
+from modeling_unet.volumes import read_volume
+from space import downloads, vendor
+from space.events import NO_VOLUME, Server
+from space.reading import in_eight_bits, segment_files
+from space.studies import Settings, Study
+
+
+# (right, anterior, superior); all sides differ, and so do the voxels'.
+SHAPE = (24, 30, 18)
+AFFINE = np.array([[2.0, 0, 0, -21], [0, 2.5, 0, -40], [0, 0, 3, -11], [0, 0, 0, 1]])
+ORIENTATIONS = ["RAS", "LPS", "SAR", "AIL"]
+# The sides towards which the axes of a volume go, as a crosshair's place says them.
+SIDES = ("RL", "AP", "SI")
+
+
+def voxels() -> np.ndarray:
+    """Noise, which is itself nowhere else; every axial slice has black and white in it, so that it stays as it is."""
+    values = np.random.default_rng(0).integers(1, 255, SHAPE).astype(np.int16)
+    values[:2], values[-2:] = 0, 255
+    return values
+
+
+def scan(folder: Path, axes: str = "RAS", edit=None) -> Path:
+    """The same voxels at the same places, written along other axes."""
+    image = nib.Nifti1Image(voxels(), AFFINE)
+    turned = image.as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(AFFINE), nib.orientations.axcodes2ornt(tuple(axes)))
+    )
+    path = folder / f"head-{axes}.nii.gz"
+    path.write_bytes(phantoms.nifti(np.asarray(turned.dataobj), turned.affine, edit=edit))
+    return path
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory) -> CountedNetwork:
+    return load(save_model(tmp_path_factory.mktemp("model")))
+
+
+# -------------------------------------------------------------------------------------------- what the server sends
+
+
+def halved(study: Study) -> Settings:
+    """By which about half of a volume is marked."""
+    return Settings(threshold=round(float(np.median(study.whole.probability)), 3))
+
+
+def sent(study: Study) -> dict[str, nib.Nifti1Image]:
+    """What a file is called → its image."""
+    paths = [Path(path) for path in downloads.write_viewed(study, halved(study), with_scan=True)]
+    return {path.name: nib.load(path) for path in paths}
+
+
+@pytest.mark.parametrize("axes", ORIENTATIONS)
+def test_scan_and_mask_lie_where_the_file_says(network, tmp_path, axes):
+    study = segment_files([scan(tmp_path, axes)], network)
+    files = sent(study)
+    assert [*files] == [f"scan_{study.token}.nii.gz", f"mask_{study.token}_{halved(study).name}.nii.gz"]
+    viewed, mask = files.values()
+    assert viewed.get_data_dtype() == mask.get_data_dtype() == np.uint8
+    assert np.array_equal(viewed.affine, mask.affine)
+    # Column, row and slice are those of the page.
+    volume = read_volume(scan(tmp_path, axes))
+    assert np.array_equal(np.asarray(viewed.dataobj), volume.slices.transpose(2, 1, 0))
+    assert np.array_equal(np.asarray(mask.dataobj), study.masks(halved(study)).transpose(2, 1, 0))
+    assert 0 < np.asarray(mask.dataobj).mean() < 1
+    # And a place in mm is that of the file.
+    canonical = nib.as_closest_canonical(viewed)
+    assert np.allclose(canonical.affine, AFFINE)
+    assert np.array_equal(np.asarray(canonical.dataobj), voxels())
+
+
+def test_a_volume_that_does_not_say_how_it_lies_is_seen_as_its_slices_are(network, tmp_path):
+    def forget(header):
+        header["sform_code"] = header["qform_code"] = 0
+
+    study = segment_files([scan(tmp_path, edit=forget)], network)
+    assert study.volume.affine is None
+    viewed = next(iter(sent(study).values()))
+    assert nib.aff2axcodes(viewed.affine) == ("L", "P", "S")
+    assert np.allclose(viewed.header.get_zooms(), (*study.volume.spacing[::-1], study.volume.slice_spacing))
+    assert np.array_equal(np.asarray(viewed.dataobj), read_volume(study.paths[0]).slices.transpose(2, 1, 0))
+
+
+def test_the_mask_is_that_of_the_settings_and_says_so(network, tmp_path):
+    study = segment_files([scan(tmp_path)], network)
+    settings = Settings(threshold=halved(study).threshold, min_area_px=20)
+    (path,) = map(Path, downloads.write_viewed(study, settings, with_scan=False))
+    assert path.name == f"mask_{study.token}_{settings.threshold:g}_20.nii.gz"
+    assert np.array_equal(np.asarray(nib.load(path).dataobj), study.masks(settings).transpose(2, 1, 0))
+
+
+def test_all_slices_have_one_window():
+    slices = np.zeros((3, 20, 20), np.float32)
+    slices[0, :10], slices[1, :10], slices[2, 0, 0] = 500, 1000, 90_000
+    seen = in_eight_bits(slices)
+    assert seen.dtype == np.uint8 and [part.max() for part in seen] == [128, 255, 255] and seen.min() == 0
+    assert not in_eight_bits(np.full((2, 16, 16), 7, np.float32)).any()
+
+
+def test_a_volume_that_is_too_large_is_seen_in_slices(network, tmp_path, monkeypatch):
+    monkeypatch.setattr("space.reading.MAX_VIEWED_VOXELS", np.prod(SHAPE) - 1)
+    assert segment_files([scan(tmp_path)], network).voxels is None
+    monkeypatch.setattr("space.reading.MAX_VIEWED_VOXELS", np.prod(SHAPE))
+    study = segment_files([scan(tmp_path)], network)
+    assert study.nbytes >= study.voxels.nbytes == np.prod(SHAPE)
+
+
+def test_a_slice_has_nothing_for_the_viewer(network):
+    server = Server(network)
+    page, chosen = SimpleNamespace(session_hash="page"), SimpleNamespace(moment=1, shown="", index=0)
+    server.show_example(0.5, 0, 0, chosen, page)
+    with pytest.raises(gr.Error, match=re.escape(NO_VOLUME)):
+        server.view_volume(0.5, 0, 0, SimpleNamespace(moment=2, shown="", scan=True), page)
+
+
+def test_niivue_is_the_file_that_the_list_names():
+    folder = vendor.NIIVUE.parent
+    listed = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"`{vendor.NIIVUE.name}`" in listed and hashlib.sha256(vendor.NIIVUE.read_bytes()).hexdigest() in listed
+    licences = (folder / f"{vendor.NIIVUE.stem}.LICENSES.txt").read_text(encoding="utf-8")
+    assert "BSD 2-Clause License" in licences and "Niivue" in licences
+    # What it is made of, by its own comments.
+    program = vendor.NIIVUE.read_text(encoding="utf-8")
+    parts = re.findall(r"^// .*node_modules/((?:@[^/]+/)?[^/]+)", program, re.MULTILINE)
+    assert parts and not [part for part in {*parts} if f"\n{part}, which" not in licences]
+
+
+# ------------------------------------------------------------------------------------------------------- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser(chromium) -> Iterator[Browser]:
+    """One that draws WebGL on the processor."""
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox", "--disable-background-networking", "--use-angle=swiftshader"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=[*options, "--enable-unsafe-swiftshader"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def url(network) -> Iterator[str]:
+    with served(app.build_app(network)) as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser, url) -> Iterator[Page]:
+    page = opened(browser, url)
+    yield page
+    assert page.errors == []
+    assert not [request for request in asked(page) if not request.startswith(url)]
+    page.close()
+
+
+def choose(page: Page, view: str):
+    page.locator("#views label").filter(has_text=view).click()
+
+
+def open_volume(page: Page, path: Path, view: str = "3 planes"):
+    drop(page, path)
+    expect(page.locator("#stage .caption")).to_contain_text("slice")
+    choose(page, view)
+    expect(page.locator("#volume .place")).to_contain_text(":")
+
+
+def place(page: Page) -> tuple[np.ndarray, int]:
+    """(mm towards right, anterior and superior side, grey value) under the crosshair."""
+    text = page.locator("#volume .place").inner_text()
+    *sides, grey = re.fullmatch(r"([RL]) ([\d.]+) ([AP]) ([\d.]+) ([SI]) ([\d.]+) mm: (\d+)", text).groups()
+    signs = [1 if side == pair[0] else -1 for side, pair in zip(sides[::2], SIDES, strict=True)]
+    return np.array(signs) * np.array(sides[1::2], float), int(grey)
+
+
+def shown_slice(page: Page) -> int:
+    return int(page.locator("#anatomy .slice").get_attribute("data-index"))
+
+
+def picture(page: Page) -> np.ndarray:
+    """The volume as it is drawn, int [H, W, 3]."""
+    page.wait_for_timeout(400)  # until it is drawn
+    content = page.locator("#volume canvas").screenshot()
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def point(page: Page, x: float, y: float) -> tuple[float, float]:
+    """On the screen, of a place as shares of the canvas."""
+    frame = page.locator("#volume canvas").bounding_box()
+    return frame["x"] + x * frame["width"], frame["y"] + y * frame["height"]
+
+
+# Where the planes are drawn, as shares of the canvas.
+TILES = {"coronal": (0.2, 0.25), "sagittal": (0.6, 0.25), "axial": (0.2, 0.75)}
+
+
+def test_a_slice_needs_no_viewer(page):
+    expect(page.locator("#views fieldset")).to_be_hidden()
+    page.wait_for_timeout(500)
+    assert not [request for request in asked(page) if "niivue" in request]
+    assert page.locator("#volume canvas").count() == 0
+
+
+@pytest.mark.parametrize("axes", ["RAS", "AIL"])
+def test_the_crosshair_and_the_slice_are_at_one_place(page, tmp_path, axes):
+    path = scan(tmp_path, axes)
+    volume = read_volume(path)
+    open_volume(page, path)
+    assert len([request for request in asked(page) if "niivue" in request]) == 1
+    expect(page.get_by_role("application", name="The volume in three planes")).to_be_visible()
+    for x, y in TILES.values():
+        page.mouse.click(*point(page, x, y))
+        mm, grey = place(page)
+        index = np.linalg.inv(volume.affine) @ (*mm, 1)
+        assert np.allclose(index, np.round(index), atol=0.05)
+        number, row, column = np.round(index[:3]).astype(int)
+        assert grey == volume.slices[number, row, column]
+        # The page follows.
+        expect(page.locator("#anatomy .slice")).to_have_attribute("data-index", str(number))
+    # In slices, the same pixel has the same value.
+    choose(page, "Slices")
+    frame = page.locator("#anatomy .slice").bounding_box()
+    height, width = volume.slices.shape[1:]
+    page.mouse.move(
+        frame["x"] + (column + 0.5) / width * frame["width"], frame["y"] + (row + 0.5) / height * frame["height"]
+    )
+    expect(page.locator("#glass .probe")).to_have_text(f"{column}, {row}: {grey}")
+
+
+def test_planes_lie_as_radiologists_look_at_them(page, tmp_path):
+    open_volume(page, scan(tmp_path))
+    # To the right, and down.
+    towards = {"axial": ("R", "A"), "coronal": ("R", "S"), "sagittal": ("A", "S")}
+    for plane, (x, y) in TILES.items():
+        page.mouse.click(*point(page, x, y))
+        before = place(page)[0]
+        page.mouse.click(*point(page, x + 0.05, y))
+        across = place(page)[0]
+        page.mouse.click(*point(page, x + 0.05, y + 0.05))
+        down = place(page)[0]
+        horizontal, vertical = ("RAS".index(side) for side in towards[plane])
+        assert across[horizontal] < before[horizontal] and down[vertical] < across[vertical], plane
+        # Across the plane it stays where it is.
+        assert len({*np.flatnonzero(down != before)}) == 2, plane
+
+
+def test_wheel_keys_scrubber_and_profile_go_to_slices_in_both_viewers(page, tmp_path):
+    open_volume(page, scan(tmp_path))
+    page.mouse.click(*point(page, *TILES["axial"]))
+    superior = place(page)[0][2]
+    page.mouse.wheel(0, 100)
+    until(lambda: place(page)[0][2] == superior + 3)
+    page.keyboard.press("PageDown")
+    page.keyboard.press("PageDown")
+    assert place(page)[0][2] == superior - 3
+    before = place(page)[0]
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowUp")
+    assert np.array_equal(place(page)[0] - before, (-2, 2.5, 0))
+    index = round((superior - 3 - AFFINE[2, 3]) / 3)
+    expect(page.locator("#stage .caption")).to_contain_text(f"Axial slice {index + 1} of {SHAPE[2]}")
+    page.locator("#scrubber input[type=range]").press("Home")
+    assert place(page)[0][2] == AFFINE[2, 3]
+    expect(page.locator("#stage .caption")).to_contain_text(f"Axial slice 1 of {SHAPE[2]}")
+    profile = page.locator("#overview .profile")
+    frame = profile.bounding_box()
+    profile.click(position={"x": 4.5 / SHAPE[2] * frame["width"], "y": 10})
+    assert place(page)[0][2] == AFFINE[2, 3] + 4 * 3
+    expect(page.locator("#stage .caption")).to_contain_text(f"Axial slice 5 of {SHAPE[2]}")
+    choose(page, "Slices")
+    profile.click(position={"x": 9.5 / SHAPE[2] * frame["width"], "y": 10})
+    expect(page.locator("#stage .caption")).to_contain_text(f"Axial slice 10 of {SHAPE[2]}")
+    expect(page.locator("#scrubber input[type=range]")).to_have_value("10")
+    choose(page, "3 planes")
+    expect(page.locator("#volume .place")).to_contain_text(f"S {AFFINE[2, 3] + 9 * 3:.1f}")
+
+
+def tint(page: Page) -> float:
+    """How much more red than blue the volume is."""
+    pixels = picture(page)
+    return float((pixels[..., 0] - pixels[..., 2]).mean())
+
+
+def test_the_mask_looks_as_on_slices(page, tmp_path):
+    open_volume(page, scan(tmp_path))
+    with page.expect_response("**/mask_*"):
+        page.locator("#threshold input[type=range]").press("Home")
+    page.locator("#opacity input[type=range]").press("End")
+    full = tint(page)
+    assert full > 20
+    page.locator("#opacity input[type=range]").press("Home")
+    none = tint(page)
+    assert abs(none) < 5
+    page.keyboard.press("o")
+    assert none < tint(page) < full
+    page.locator("#opacity input[type=range]").press("End")
+    # Purple is redder than blue, but less so than orange.
+    page.locator('#color input[value="#cc79a7"]').check()
+    assert none < tint(page) < full / 2
+    page.locator('#color input[value="#e69f00"]').check()
+    assert tint(page) == pytest.approx(full, abs=3)
+    # H is the page's key here too, whatever has the focus.
+    page.locator("#volume canvas").focus()
+    before = place(page)
+    page.keyboard.down("h")
+    assert tint(page) == pytest.approx(none, abs=3)
+    page.keyboard.up("h")
+    assert tint(page) == pytest.approx(full, abs=3)
+    assert np.array_equal(place(page)[0], before[0])
+
+
+def test_a_drag_changes_the_window_and_zero_puts_it_back(page, tmp_path):
+    open_volume(page, scan(tmp_path))
+    page.locator("#opacity input[type=range]").press("Home")
+    before = picture(page).mean()
+
+    def drag(button: str):
+        page.mouse.move(*point(page, 0.3, 0.2))
+        page.mouse.down(button=button)
+        page.mouse.move(*point(page, 0.3, 0.7), steps=3)
+        page.mouse.up(button=button)
+
+    where = place(page)[0]
+    drag("right")
+    assert picture(page).mean() < before - 10
+    page.keyboard.press("0")
+    assert picture(page).mean() == pytest.approx(before, abs=1)
+    page.get_by_role("button", name="Window").click()
+    drag("left")
+    assert picture(page).mean() < before - 10 and np.array_equal(place(page)[0], where)
+    page.locator("#views").get_by_role("button", name="Reset").click()
+    assert picture(page).mean() == pytest.approx(before, abs=1)
+
+
+def test_in_3d_a_drag_and_keys_turn_the_head(page, tmp_path):
+    open_volume(page, scan(tmp_path), "3-D")
+    expect(page.get_by_role("application", name="The volume in 3-D")).to_be_visible()
+    seen = [picture(page)]
+    assert seen[0].max() > 50
+    page.mouse.move(*point(page, 0.5, 0.5))
+    page.mouse.down()
+    page.mouse.move(*point(page, 0.6, 0.5), steps=3)
+    page.mouse.up()
+    seen.append(picture(page))
+    page.keyboard.press("ArrowUp")
+    seen.append(picture(page))
+    page.keyboard.press("+")
+    seen.append(picture(page))
+    for one, other in pairwise(seen):
+        assert np.abs(one - other).mean() > 1
+
+
+def test_what_is_cleared_is_gone_and_the_view_stays_for_the_next_volume(page, tmp_path):
+    open_volume(page, scan(tmp_path))
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#volume canvas")).to_have_count(0)
+    expect(page.locator("#views fieldset")).to_be_hidden()
+    expect(page.locator("#stage .invitation")).to_be_visible()
+    drop(page, scan(tmp_path, "LPS"))
+    expect(page.locator("#volume .place")).to_contain_text(":")
+    page.locator("#examples button").nth(1).click()
+    expect(page.locator("#layers .fill")).to_be_visible()
+    expect(page.locator("#volume canvas")).to_have_count(0)
+    # Gone before it was drawn.
+    assert not page.locator("#drop-hint").filter(has_text="cannot be shown").count()
+
+
+def test_files_that_are_gone_are_said_and_slices_are_there(page, tmp_path):
+    page.route("**/scan_*", lambda route: route.fulfill(status=403))
+    drop(page, scan(tmp_path))
+    expect(page.locator("#stage .caption")).to_contain_text("slice")
+    choose(page, "3 planes")
+    expect(page.locator("#drop-hint")).to_contain_text("The volume is gone from the server; please open it again.")
+    expect(page.locator("#anatomy .slice")).to_be_visible()
+    expect(page.locator("#views [value=slices]")).to_be_checked()
+    page.unroute("**/scan_*")
+    choose(page, "3 planes")
+    expect(page.locator("#volume .place")).to_contain_text(":")
+
+
+@pytest.mark.parametrize("width", [390, 768])
+def test_it_fits_on_narrow_screens(browser, url, tmp_path, width):
+    page = opened(browser, url, width=width)
+    open_volume(page, scan(tmp_path))
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    stage, canvas = (page.locator(place).bounding_box() for place in ("#stage", "#volume canvas"))
+    assert stage["x"] <= canvas["x"] and canvas["x"] + canvas["width"] <= stage["x"] + stage["width"] <= width
+    page.close()
+
+
+NO_WEBGL2 = """
+const {getContext} = HTMLCanvasElement.prototype;
+HTMLCanvasElement.prototype.getContext = function(kind, ...rest) {
+    return kind === 'webgl2' ? null : getContext.call(this, kind, ...rest);
+};
+"""
+
+
+def test_without_webgl2_there_are_slices(browser, url, tmp_path):
+    context = browser.new_context()
+    context.add_init_script(NO_WEBGL2)
+    page = context.new_page()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(url)
+    expect(page.locator("#upload input")).to_have_count(2)
+    drop(page, scan(tmp_path))
+    expect(page.locator("#stage .caption")).to_contain_text(f"of {SHAPE[2]}")
+    page.wait_for_timeout(500)
+    expect(page.locator("#views fieldset")).to_be_hidden()
+    expect(page.locator("#anatomy .slice img").first).to_be_visible()
+    assert not [request for request in requests if "niivue" in request]
+    context.close()
