@@ -33,7 +33,15 @@ if find_spec("torchvision"):  # transformers imports it if it is there; its own 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForSemanticSegmentation  # noqa: E402
 
 from .configuration_unet import UNetConfig  # noqa: E402
-from .image_processing_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask  # noqa: E402
+from .image_processing_unet import (  # noqa: E402
+    InvalidImageError,
+    Picture,
+    UNetImageProcessor,
+    read_image,
+    read_mask,
+    read_pages,
+    read_picture,
+)
 from .modeling_unet import UNetForSemanticSegmentation, UNetModel  # noqa: E402
 from .segmentation import Lesion, Segmentation  # noqa: E402
 from .segmenter import TumorSegmenter  # noqa: E402
@@ -47,6 +55,7 @@ AutoImageProcessor.register(UNetConfig, image_processor_classes={"pil": UNetImag
 __all__ = [
     "InvalidImageError",
     "Lesion",
+    "Picture",
     "Segmentation",
     "TumorSegmenter",
     "UNetConfig",
@@ -55,4 +64,6 @@ __all__ = [
     "UNetModel",
     "read_image",
     "read_mask",
+    "read_pages",
+    "read_picture",
 ]

@@ -1,9 +1,10 @@
-"""Whole files or none, under names that every file system takes.
+"""Whole files or none, under names that every file system takes; and bytes that have the name of a file.
 
 Everything is written under a hidden name beside its place and then renamed.
 """
 
 import hashlib
+import io
 import os
 from pathlib import Path
 
@@ -11,6 +12,14 @@ from pathlib import Path
 # Of a file or folder, without endings such as "_mask.png"; file systems allow 255 of a name.
 MAX_NAME_BYTES = 200
 DIGEST_LETTERS = 8
+
+
+class NamedBytes(io.BytesIO):
+    """Bytes as a file, which messages call by a name."""
+
+    def __init__(self, content: bytes, name: str):
+        super().__init__(content)
+        self.name = name
 
 
 def write_atomically(path: Path, content: bytes):

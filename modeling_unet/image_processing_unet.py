@@ -1,8 +1,8 @@
 """Any image → `pixel_values`; logits → probabilities and masks at the image's own size.
 
-`read_image` and `read_mask` are the only doors through which pictures enter the project: they check the header before
-anything is decoded, and their errors name the file, the value and what is allowed. `open_picture` is behind both, and
-limits what a hostile file can cost: seconds of time, and a few times the memory of its pixels.
+`read_picture`, `read_image` and `read_mask` are the only doors through which pictures enter the project: they check the
+header before anything is decoded, and their errors name the file, the value and what is allowed. `open_picture` is
+behind all of them, and limits what a hostile file can cost: seconds of time, and a few times the memory of its pixels.
 """
 
 import importlib.util
@@ -12,6 +12,10 @@ import os
 import re
 import struct
 import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +41,8 @@ FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
 MIN_SIDE = 16
 MAX_SIDE = 8192
+MAX_PIXELS = 100_000_000  # of a picture that is scaled down to `MAX_SIDE` while it is read
+MAX_PAGES = 500  # of one file
 MAX_LONGEST_EDGE = 2048  # px, of what the network sees; memory grows with its square
 MIB = 1024 * 1024
 MAX_FILE_BYTES = 128 * MIB
@@ -45,6 +51,7 @@ MAX_FILE_BYTES = 128 * MIB
 MAX_HEADER_BYTES = 2 * MIB
 MAX_HEADER_READS = 20_000
 MAX_PIXEL_READS = 1_000_000
+READS_PER_PAGE, BYTES_PER_PAGE = 200, 64 * 1024
 # Many EXIF entries may point to the same bytes, and each is read on its own. A JPEG segment holds no more.
 MAX_EXIF_BYTES = 64 * 1024
 EXIF = b"Exif\0\0"
@@ -61,13 +68,15 @@ LOW_BYTES = {f"{mode};16{this}": f"{mode};16{other}" for mode in ("RGB", "RGBX",
 LOW_BYTES["LA;16B"] = "RGBA"
 TIFF_SUBFILE, TIFF_BITS, TIFF_PLANES = 254, 258, 284
 NUMBERS = "buif"  # kinds of NumPy's types
+TOO_MANY_PIXELS = f"the image has {{count}} pixels; at most {MAX_PIXELS // 1_000_000} million are accepted."
+SEVERAL_FRAMES = "the file holds {count} frames; give one slice per file."
+SEVERAL_PAGES = "the file holds {count} pages; give one slice per file, or read one page after another by read_pages."
 SLICE_SHAPES = "expected [H, W], [H, W, 1|3|4] or [1|3|4, H, W]"
 NPY_MAGIC = b"\x93NUMPY"
 NOT_AN_IMAGE = "the file is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP, JPEG 2000, AVIF or NumPy's .npy)"
 # A box of JPEG 2000 promises a size, and the codestream in another box may hold a larger picture, or millions of tiles.
 CODESTREAM_MAGIC, JP2_MAGIC, CODESTREAM_BOX = b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n", b"jp2c"
 MAX_TILES = 4096
-MAX_PREVIEWS = 16  # smaller copies that a TIFF may hold behind its picture
 # HEIC needs a package of its own. It and AVIF say how they are turned without EXIF data, whose other tags nobody needs.
 BRAND, HEIC_BRANDS, AVIF_BRANDS = b"ftyp", (b"heic", b"heix", b"heim", b"heis"), (b"avif", b"avis")
 EXIF_ITEM = re.compile(rb"(infe(?:\x02.{7}|\x03.{9}))Exif", re.DOTALL)
@@ -118,7 +127,61 @@ class NonBinaryMaskError(InvalidImageError):
         self.values = values
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A slice as it was read.
+
+    Attributes:
+        pixels: as `read_image` gives them.
+        full_size: (width, height) in px of what was scaled down to them; None if nothing was.
+    """
+
+    pixels: np.ndarray
+    full_size: tuple[int, int] | None = None
+
+
 # -------------------------------------------------------------------------------------------------------------- reading
+
+
+def read_picture(source, max_side: int = MAX_SIDE, page: int | None = None) -> Picture:
+    """Read one slice, and scale it down if it is too large: by a whole number, each new pixel the mean of a square.
+
+    Args:
+        source: as for `read_image`, or what this function returned.
+        max_side: most pixels of a side.
+        page: which one of a file that holds several, from 0; None allows a single one.
+
+    Raises:
+        InvalidImageError: as `read_image`, but for sides over 8192 pixels; over 100 million pixels.
+    """
+    return source if isinstance(source, Picture) else _read(source, max_side=max_side, page=page)
+
+
+def read_pages(source, max_side: int = MAX_SIDE) -> Iterator[Picture]:
+    """Read the pages of a TIFF one after another; any other file has one.
+
+    Args:
+        source: path or binary file object.
+        max_side: as for `read_picture`.
+
+    Raises:
+        InvalidImageError: as `read_picture`.
+    """
+    name, content = _content_of(source)
+    for page in range(len(_sizes(content, name))):
+        yield _read_content(content, name, max_side=max_side, page=page)
+
+
+def read_sizes(source) -> list[tuple[int, int]]:
+    """(width, height) of every page of a file, by its header; sources and errors as for `read_pages`."""
+    name, content = _content_of(source)
+    return _sizes(content, name)
+
+
+def size_within(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """(width, height) of what `read_picture` makes of a picture of that size."""
+    factor = _factor(size, max_side)
+    return -(-size[0] // factor), -(-size[1] // factor)
 
 
 def read_image(source) -> np.ndarray:
@@ -135,10 +198,10 @@ def read_image(source) -> np.ndarray:
         a TIFF with smaller copies of its picture, the picture.
 
     Raises:
-        InvalidImageError: not an image, truncated, several frames, a side under 16 or over 8192 pixels (known from the
-            header, before decoding), NaN or infinite values, an impossible shape or type.
+        InvalidImageError: not an image, truncated, several pages or frames, a side under 16 or over 8192 pixels (known
+            from the header, before decoding), NaN or infinite values, an impossible shape or type.
     """
-    return _read(source)
+    return _read(source).pixels
 
 
 def read_mask(source, threshold: float | None = None) -> np.ndarray:
@@ -176,7 +239,7 @@ def read_labels(source) -> np.ndarray:
         InvalidImageError: as `read_image`.
         NonBinaryMaskError: colours.
     """
-    mask, name = _read(source, keep_palette_indices=True), _name(source)
+    mask, name = _read(source, keep_palette_indices=True).pixels, _name(source)
     if mask.ndim == 3:
         if (mask != mask[..., :1]).any():
             raise NonBinaryMaskError(
@@ -250,50 +313,61 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
-def _read(source, keep_palette_indices: bool = False) -> np.ndarray:
+def _read(source, keep_palette_indices: bool = False, max_side: int | None = None, page: int | None = None) -> Picture:
+    """What is behind every door; `max_side` as for `read_picture`, None refuses what has more than `MAX_SIDE`."""
     name = _name(source)
-    if isinstance(source, (str, os.PathLike)):
-        source = _existing_file(Path(source), name)
-    if isinstance(source, (Path, io.IOBase)):
-        return _check_array(_read_file(source, name, keep_palette_indices), name)
+    if isinstance(source, (str, os.PathLike, io.IOBase)):
+        name, content = _content_of(source)
+        return _read_content(content, name, keep_palette_indices, max_side, page)
     if isinstance(source, Image.Image):
-        _check_header(source, name)
-        return _check_array(_decode(source, name, keep_palette_indices), name)
+        _check_header(source, name, max_side)
+        return _picture_of(_decode(source, name, keep_palette_indices), name, max_side)
     if isinstance(source, torch.Tensor):
         source = source.detach().cpu()
         source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()
     if isinstance(source, np.ndarray):
-        return _check_array(source, name)
+        return _picture_of(source, name, max_side)
     raise InvalidImageError(
         f"An input of type {type(source).__name__} is not an image; give a path, a file, a PIL image, an array or a "
         "tensor."
     )
 
 
-def _read_file(file: Path | io.IOBase, name: str, keep_palette_indices: bool) -> np.ndarray:
-    content = _content(file, name)
+def _content_of(source) -> tuple[str, bytes]:
+    """What to call a path or a file, and its bytes."""
+    name = _name(source)
+    return name, _content(source if isinstance(source, io.IOBase) else _existing_file(Path(source), name), name)
+
+
+def _read_content(
+    content: bytes,
+    name: str,
+    keep_palette_indices: bool = False,
+    max_side: int | None = None,
+    page: int | None = None,
+) -> Picture:
     if content.startswith(NPY_MAGIC):
-        return _open_array(content, name)
-    with _open_content(content, name, FILE_FORMATS) as image:
-        return _decode(image, name, keep_palette_indices)
+        return _picture_of(_open_array(content, name), name, max_side)
+    with _open_content(content, name, FILE_FORMATS, max_side, page) as image:
+        size, factor = image.size, 1 if max_side is None else _factor(image.size, max_side)
+        # A decoder of JPEG halves a picture, up to three times, in less time than it takes to decode all of it.
+        halved = min(factor & -factor, 8)
+        if halved > 1 and image.format == "JPEG":
+            image.draft(None, (size[0] // halved, size[1] // halved))
+        decoded = image.size
+        picture = _picture_of(pixels := _decode(image, name, keep_palette_indices), name, max_side)
+    if decoded == size:
+        return picture
+    return Picture(picture.pixels, size if pixels.shape[1::-1] == decoded else size[::-1])
 
 
-def read_size(file: Path | io.IOBase, name: str) -> tuple[int, int]:
-    """(width, height) of a picture's file, by its header.
-
-    Args:
-        file: its path or the open file.
-        name: what to call it in a message.
-
-    Raises:
-        InvalidImageError: as `read_image`.
-    """
-    content = _content(file, name)
+def _sizes(content: bytes, name: str) -> list[tuple[int, int]]:
     if content.startswith(NPY_MAGIC):
         height, width, *_ = _channels_last(_open_array(content, name), name).shape
-        return width, height
-    with _open_content(content, name, FILE_FORMATS) as image:
-        return image.size
+        return [(width, height)]
+    image, metered = _open_header(content, name, FILE_FORMATS)
+    with image:
+        return [size for _, size in _pages(image, name, metered)]
 
 
 def _open_array(content: bytes, name: str) -> np.ndarray:
@@ -349,6 +423,11 @@ class _MeteredFile(io.BytesIO):
             )
         return piece
 
+    def expect_page(self):
+        """Call when one more page was found: its header may take some reads and bytes too."""
+        self.reads_left += READS_PER_PAGE
+        self.bytes_left += BYTES_PER_PAGE
+
     def expect_pixels(self, count: int):
         """Call when the header is read: pixels may take any number of bytes, in reads that grow with their `count`."""
         self.reads_left = min(MAX_HEADER_READS + 2 * count, MAX_PIXEL_READS)
@@ -369,18 +448,12 @@ def open_picture(file: Path | io.IOBase, name: str, formats: tuple[str, ...] = F
     return _open_content(_content(file, name), name, formats)
 
 
-def _open_content(content: bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
-    if content.startswith(JPEG_MAGIC) and (scans := content.count(START_OF_SCAN)) > MAX_SCANS:
-        raise InvalidImageError(f"{name}: the JPEG holds {scans:,} scans; at most {MAX_SCANS} are accepted.")
-    if content.startswith(JPEG_MAGIC):
-        content = TABLE_OF_PICTURES.sub(rb"\1\0\0\0\0", content)
-    if content[4:8] == BRAND:
-        content = EXIF_ITEM.sub(rb"\1none", content)
-        formats = _by_brand(content, name, formats)
-    metered = _MeteredFile(content, name)
-    image = _open(metered, name, formats)
+def _open_content(
+    content: bytes, name: str, formats: tuple[str, ...], max_side: int | None = None, page: int | None = None
+) -> Image.Image:
+    image, metered = _open_header(content, name, formats)
     try:
-        _check_header(image, name)
+        _check_header(image, name, max_side, page, metered)
         if image.format == "JPEG2000":
             _check_codestream(content, image.size, name)
         if image.format == "TIFF":
@@ -390,6 +463,18 @@ def _open_content(content: bytes, name: str, formats: tuple[str, ...]) -> Image.
         raise
     metered.expect_pixels(image.width * image.height)
     return image
+
+
+def _open_header(content: bytes, name: str, formats: tuple[str, ...]) -> tuple[Image.Image, _MeteredFile]:
+    if content.startswith(JPEG_MAGIC) and (scans := content.count(START_OF_SCAN)) > MAX_SCANS:
+        raise InvalidImageError(f"{name}: the JPEG holds {scans:,} scans; at most {MAX_SCANS} are accepted.")
+    if content.startswith(JPEG_MAGIC):
+        content = TABLE_OF_PICTURES.sub(rb"\1\0\0\0\0", content)
+    if content[4:8] == BRAND:
+        content = EXIF_ITEM.sub(rb"\1none", content)
+        formats = _by_brand(content, name, formats)
+    metered = _MeteredFile(content, name)
+    return _open(metered, name, formats), metered
 
 
 def _by_brand(content: bytes, name: str, formats: tuple[str, ...]) -> tuple[str, ...]:
@@ -457,41 +542,70 @@ def _content(file: Path | io.IOBase, name: str) -> bytes:
 def _open(file: _MeteredFile, name: str, formats: tuple[str, ...]) -> Image.Image:
     """Nothing but the header is read."""
     try:
-        return Image.open(file, formats=formats)
+        return _open_quietly(file, formats)
     except InvalidImageError:
         raise
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
-        count = f"{int(pixels.group()):,}" if pixels else "too many"
-        raise InvalidImageError(
-            f"{name}: the image has {count} pixels; at most {MAX_SIDE} × {MAX_SIDE} are accepted."
-        ) from error
+        number = f"{int(pixels.group()):,}" if pixels else "too many"
+        raise InvalidImageError(f"{name}: {TOO_MANY_PIXELS.format(count=number)}") from error
     # Pillow's decoders raise whatever they stumble over in a damaged file.
     except Exception as error:
         raise InvalidImageError(f"{name}: {NOT_AN_IMAGE}.") from error
 
 
-def _check_header(image: Image.Image, name: str):
-    _check_size(image.size, name)
+def _open_quietly(file, formats: tuple[str, ...]) -> Image.Image:
+    """Without Pillow's warning of many pixels, which are counted here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return Image.open(file, formats=formats)
+
+
+def _check_header(
+    image: Image.Image,
+    name: str,
+    max_side: int | None,
+    page: int | None = None,
+    metered: _MeteredFile | None = None,
+):
+    """Raise an error for a picture that cannot be used; of several pages, turn to one."""
+    _check_size(image.size, name, max_side)
     try:
-        frames = _count_frames(image)
+        pages = _pages(image, name, metered)
+        if page is not None:
+            image.seek(pages[page][0])
     except InvalidImageError:
         raise
     except Exception as error:
         raise InvalidImageError(f"{name}: the image is damaged; its frames cannot be counted.") from error
-    if frames > 1:
-        raise InvalidImageError(f"{name}: the file holds {frames} frames; give one slice per file.")
+    if page is not None:
+        _check_size(image.size, name, max_side)
+    elif len(pages) > 1:
+        advice = SEVERAL_PAGES if image.format == "TIFF" else SEVERAL_FRAMES
+        raise InvalidImageError(f"{name}: {advice.format(count=len(pages))}")
 
 
-def _count_frames(image: Image.Image) -> int:
-    """How many pictures a file holds, without those that a JPEG has behind it and the smaller copies in a TIFF."""
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if image.format == "TIFF" and 1 < frames <= 1 + MAX_PREVIEWS:
-        for page in range(1, frames):
-            image.seek(page)
-            frames -= getattr(image, "tag_v2", {}).get(TIFF_SUBFILE, 0) & 1
-        image.seek(0)
-    return frames
+def _pages(image: Image.Image, name: str, metered: _MeteredFile | None = None) -> list[tuple[int, tuple[int, int]]]:
+    """Place and size of the pictures in a file, without those that a JPEG has behind it and the smaller copies in a
+    TIFF.
+    """
+    if image.format != "TIFF" or not getattr(image, "is_animated", False):
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        return [(place, image.size) for place in range(frames)]
+    pages = [(0, image.size)]
+    for place in count(1):
+        try:
+            image.seek(place)
+        except EOFError:
+            break
+        if not getattr(image, "tag_v2", {}).get(TIFF_SUBFILE, 0) & 1:
+            pages.append((place, image.size))
+        if metered:
+            metered.expect_page()
+        if place >= MAX_PAGES:
+            raise InvalidImageError(f"{name}: the file holds over {MAX_PAGES} pages; at most {MAX_PAGES} are accepted.")
+    image.seek(0)
+    return pages
 
 
 def _forget_nested_tags(image: Image.Image, name: str):
@@ -564,7 +678,8 @@ def _deep_raw_mode(image: Image.Image) -> str | None:
 def _low_bytes(image: Image.Image, raw_mode: str, name: str) -> np.ndarray:
     """The low bytes of 16-bit colours, of which Pillow reads the high ones: little-endian [H, W, 3|4]."""
     assert isinstance(image, ImageFile.ImageFile) and image.fp  # only files have a raw mode
-    again = Image.open(image.fp, formats=FILE_FORMATS)
+    again = _open_quietly(image.fp, FILE_FORMATS)
+    again.seek(image.tell())
     for index, tile in enumerate(again.tile):
         args = LOW_BYTES[raw_mode] if isinstance(tile.args, str) else (LOW_BYTES[raw_mode], *(tile.args or ())[1:])
         again.tile[index] = tile._replace(args=args)
@@ -578,16 +693,24 @@ def _is_black_and_white(image: Image.Image) -> bool:
     return (0, 0, 0) in shown <= {(0, 0, 0), (255, 255, 255)} and len(shown) == len(image.getcolors() or ())
 
 
-def _check_size(size: tuple[int, int], name: str):
+def _factor(size: tuple[int, int], max_side: int) -> int:
+    """By how much a picture is scaled down to have at most `max_side` px a side."""
+    return max(-(-max(size) // max_side), 1)
+
+
+def _check_size(size: tuple[int, int], name: str, max_side: int | None):
     width, height = size
-    if min(size) < MIN_SIDE:
-        raise InvalidImageError(
-            f"{name}: the image is {width} × {height} pixels; each side needs at least {MIN_SIDE} pixels."
-        )
-    if max(size) > MAX_SIDE:
+    if max_side is None and max(size) > MAX_SIDE:
         raise InvalidImageError(
             f"{name}: the image is {width} × {height} pixels; each side may have at most {MAX_SIDE} pixels."
         )
+    if width * height > MAX_PIXELS:
+        raise InvalidImageError(f"{name}: {TOO_MANY_PIXELS.format(count=f'{width} × {height}')}")
+    factor = _factor(size, max_side or MAX_SIDE)
+    if min(size) < MIN_SIDE * factor:
+        beside = " beside so long a one" if factor > 1 else ""
+        least = f"at least {MIN_SIDE * factor} pixels{beside}"
+        raise InvalidImageError(f"{name}: the image is {width} × {height} pixels; each side needs {least}.")
 
 
 def _channels_last(array: np.ndarray, name: str) -> np.ndarray:
@@ -601,9 +724,11 @@ def _channels_last(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
-def _check_array(array: np.ndarray, name: str) -> np.ndarray:
+def _picture_of(array: np.ndarray, name: str, max_side: int | None) -> Picture:
+    """An array of any shape and type that is allowed → what the doors return."""
     array = _channels_last(array, name)
-    _check_size(array.shape[1::-1], name)
+    size = array.shape[1], array.shape[0]
+    _check_size(size, name, max_side)
     with np.errstate(over="ignore"):
         finite = array.dtype.kind != "f" or np.isfinite(array.astype(np.float32)).all()
     if not finite:
@@ -620,7 +745,22 @@ def _check_array(array: np.ndarray, name: str) -> np.ndarray:
                 "contrast alone."
             )
         array = _over_black(array)
-    return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    factor = 1 if max_side is None else _factor(size, max_side)
+    return Picture(array) if factor == 1 else Picture(_scaled_down(array, factor), size)
+
+
+def _scaled_down(image: np.ndarray, factor: int) -> np.ndarray:
+    """The mean of every square of `factor` px a side, in the picture's own type; at the edge of what is left of one."""
+    starts = np.arange(0, image.shape[1], factor)
+    counts = np.diff(starts, append=image.shape[1]).reshape(-1, *[1] * (image.ndim - 2))
+    scaled = np.empty((-(-image.shape[0] // factor), len(starts), *image.shape[2:]), image.dtype)
+    # Row by row, as in `_over_black`.
+    for row, target in enumerate(scaled):
+        rows = image[row * factor : (row + 1) * factor]
+        means = np.add.reduceat(rows.sum(axis=0, dtype=np.float64), starts, axis=0) / (len(rows) * counts)
+        target[:] = means if image.dtype.kind == "f" else means.round()
+    return scaled
 
 
 def _over_black(rgba: np.ndarray) -> np.ndarray:

@@ -36,6 +36,7 @@ SUMMARY_COLUMNS = (
     "longest_diameter_mm",
     "volume_ml",
     "seconds",
+    "familiarity",
     "warnings",
     "error",
 )
@@ -50,14 +51,19 @@ class Source:
     """What is segmented as one, and has one line of the table.
 
     Attributes:
-        path: what the table calls it: a file, or the folder that holds its files.
+        path: what the table calls it: a file, the folder that holds its files, or behind a file that holds several
+            slices what it is in there.
         files: what is read.
         is_volume: whether it is a volume, and not a slice.
+        member: of a slice in an archive its name there; empty if it is the file itself.
+        page: of a slice in a file of several pages its number, from 0; None of any other.
     """
 
     path: Path
     files: tuple[Path, ...]
     is_volume: bool = False
+    member: str = ""
+    page: int | None = None
 
     @classmethod
     def of_slice(cls, file: Path) -> "Source":
@@ -65,13 +71,15 @@ class Source:
 
     def to_dict(self) -> dict:
         """In types that JSON knows, for another process: with paths that do not depend on the current folder."""
-        files = [str(file.absolute()) for file in self.files]
-        return {"path": str(self.path.absolute()), "files": files, "is_volume": self.is_volume}
+        return asdict(self) | {
+            "path": str(self.path.absolute()),
+            "files": [str(file.absolute()) for file in self.files],
+        }
 
     @classmethod
     def from_dict(cls, values: dict) -> "Source":
         """Undo `to_dict`."""
-        return cls(Path(values["path"]), tuple(map(Path, values["files"])), values["is_volume"])
+        return cls(**values | {"path": Path(values["path"]), "files": tuple(map(Path, values["files"]))})
 
     def identify(self) -> list:
         """What tells it from a later one of the same name: path, and size and time of change of every file.

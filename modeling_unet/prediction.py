@@ -20,11 +20,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 from tqdm import tqdm
 
 from .files import write_atomically
-from .image_processing_unet import printable, read_image
+from .image_processing_unet import Picture, printable
 from .journal import Journal, Outcome, Source, identify_results
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, check_alpha, parse_color
 from .pictures import encode_png, to_16_bit
@@ -36,11 +35,14 @@ from .segmentation import (
     check_threshold,
 )
 from .segmenter import TumorSegmenter
+from .sources import read_slice
 from .volumes import Volume, VolumeSegmentation, read_volume, segment_volume
 from .volumes.results import draw_montage, list_lesions, summarize_volume
 
 
 T = TypeVar("T")
+
+NO_DICOM = "--dicom_seg writes nothing for it, as it is no DICOM series."
 
 DEFAULT_BATCH_SIZE = 8
 # Decoders and encoders release Python's lock; with more threads than this, they would wait for it.
@@ -131,7 +133,7 @@ class _Job:
     place: str
     source: Source
     state: list | None = None
-    content: np.ndarray | Volume | None = None
+    content: Picture | Volume | None = None
     segmentation: Segmentation | VolumeSegmentation | None = None
     seconds: float = 0.0
     error: Exception | None = None
@@ -199,7 +201,7 @@ def _read(job: _Job, stack: int | None) -> _Job:
         else:
             if file.is_dir():
                 os.scandir(file).close()  # says again why the folder could not be searched
-            job.content = read_image(file)
+            job.content = read_slice(job.source)
     except OSError as error:
         kind = "folder" if job.place.endswith("/") else "file"
         job.error = OSError(f"the {kind} cannot be read: {error.strerror}.")
@@ -256,7 +258,8 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
         if job.segmentation is None:
             raise job.error or RuntimeError("the network has not seen it")
         segmentation = job.segmentation.at_threshold(options.threshold)
-        for sentence in segmentation.warnings:
+        no_dicom = [NO_DICOM] * (options.dicom_seg and not _comes_from_dicom(segmentation))
+        for sentence in (*segmentation.warnings, *no_dicom):
             tqdm.write(printable(f"{job.place}: {sentence}"), file=sys.stderr)
         if isinstance(segmentation, VolumeSegmentation):
             row, lesions = summarize_volume(segmentation), list_lesions(segmentation)
@@ -264,7 +267,7 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
         else:
             row, lesions = summarize(segmentation), []
             results = _results_of_slice(segmentation, options)
-        row |= {"seconds": round(job.seconds, 3), "warnings": " ".join(segmentation.warnings) or None}
+        row |= {"seconds": round(job.seconds, 3), **trust(segmentation)}
         names = []
         for suffix, content in results:
             names.append(f"{job.place}{suffix}")
@@ -273,6 +276,10 @@ def _finish(job: _Job, out: Path, options: Options) -> Outcome:
     # An error in one file must not stop the others.
     except Exception as error:
         return Outcome(job.place, {"error": one_line(error)})
+
+
+def _comes_from_dicom(segmentation: Segmentation | VolumeSegmentation) -> bool:
+    return isinstance(segmentation, VolumeSegmentation) and bool(segmentation.volume.frames)
 
 
 def _results_of_slice(segmentation: Segmentation, options: Options) -> Iterator[tuple[str, bytes]]:
@@ -297,7 +304,7 @@ def _results_of_volume(segmentation: VolumeSegmentation, options: Options) -> It
         if segmentation.class_probabilities is not None:
             for number, probability in enumerate(segmentation.class_probabilities, start=1):
                 yield f"_probability_{number}.nii.gz", segmentation.volume.to_nifti(probability)
-    if options.dicom_seg and segmentation.volume.frames:
+    if options.dicom_seg and _comes_from_dicom(segmentation):
         yield "_mask.dcm", segmentation.volume.to_dicom_seg(segmentation.mask)
 
 
@@ -325,8 +332,16 @@ def _summarize_class(one: TumorClass) -> dict:
     }
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
+def trust(segmentation: Segmentation | VolumeSegmentation) -> dict:
+    """What the table says of how far a slice or a volume is to be believed."""
+    return {
+        "familiarity": _rounded(segmentation.familiarity, 4),
+        "warnings": " ".join(segmentation.warnings) or None,
+    }
+
+
+def _rounded(value: float | None, digits: int = 2) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def one_line(error: Exception) -> str:

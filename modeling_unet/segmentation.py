@@ -24,6 +24,7 @@ MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 
 CUT_OUT = "The head was cut out of a larger picture; nothing was looked for outside it."
 SEVERAL_CUT_OUT = "{count} heads were cut out of the picture, each by itself; nothing was looked for outside them."
+SCALED_DOWN = "The picture of {full} pixels was scaled down to {size}, and so is the mask."
 INVERTED = "White and black were exchanged, as the picture is a negative."
 UNLIKE = (
     "This picture is unlike the T1-weighted slices with contrast that the network learned from: do not rely on what is "
@@ -117,6 +118,7 @@ class Segmentation:
         class_names: what the classes are called, if the model tells several apart; all else is of them together.
         class_probabilities: of each of these against the background alone, float32 [K, H, W], 0 … 1, or None.
         classes_overlap: whether a pixel may have several classes; otherwise it has the likeliest one.
+        full_size: (width, height) in px of the picture before it was scaled down to be read; None if it was not.
 
     Raises:
         ValueError: the sizes differ, the threshold is outside 0 … 1, the spacing is not two numbers from 0.01 to 100,
@@ -134,6 +136,7 @@ class Segmentation:
     class_names: tuple[str, ...] = ()
     class_probabilities: np.ndarray | None = None
     classes_overlap: bool = False
+    full_size: tuple[int, int] | None = None
 
     def __post_init__(self):
         if self.image.shape[:2] != self.probability.shape:
@@ -186,6 +189,8 @@ class Segmentation:
             sentences.append(INVERTED)
         if any(is_coloured(self.image[y : y + h, x : x + w]) for x, y, w, h in parts):
             sentences.append(COLOURED)
+        if self.full_size:
+            sentences.append(SCALED_DOWN.format(full="{} × {}".format(*self.full_size), size=f"{width} × {height}"))
         return tuple(sentences)
 
     @property
@@ -376,6 +381,21 @@ def longest_diameter(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)
     # The two points that lie farthest apart are corners of the convex hull, and those are few enough to try every pair.
     hull = cv2.convexHull(corners.astype(np.int32))[:, 0] * spacing[::-1]
     return float(np.linalg.norm(hull[:, None] - hull, axis=2).max())
+
+
+def spacing_within(
+    spacing: tuple[float, float] | None, full_size: tuple[int, int] | None, shape: tuple[int, ...]
+) -> tuple[float, float] | None:
+    """Size of a pixel in mm as (row, column) of what was scaled down.
+
+    Args:
+        spacing: of the picture as it was, or None.
+        full_size: (width, height) of it, or None if it was not scaled down.
+        shape: (height, width, …) of what it was scaled down to.
+    """
+    if spacing is None or full_size is None:
+        return spacing
+    return spacing[0] * full_size[1] / shape[0], spacing[1] * full_size[0] / shape[1]
 
 
 def check_threshold(threshold: float) -> float:

@@ -15,11 +15,11 @@ from transformers import PreTrainedConfig
 from .configuration_unet import OVERLAPPING, UNetConfig
 from .familiarity import Familiarity, levels_of, pool
 from .framing import FRAMINGS, Frame, find_frames, paste
-from .image_processing_unet import UNetImageProcessor, read_image
+from .image_processing_unet import UNetImageProcessor, read_picture
 from .inference import optimize_for_inference
 from .modeling_unet import UNetForSemanticSegmentation
 from .overlay import class_colors, to_display
-from .segmentation import DEFAULT_THRESHOLD, Segmentation, check_spacing
+from .segmentation import DEFAULT_THRESHOLD, Segmentation, check_spacing, spacing_within
 
 
 OPTIMIZE = ("auto", "none")
@@ -154,11 +154,11 @@ class TumorSegmenter:
         """Segment one slice.
 
         Args:
-            image: whatever `read_image` reads: a path, a PIL image, an array or a tensor.
-            spacing: size of a pixel in mm as (row, column), for measurements in mm.
+            image: whatever `read_picture` reads: a path, a PIL image, an array or a tensor.
+            spacing: size of a pixel of it in mm as (row, column), for measurements in mm.
 
         Returns:
-            The segmentation, of the slice's own height and width.
+            The segmentation, of the slice's own height and width; of one that was scaled down, of what was read.
 
         Raises:
             InvalidImageError: the slice cannot be read.
@@ -198,12 +198,13 @@ class TumorSegmenter:
 
     @torch.inference_mode()
     def _segment(self, sources: list, spacing: tuple[float, float] | None, framing: str) -> list[Segmentation]:
-        images = [read_image(source) for source in sources]
+        pictures = [read_picture(source) for source in sources]
+        images = [picture.pixels for picture in pictures]
         frames = [find_frames(image) if framing == "auto" else [] for image in images]
         whole = [image for image, of_image in zip(images, frames, strict=True) if not of_image]
         found = iter(self._look_at(whole) if whole else [])
         segmentations = []
-        for image, of_image in zip(images, frames, strict=True):
+        for picture, image, of_image in zip(pictures, images, frames, strict=True):
             probability, familiarity = self._framed(image, of_image, len(sources)) if of_image else next(found)
             classes: dict[str, Any] = {}
             if probability.ndim == 3:
@@ -216,11 +217,12 @@ class TumorSegmenter:
                 Segmentation(
                     to_display(image),
                     probability,
-                    spacing=spacing,
+                    spacing=spacing_within(spacing, picture.full_size, image.shape),
                     frames=boxes,
                     inverted=inverted,
                     familiarity=familiarity,
                     **classes,
+                    full_size=picture.full_size,
                 )
             )
         return segmentations

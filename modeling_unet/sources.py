@@ -2,18 +2,21 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
 
-from .files import short_names
-from .image_processing_unet import IMAGE_SUFFIXES
+from .files import NamedBytes, short_names
+from .image_processing_unet import IMAGE_SUFFIXES, Picture, read_picture, read_sizes
 from .journal import Source
-from .volumes.archives import is_archive
+from .volumes.archives import ArchiveError, Member, is_archive, members
 from .volumes.dicom import DICOMDIR, study_of
-from .volumes.volume import SNIFF_BYTES, VOLUME_SUFFIXES, kind_of, without_suffix
+from .volumes.volume import SNIFF_BYTES, VOLUME_SUFFIXES, kind_of, kind_of_file, without_suffix
 
 
 RESULT_SUFFIXES = ("_mask.png", "_overlay.png", "_probability.png")
+PAGED_SUFFIXES = (".tif", ".tiff")  # of files that may hold several pages
 VOLUME_RESULT_SUFFIXES = ("_mask.nii.gz", "_overlay.png", "_probability.nii.gz", "_mask.dcm")
 
 
@@ -21,9 +24,10 @@ def find_sources(paths: list[Path], out: Path) -> dict[str, Source]:
     """Find slices and volumes, and the place of each one's results.
 
     A file by itself is a slice or, by its content, a volume; DICOM files belong together if they name one study or, if
-    they name none, lie in one folder. The places repeat the folders below the deepest folder that all paths share, so
-    that equal names from different folders stay apart. They leave the suffix out, unless two sources differ in nothing
-    else. A folder that cannot be searched stands among the sources, where it fails with the reason.
+    they name none, lie in one folder. An archive without a scan holds slices as a folder does, and a file of several
+    pages holds a slice on each. The places repeat the folders below the deepest folder that all paths share, so that
+    equal names from different folders stay apart. They leave the suffix out, unless two sources differ in nothing else.
+    A folder that cannot be searched stands among the sources, where it fails with the reason.
 
     Args:
         paths: files, taken whatever their suffix is, and folders, searched for `IMAGE_SUFFIXES`, and for volumes of any
@@ -52,11 +56,22 @@ def find_sources(paths: list[Path], out: Path) -> dict[str, Source]:
         unsearched |= {f"{(folder / below.relative_to(root)).as_posix()}/": Source.of_slice(below) for below in folders}
     named = set(paths)
     kinds = {place: _kind(file, is_named=file in named) for place, file in files.items()}
-    sources = {
-        place: Source(files[place], (files[place],), is_volume=kind == "volume")
-        for place, kind in kinds.items()
-        if kind in ("slice", "volume")
-    }
+    sources: dict[Path, Source] = {}
+    folders = {folder for place in files for folder in place.parents}
+    for place, kind in kinds.items():
+        file = files[place]
+        slices = _slices_in(file) if kind == "archive" else {}
+        if kind == "slice":
+            sources |= _pages_of(place, Source.of_slice(file), lambda file=file: file)
+        elif slices:
+            # Nothing else may lie where its slices do.
+            folder = place if without_suffix(place) in folders else without_suffix(place)
+            folders.add(folder)
+            for name, member in slices.items():
+                source = Source(file / name, (file,), member=name)
+                sources |= _pages_of(folder / name, source, lambda member=member: _unpacked(member))
+        elif kind in ("volume", "archive"):
+            sources[place] = Source(file, (file,), is_volume=True)
     studies = dict(_studies(files, kinds, shared))
     if not (sources or studies or unsearched):
         names = ", ".join((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES))
@@ -88,7 +103,7 @@ def _may_be_file(path: Path) -> bool:
 
 
 def _kind(file: Path, is_named: bool) -> str | None:
-    """ "slice", "volume", "dicom" for one file of a volume, "empty" for one that may be, or None for anything else."""
+    """ "slice", "volume", "archive"; "dicom" for one file of a volume, "empty" for what may be one; None for others."""
     name = file.name.lower()
     if name.endswith(IMAGE_SUFFIXES):
         return "slice"
@@ -98,7 +113,7 @@ def _kind(file: Path, is_named: bool) -> str | None:
         with file.open("rb") as stream:
             head = stream.read(SNIFF_BYTES)
         if is_archive(file):
-            return "volume"
+            return "archive"
     except OSError:  # which reading it will say
         return "slice" if is_named else "volume"
     if kind := kind_of(head):
@@ -108,6 +123,58 @@ def _kind(file: Path, is_named: bool) -> str | None:
     if name.endswith(VOLUME_SUFFIXES):
         return "volume"
     return "slice" if is_named else None
+
+
+def _slices_in(archive: Path) -> dict[str, Member]:
+    """The slices in an archive, by their names; none if it holds a scan, or cannot be used, which reading it says."""
+    try:
+        found = members(archive)
+    except (ArchiveError, OSError):
+        return {}
+    slices = {member.name: member for member in found if member.name.lower().endswith(IMAGE_SUFFIXES)}
+    others = (member for member in found if member.name not in slices)
+    return slices if all(kind_of_file(member) in (None, "damaged") for member in others) else {}
+
+
+def _pages_of(place: Path, source: Source, open_file: Callable[[], Path | NamedBytes]) -> dict[Path, Source]:
+    """The slices in a picture's file, by their places: one, or one for each of its pages."""
+    if not place.name.lower().endswith(PAGED_SUFFIXES):
+        return {place: source}
+    try:
+        count = len(read_sizes(open_file()))
+    except ValueError:  # which reading it will say
+        count = 1
+    if count == 1:
+        return {place: source}
+    pages = {}
+    for page in range(count):
+        path = source.path / f"page-{page + 1}"
+        pages[place.with_stem(f"{place.stem}_page-{page + 1}")] = replace(source, path=path, page=page)
+    return pages
+
+
+def _unpacked(member: Member) -> NamedBytes:
+    return NamedBytes(member.read(), PurePosixPath(member.name).name)
+
+
+def read_slice(source: Source) -> Picture:
+    """Read the slice of a source that is no volume.
+
+    Raises:
+        ArchiveError, InvalidImageError, OSError: it cannot be read.
+    """
+    (file,) = source.files
+    if not source.member:
+        return read_picture(file, page=source.page)
+    status = file.stat()
+    member = _members(file, status.st_size, status.st_mtime_ns)[source.member]
+    return read_picture(_unpacked(member), page=source.page)
+
+
+@lru_cache(maxsize=4)
+def _members(archive: Path, *state: int) -> dict[str, Member]:
+    """The files in an archive, which stays open; `state` is another one when it has changed."""
+    return {member.name: member for member in members(archive)}
 
 
 def _studies(files: dict[Path, Path], kinds: dict[Path, str | None], shared: Path) -> Iterator[tuple[Path, Source]]:
@@ -137,7 +204,7 @@ def _studies(files: dict[Path, Path], kinds: dict[Path, str | None], shared: Pat
 def _placed(sources: dict[Path, Source], studies: dict[Path, Source]) -> dict[str, Source]:
     """The place of every source without its suffix, or all with it, if two would have one place."""
     everything = {**sources, **studies}
-    stems = {place: without_suffix(place) if source.path.suffix else place for place, source in everything.items()}
+    stems = {place: without_suffix(place) if place.suffix else place for place, source in everything.items()}
     # Lower case, because many file systems take "A.png" and "a.png" for the same file.
     counted = Counter(short_names(stem.as_posix()).lower() for stem in stems.values())
     if max(counted.values(), default=1) > 1:

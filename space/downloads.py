@@ -18,6 +18,7 @@ from gradio.utils import get_upload_folder
 from modeling_unet.comparison import compare
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from modeling_unet.pictures import encode_png, to_16_bit
+from modeling_unet.prediction import trust
 from modeling_unet.report import draw_report
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.tables import to_csv
@@ -30,7 +31,7 @@ from .studies import Settings, Study
 
 TABLE_COLUMNS = (
     *("slice", "tumor_found", "lesions", "area_px", "area_percent", "area_mm2", "longest_diameter_px"),
-    *("longest_diameter_mm", "mean_probability", "highest_probability", "error"),
+    *("longest_diameter_mm", "mean_probability", "highest_probability", "familiarity", "warnings", "error"),
 )
 
 
@@ -140,7 +141,9 @@ def pack(study: Study, settings: Settings, look: Look) -> bytes:
         for part, cut in zip(study.slices, study.cuts(settings), strict=True):
             archive.writestr(f"{part.name}_mask.png", encode_png(cut.mask))
             archive.writestr(f"{part.name}_overlay.png", encode_png(look.draw(cut)))
-        archive.writestr("summary.csv", to_csv(TABLE_COLUMNS, study.table(study.summaries(settings))))
+        summaries = zip(study.summaries(settings), study.slices, strict=True)
+        rows = study.table({**row, **trust(part.segmentation)} for row, part in summaries)
+        archive.writestr("summary.csv", to_csv(TABLE_COLUMNS, rows))
     return content.getvalue()
 
 

@@ -381,17 +381,19 @@ class Server:
         """Find brain tumours in one MRI slice and measure them. Not a medical device: for research and education.
 
         Args:
-            image: the slice, T1-weighted with contrast; a PNG, JPEG, WebP, TIFF, BMP or .npy file of 16 to 4096 px a
-                side, or a NIfTI or DICOM file of one slice.
-            spacing: size of a pixel in mm, 0.01 to 100, for measurements in mm; 0 if it is not known. What a NIfTI or
-                DICOM file says itself counts first.
+            image: the slice, T1-weighted with contrast: a PNG, JPEG, WebP, TIFF, BMP, JPEG 2000, AVIF or .npy file of
+                at least 16 px a side, which is scaled down if it has over 4096; or a scan of one slice as NIfTI, DICOM,
+                MetaImage, NRRD, FreeSurfer or Analyze. Volumes, archives and files of several pages are for
+                /segment_batch.
+            spacing: size of a pixel of the file in mm, 0.01 to 100, for measurements in mm; 0 if it is not known. What
+                a scan says itself counts first.
             threshold: pixels above this tumour probability, 0 to 1, make up the mask.
             min_area_px: pieces of the mask with fewer pixels are hidden; with 0 all of them stay, and those that are
                 large enough for a lesion are listed.
 
         Returns:
             The slice with the tumour in colour; the measurements, with the "warnings" that the page shows; the mask as
-            0 and 255. Both pictures are PNG files of the slice's own size.
+            0 and 255. Both pictures are PNG files of the size that was read.
         """
         settings = Settings.given(threshold, min_area_px, spacing)
         segmentation, whole = segment_slice(uploaded(image), self.network)
@@ -411,7 +413,8 @@ class Server:
         """Find brain tumours in many MRI slices. Not a medical device: for research and education.
 
         Args:
-            files: slices as for /segment, or ZIP archives of them; or a volume as one NIfTI file, DICOM series or ZIP.
+            files: slices as for /segment, archives (ZIP, tar) of them, or TIFF files of several pages; or a volume: a
+                file, a DICOM series, or an archive of it.
             spacing: size of a pixel in mm, 0.01 to 100, the same for all slices; 0 if it is not known. A volume's own
                 counts first.
             threshold: pixels above this tumour probability, 0 to 1, make up the masks.

@@ -46,17 +46,17 @@ class Network:
         self.origin = origin
         self.place = segmenter.device.type.upper()
         self._segmenter = segmenter
-        # On ZeroGPU it runs in a process of its own, so nothing but NumPy arrays goes in and out.
+        # On ZeroGPU it runs in a process of its own, so nothing but NumPy arrays, and what holds them, goes in and out.
         self._run = on_gpu(self._segment) if on_gpu else self._segment
-        self._waiting: deque[tuple[list[np.ndarray], str, Future]] = deque()
+        self._waiting: deque[tuple[list, str, Future]] = deque()
         self._turn = Lock()
 
     def warm_up(self):
         """Run once, so that the first visitor does not wait for kernels to be chosen and compiled."""
         self([np.eye(WARM_UP_SIDE, dtype=np.uint8)])
 
-    def __call__(self, images: list[np.ndarray], framing: str = "auto") -> list[Segmentation]:
-        """Segment slices as `read_image` gives them; those of a volume with the framing "none".
+    def __call__(self, images: list, framing: str = "auto") -> list[Segmentation]:
+        """Segment slices as `read_picture` gives them, or arrays; those of a volume with the framing "none".
 
         Raises:
             RuntimeError: it cannot run on the CPU either.
@@ -93,7 +93,7 @@ class Network:
             for images, _, answer in requests:
                 answer.set_result([next(segmentations) for _ in images])
 
-    def _run_anywhere(self, images: list[np.ndarray], framing: str) -> list[Segmentation]:
+    def _run_anywhere(self, images: list, framing: str) -> list[Segmentation]:
         try:
             return self._run(images, framing)
         except RuntimeError:  # torch's own, such as OutOfMemoryError, are kinds of it
@@ -112,5 +112,5 @@ class Network:
         self.place = f"CPU, as the {self.place} device failed"
         return self._run(images, framing)
 
-    def _segment(self, images: list[np.ndarray], framing: str) -> list[Segmentation]:
+    def _segment(self, images: list, framing: str) -> list[Segmentation]:
         return list(self._segmenter.batch(images, batch_size=BATCH_SIZE, framing=framing))

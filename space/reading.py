@@ -1,6 +1,5 @@
 """Files that visitors send → their slices → network → `Study`."""
 
-import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -10,13 +9,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from modeling_unet import InvalidImageError, read_image
-from modeling_unet.files import short_names
-from modeling_unet.image_processing_unet import MAX_FILE_BYTES, MIB, read_size
+from modeling_unet import InvalidImageError, Picture, read_picture
+from modeling_unet.files import NamedBytes, short_names
+from modeling_unet.image_processing_unet import MAX_FILE_BYTES, MIB, read_sizes, size_within
 from modeling_unet.overlay import to_display
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.volumes import Volume, VolumeSegmentation, read_volume, segment_volume
-from modeling_unet.volumes.archives import ZIP_MAGICS, ArchiveError, Member, members
+from modeling_unet.volumes.archives import ARCHIVE_SUFFIXES, ArchiveError, Member, members, starts_archive
 from modeling_unet.volumes.volume import SNIFF_BYTES, VOLUME_SUFFIXES, kind_of
 
 from .network import BATCH_SIZE, Network
@@ -25,7 +24,7 @@ from .studies import Refusal, Settings, Slice, Study, in_half_precision
 
 # What visitors can cost the server is bounded: by the sides of a slice, and by files and pixels together. All of it is
 # known from the headers, before anything is decoded; volumes have the limits of modeling_unet/volumes/scan.py.
-MAX_SLICE_SIDE = 4096
+MAX_SLICE_SIDE = 4096  # of what is kept of a larger one
 MAX_PATHS = 4000  # what one request can name
 MAX_FILES = 500
 MAX_ARCHIVES = 16
@@ -37,7 +36,7 @@ VIEWED_PERCENTILE = 99.8  # of a volume; what is brighter is white
 # Processor time for all slices of a request: a few times what the largest allowed number of normal files needs.
 MAX_READING_SECONDS = 8
 
-DICOM_SUFFIXES = (".dcm", ".dcm.gz", ".zip")
+DICOM_SUFFIXES = (".dcm", ".dcm.gz", *ARCHIVE_SUFFIXES)
 
 T = TypeVar("T")
 
@@ -58,17 +57,11 @@ class Found:
     content: bytes = field(default=b"", repr=False)
     error: ValueError | None = None
 
-    def picture(self) -> io.BytesIO:
+    def picture(self) -> NamedBytes:
         """The bytes as a file, which messages call by its name; or the error, raised."""
         if self.error:
             raise self.error
-        stream = _NamedBytes(self.content)
-        stream.name = self.file.name
-        return stream
-
-
-class _NamedBytes(io.BytesIO):
-    name: str
+        return NamedBytes(self.content, self.file.name)
 
 
 class Opener:
@@ -87,7 +80,7 @@ class Opener:
         if isinstance(file, Path):
             with file.open("rb") as stream:
                 head = stream.read(SNIFF_BYTES)
-                kind = "archive" if head.startswith(ZIP_MAGICS) else kind_of(head)
+                kind = "archive" if starts_archive(head) else kind_of(head)
                 # Of one that is too large, enough to see that it is.
                 room = min(MAX_FILE_BYTES, self._left) + 1
                 content = b"" if kind else head + stream.read(max(room - len(head), 0))
@@ -118,21 +111,21 @@ class Source:
     """A slice that has not been read yet.
 
     Attributes:
-        name: of the file, with the folder that it lies in if it comes from an archive.
-        pixels: how many there are, by its header; 0 if that cannot be read.
-        read: returns its pixels, or raises a ValueError that says what is wrong with the file.
+        name: of the file, with the folder that it lies in if it comes from an archive, and its page of several.
+        pixels: how many will be read, by its header; 0 if that cannot be said.
+        read: returns them, or raises a ValueError that says what is wrong with the file.
     """
 
     name: str
     pixels: int
-    read: Callable[[], np.ndarray]
+    read: Callable[[], Picture]
 
 
 def open_files(paths: list[Path], stack: int | None = None) -> tuple[list[Source], Volume | None]:
     """Look into files, and into archives, and say what is in them.
 
     Args:
-        paths: slices, ZIPs of slices, or the one NIfTI file, DICOM series or ZIP of a volume.
+        paths: slices, archives of slices, or the one file, DICOM series or archive of a volume.
         stack: of a volume, as in `read_volume`.
 
     Returns:
@@ -157,11 +150,9 @@ def open_files(paths: list[Path], stack: int | None = None) -> tuple[list[Source
     if len(files) > MAX_FILES:
         raise InvalidImageError(f"These are {len(files):,} files; the page takes up to {MAX_FILES} at a time.")
     effort = Effort(MAX_READING_SECONDS)
-    sizes = [effort(partial(_size, found)) for found in files]
-    sources = [
-        Source(found.file.name, int(np.prod(size)), partial(effort, partial(_read_picture, found, size)))
-        for found, size in zip(files, sizes, strict=True)
-    ]
+    sources = [source for found in files for source in _sources_in(found, effort)]
+    if len(sources) > MAX_FILES:
+        raise InvalidImageError(f"These are {len(sources):,} slices; the page takes up to {MAX_FILES} at a time.")
     if (pixels := sum(source.pixels for source in sources)) > MAX_PIXELS:
         raise InvalidImageError(f"The slices have {pixels:,} pixels together; the page takes up to {MAX_PIXELS:,}.")
     return sources, None
@@ -260,7 +251,9 @@ def segment_slice(file: Path, network: Network) -> tuple[Segmentation, VolumeSeg
     if found.kind == "archive":
         raise InvalidImageError(f"{file.name}: /segment takes one slice; /segment_batch takes archives.")
     if found.kind is None:
-        (segmentation,) = network([_read_picture(found, _size(found))])
+        if (count := len(_sizes(found))) > 1:
+            raise InvalidImageError(f"{file.name}: these are {count} pages; /segment takes one, /segment_batch all.")
+        (segmentation,) = network([_read_picture(found)])
         return segmentation, None
     volume = read_volume([file])
     if (count := len(volume.slices)) > 1:
@@ -269,24 +262,30 @@ def segment_slice(file: Path, network: Network) -> tuple[Segmentation, VolumeSeg
     return segmentation, whole
 
 
-def _read_picture(found: Found, size: tuple[int, int]) -> np.ndarray:
-    """The pixels of a picture whose size, as `_size` tells it, is known."""
-    name, (width, height) = PurePosixPath(found.file.name).name, size
-    if max(size) > MAX_SLICE_SIDE:
-        raise InvalidImageError(
-            f"{name}: the image is {width} × {height} pixels; the page takes up to {MAX_SLICE_SIDE} × {MAX_SLICE_SIDE}."
-        )
-    if found.content and not max(size) and name.lower().endswith(VOLUME_SUFFIXES):
+def _sources_in(found: Found, effort: "Effort") -> Iterator[Source]:
+    """The slice in a picture's file, or those on all of its pages."""
+    sizes, name = effort(partial(_sizes, found)), PurePosixPath(found.file.name)
+    for page, size in enumerate(sizes):
+        of_page = name.with_stem(f"{name.stem}_page-{page + 1}") if len(sizes) > 1 else found.file.name
+        pixels = int(np.prod(size_within(size, MAX_SLICE_SIDE)))
+        yield Source(str(of_page), pixels, partial(effort, partial(_read_picture, found, page)))
+    if not sizes:
+        yield Source(found.file.name, 0, partial(effort, partial(_read_picture, found)))
+
+
+def _read_picture(found: Found, page: int | None = None) -> Picture:
+    name = PurePosixPath(found.file.name).name
+    if found.content and name.lower().endswith(VOLUME_SUFFIXES) and not _sizes(found):
         raise InvalidImageError(f"{name}: the file is no scan that can be read.")
-    return read_image(found.picture())
+    return read_picture(found.picture(), MAX_SLICE_SIDE, page)
 
 
-def _size(found: Found) -> tuple[int, int]:
-    """(width, height) by the header of a slice; (0, 0) if it cannot be read, which `_read_picture` says in words."""
+def _sizes(found: Found) -> list[tuple[int, int]]:
+    """(width, height) of all pages by the header; none if it cannot be read, which `_read_picture` says in words."""
     try:
-        return read_size(found.picture(), found.file.name)
+        return read_sizes(found.picture())
     except ValueError:
-        return 0, 0
+        return []
 
 
 def _batches(sources: list[Source]) -> Iterator[list[Source]]:
@@ -302,7 +301,7 @@ def _batches(sources: list[Source]) -> Iterator[list[Source]]:
     yield batch
 
 
-def _read_all(sources: list[Source], done: int, refused: list[Refusal]) -> list[tuple[Source, np.ndarray]]:
+def _read_all(sources: list[Source], done: int, refused: list[Refusal]) -> list[tuple[Source, Picture]]:
     """Read a batch of sources, after `done` others; those that cannot be read are added to `refused`."""
     readable = []
     for place, source in enumerate(sources, done):

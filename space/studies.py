@@ -18,6 +18,7 @@ from modeling_unet.segmentation import (
     Segmentation,
     check_min_area,
     check_threshold,
+    spacing_within,
 )
 from modeling_unet.volumes import Volume, VolumeLesion, VolumeSegmentation
 
@@ -43,7 +44,7 @@ class Settings:
     Attributes:
         threshold: pixels above this probability are tumour.
         min_area_px: smaller pieces of the mask are hidden; with 0 they stay, and the package decides what is a lesion.
-        spacing: side of a pixel in mm, where its file does not know it; 0 if nobody does.
+        spacing: side of a pixel of the file in mm, where it does not say so itself; 0 if nobody does.
 
     Raises:
         ValueError: no number, a threshold outside 0 … 1, no whole number of pixels, or a spacing that no pixel has.
@@ -81,7 +82,9 @@ class Settings:
 
     def cut(self, segmentation: Segmentation) -> Segmentation:
         """The same slice with mask and measurements by these settings; the network does not run."""
-        spacing = segmentation.spacing or ((self.spacing, self.spacing) if self.spacing else None)
+        given = (self.spacing, self.spacing) if self.spacing else None
+        within = spacing_within(given, segmentation.full_size, segmentation.probability.shape)
+        spacing = segmentation.spacing or within
         if not self.min_area_px:
             return segmentation.cut(threshold=self.threshold, spacing=spacing)
         fields = vars(segmentation.cut(threshold=self.threshold, spacing=spacing, min_area_px=self.min_area_px))

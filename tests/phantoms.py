@@ -163,10 +163,14 @@ def jpeg_ls(pixels: np.ndarray, number: int = 1) -> bytes:
     return _by_gdcm(pixels, number, gdcm.TransferSyntax.JPEGLSLossless)
 
 
-def _by_gdcm(pixels: np.ndarray, number: int, syntax: int) -> bytes:
+def jpeg_of_12_bits(pixels: np.ndarray, number: int = 1) -> bytes:
+    return _by_gdcm(pixels, number, gdcm.TransferSyntax.JPEGExtendedProcess2_4, BitsStored=12, HighBit=11)
+
+
+def _by_gdcm(pixels: np.ndarray, number: int, syntax: int, **tags) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         plain, packed = Path(folder, "plain"), Path(folder, "packed")
-        plain.write_bytes(dicom(pixels, number))
+        plain.write_bytes(dicom(pixels, number, **tags))
         reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
         reader.SetFileName(str(plain))
         assert reader.Read()

@@ -1,16 +1,23 @@
-"""A ZIP that a stranger sent: `members(path)` → its files, with safe names and bytes that stay within bounds.
+"""A ZIP or tar that a stranger sent: `members(path)` → its files, with safe names and bytes that stay within bounds.
 
-Nothing is written to disk. What the archive says about itself is checked before anything is unpacked, and no file gets
-more memory than its entry announces. Messages count entries instead of naming them: names of files are often names of
-persons.
+What the archive says about itself is checked before anything is unpacked, and no file gets more memory than its entry
+announces. Nothing is written to disk, except that a tar that gzip packed is unpacked into a file without a name, which
+is gone when it is closed. Messages count entries instead of naming them: names of files are often names of persons.
 """
 
 import errno
 import io
 import re
 import stat
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
+from threading import Lock
+from typing import IO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from ..image_processing_unet import MIB, printable
@@ -21,10 +28,20 @@ MAX_TOTAL_BYTES = 512 * MIB
 # Compressed scans and pictures have a half to a tenth of their size, a black mask a hundredth, a ZIP bomb a thousandth.
 MAX_RATIO = 200
 
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 ZIP_MAGICS = (b"PK\3\4", b"PK\5\6")
 ENCRYPTED = 0x1
 DIRECTORY_BYTES_PER_ENTRY = 1024
 TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)  # files of the process, or of the system
+GZIP_MAGIC, GZIP = b"\x1f\x8b", 16 + zlib.MAX_WBITS
+CHUNK_BYTES = 64 * 1024
+MAX_GZIP_PARTS = 10_000
+BLOCK_BYTES = 512  # of a tar: its headers and files begin at multiples of it
+TAR_BYTES_PER_ENTRY = 4 * BLOCK_BYTES
+MAX_NAME_BYTES = 64 * 1024  # of an entry, and of what else its header says
+
+TOO_MANY_ENTRIES = "it holds {count} entries; at most {most} are accepted."
+NO_FILE = "{entry} is a link or a device; allowed are files and folders."
 
 
 class ArchiveError(ValueError):
@@ -42,26 +59,24 @@ class Member:
 
     name: str
     size: int
-    _archive: ZipFile = field(repr=False)
-    _info: ZipInfo = field(repr=False)
+    _unpack: Callable[[int], bytes] = field(repr=False)
 
     def read(self, size: int | None = None) -> bytes:
         """The file's bytes, or its first `size`; never more than `self.size`.
 
         Raises:
-            ArchiveError: the file is damaged, or is wanted whole and is a ZIP itself.
+            ArchiveError: the file is damaged, or is wanted whole and is an archive itself.
         """
         whole, size = size is None, self.size if size is None else min(size, self.size)
         try:
-            with self._archive.open(self._info) as file:
-                content = file.read(size)
+            content = self._unpack(size)
         # zipfile raises whatever it stumbles over in a damaged file.
         except Exception as error:
             raise ArchiveError("A file in the archive is damaged and cannot be unpacked.") from error
         if len(content) < size:
             raise ArchiveError("A file in the archive is truncated.")
-        if whole and content.startswith(ZIP_MAGICS):
-            raise ArchiveError("A file in the archive is a ZIP itself; unpack it first.")
+        if whole and starts_archive(content):
+            raise ArchiveError("A file in the archive is an archive itself; unpack it first.")
         return content
 
 
@@ -71,9 +86,33 @@ def display_name(path: Path) -> str:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file starts as a ZIP does."""
+    """Whether a file starts as a ZIP or a tar does."""
     with path.open("rb") as file:
-        return file.read(4) in ZIP_MAGICS
+        return starts_archive(file.read(CHUNK_BYTES))
+
+
+def starts_archive(head: bytes) -> bool:
+    """The same of the first `CHUNK_BYTES` of a file."""
+    return head.startswith(ZIP_MAGICS) or _starts_tar(head)
+
+
+def _starts_tar(head: bytes) -> bool:
+    """Whether a file starts with the header of an entry, whose sum is right; it may be packed by gzip."""
+    try:
+        if head.startswith(GZIP_MAGIC):
+            head = zlib.decompressobj(GZIP).decompress(head[:CHUNK_BYTES], BLOCK_BYTES)
+        tarfile.TarInfo.frombuf(head[:BLOCK_BYTES], "utf-8", "replace")
+    except (tarfile.HeaderError, zlib.error):
+        return False
+    return True
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return _starts_tar(file.read(CHUNK_BYTES))
+    except OSError:  # which opening it as a ZIP says
+        return False
 
 
 def members(
@@ -83,7 +122,7 @@ def members(
     max_total_bytes: int = MAX_TOTAL_BYTES,
     max_ratio: float = MAX_RATIO,
 ) -> list[Member]:
-    """List the files of a ZIP in the order in which it holds them; folders and hidden files are left out.
+    """List the files of a ZIP or tar in the order in which it holds them; folders and hidden files are left out.
 
     Args:
         path: the archive; it stays open as long as any of its members is kept.
@@ -92,27 +131,123 @@ def members(
         max_ratio: most times that the archive may grow when it is unpacked.
 
     Raises:
-        ArchiveError: not a ZIP, encrypted, over a limit, empty, with names that lead out of the archive or occur twice,
-            with links, or packed by another method than deflate.
+        ArchiveError: no archive, encrypted, over a limit, empty, with names that lead out of the archive or occur
+            twice, with links, or a ZIP packed by another method than deflate.
     """
     path = Path(path)
-    archive = _open(path, max_entries)
-    entries = archive.infolist()
-    if len(entries) > max_entries:
-        raise ArchiveError(
-            f"{display_name(path)}: it holds {len(entries):,} entries; at most {max_entries:,} are accepted."
-        )
     try:
-        found = [
-            Member(name, info.file_size, archive, info)
-            for number, info in enumerate(entries, start=1)
-            if (name := _checked_name(info, f"entry {number}")) and not _is_hidden(name)
-        ]
-    except ArchiveError as error:
+        if _is_tar(path):
+            limit = int(min(max_total_bytes, max_ratio * path.stat().st_size)) + max_entries * TAR_BYTES_PER_ENTRY
+            found = [*_in_tar(_TarFile(path, limit), max_entries)]
+        else:
+            found = [*_in_zip(_open_zip(path, max_entries), max_entries)]
+    except _UnnamedError as error:
         raise ArchiveError(f"{display_name(path)}: {error}") from None
     _check_sizes(path, found, max_total_bytes, max_ratio)
     _check_unique(path, found)
     return found
+
+
+class _UnnamedError(ArchiveError):
+    """What is wrong with an archive, without its name."""
+
+
+def _in_zip(archive: ZipFile, max_entries: int) -> Iterator[Member]:
+    entries = archive.infolist()
+    if len(entries) > max_entries:
+        raise _UnnamedError(TOO_MANY_ENTRIES.format(count=f"{len(entries):,}", most=f"{max_entries:,}"))
+    for number, info in enumerate(entries, start=1):
+        name = _checked_name(info.orig_filename, f"entry {number}")
+        _check_zip_entry(info, f"entry {number}")
+        if not (info.is_dir() or _is_hidden(name)):
+            yield Member(name, info.file_size, partial(_unpack_zip, archive, info))
+
+
+def _unpack_zip(archive: ZipFile, info: ZipInfo, size: int) -> bytes:
+    with archive.open(info) as file:
+        return file.read(size)
+
+
+class _TarFile:
+    """The tar in a file, open as long as this is kept; what gzip packed is unpacked, up to `limit` bytes."""
+
+    def __init__(self, path: Path, limit: int):
+        self._lock = Lock()
+        self._file: IO[bytes] = path.open("rb")
+        if self._file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
+            with self._file as packed:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this
+                self._fill(packed, limit)
+
+    def __del__(self):
+        self._file.close()
+
+    def _fill(self, packed: IO[bytes], limit: int):
+        packed.seek(0)
+        try:
+            for piece in _unpacked(packed):
+                if self._file.tell() + len(piece) > limit:
+                    raise _UnnamedError(f"it takes over {limit // MIB:,} MiB unpacked, which is more than is accepted.")
+                self._file.write(piece)
+        except zlib.error as error:
+            raise _UnnamedError("gzip packed the file, and it is damaged.") from error
+
+    def unpack(self, start: int, size: int) -> bytes:
+        """`size` bytes from `start` on, for one thread after another."""
+        with self._lock:
+            self._file.seek(start)
+            return self._file.read(size)
+
+    # What tarfile needs, which reads what a header says as one piece.
+
+    def seek(self, place: int):
+        self._file.seek(place)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int) -> bytes:
+        """No piece larger than `MAX_NAME_BYTES`."""
+        if size > MAX_NAME_BYTES:
+            raise _UnnamedError("the header of an entry is too long.")
+        return self._file.read(size)
+
+
+def _in_tar(file: _TarFile, max_entries: int) -> Iterator[Member]:
+    file.seek(0)
+    try:
+        archive = tarfile.TarFile(fileobj=file, errors="replace")  # type: ignore[arg-type]
+        for number, info in enumerate(archive, start=1):
+            if number > max_entries:
+                raise _UnnamedError(TOO_MANY_ENTRIES.format(count=f"over {max_entries:,}", most=f"{max_entries:,}"))
+            name = _checked_name(info.name, f"entry {number}")
+            if not (info.isreg() or info.isdir()) or info.issparse():
+                raise _UnnamedError(NO_FILE.format(entry=f"entry {number}"))
+            if info.isreg() and not _is_hidden(name):
+                yield Member(name, info.size, partial(file.unpack, info.offset_data))
+        is_whole = not file.unpack(archive.offset, BLOCK_BYTES).strip(b"\0")
+    except ArchiveError:
+        raise
+    # tarfile raises whatever it stumbles over in a damaged file.
+    except Exception as error:
+        raise _UnnamedError("the file is not a tar that can be read.") from error
+    if not is_whole:
+        raise _UnnamedError("the tar is damaged behind some of its files.")
+
+
+def _unpacked(packed: IO[bytes]) -> Iterator[bytes]:
+    """What gzip packed, in pieces of at most `CHUNK_BYTES`."""
+    chunk, parts = packed.read(CHUNK_BYTES), 0
+    while chunk:
+        decompressor, parts = zlib.decompressobj(GZIP), parts + 1
+        if parts > MAX_GZIP_PARTS:
+            raise _UnnamedError(f"gzip packed it in more than {MAX_GZIP_PARTS:,} parts; pack it as one.")
+        while chunk and not decompressor.eof:
+            yield decompressor.decompress(chunk, CHUNK_BYTES)
+            chunk = decompressor.unconsumed_tail or decompressor.unused_data or packed.read(CHUNK_BYTES)
+        if not decompressor.eof:
+            raise _UnnamedError("gzip packed the file, and it is truncated.")
+        chunk = chunk.lstrip(b"\0") or packed.read(CHUNK_BYTES)  # tapes are filled up with zeros
 
 
 class _DirectoryGuard(io.FileIO):
@@ -126,7 +261,7 @@ class _DirectoryGuard(io.FileIO):
         return super().read(size)
 
 
-def _open(path: Path, max_entries: int) -> ZipFile:
+def _open_zip(path: Path, max_entries: int) -> ZipFile:
     try:
         # Hundreds of thousands of entries take gigabytes as soon as they are listed.
         with _DirectoryGuard(path) as guard:
@@ -145,20 +280,25 @@ def _open(path: Path, max_entries: int) -> ZipFile:
         raise ArchiveError(f"{display_name(path)}: the file is not a ZIP that can be read.") from error
 
 
-def _checked_name(info: ZipInfo, entry: str) -> str | None:
-    """The safe name of an entry, None for a folder; `entry` is what to call it in a message."""
-    name = info.orig_filename.replace("\\", "/")
+def _checked_name(name: str, entry: str) -> str:
+    """The safe name of an entry, with forward slashes; `entry` is what to call it in a message."""
+    name = name.replace("\\", "/")
     if any(ord(character) < 32 or ord(character) == 127 for character in name):
-        raise ArchiveError(f"the name of {entry} holds control characters.")
+        raise _UnnamedError(f"the name of {entry} holds control characters.")
     if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
-        raise ArchiveError(f"the name of {entry} leads out of the archive; allowed are relative names without '..'.")
+        raise _UnnamedError(f"the name of {entry} leads out of the archive; allowed are relative names without '..'.")
+    return str(PurePosixPath(name))
+
+
+def _check_zip_entry(info: ZipInfo, entry: str):
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise ArchiveError(f"{entry} is a link or a device; allowed are files and folders.")
+        raise _UnnamedError(NO_FILE.format(entry=entry))
     if info.flag_bits & ENCRYPTED:
-        raise ArchiveError(f"{entry} is encrypted; pack the files without a password.")
+        raise _UnnamedError(f"{entry} is encrypted; pack the files without a password.")
     if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        raise ArchiveError(f"{entry} is packed by method {info.compress_type}; allowed are 0 (stored) and 8 (deflate).")
-    return None if name.endswith("/") else str(PurePosixPath(name))
+        raise _UnnamedError(
+            f"{entry} is packed by method {info.compress_type}; allowed are 0 (stored) and 8 (deflate)."
+        )
 
 
 def _is_hidden(name: str) -> bool:

@@ -25,12 +25,18 @@ MAX_SLICE_SPACING_MM = 7.0
 # alone. Chosen on two normal persons: 0.16 and more of a pasted lesion, 0.04 and less of a false alarm.
 CONFIRMED, CONFIRMED_SHARE = 0.75, 0.1
 MAX_BATCH_PIXELS = 16 * 512 * 512
+# So many slices in a row that are missing between others can be drawn from these; a tumour may lie within more.
+MAX_FILLED = 2
 UNLIKE = (
     "Most slices of this volume are unlike the T1-weighted slices with contrast that the network learned from: do not "
     "rely on what is marked."
 )
 
 ALONE = "No other plane confirms what is marked: the {plane} slices alone could be looked at."
+FILLED = (
+    "Empty slices between others: {count}; for the other planes they were drawn from their neighbours, and nothing is "
+    "measured in them."
+)
 STRIPPED = (
     "The skull seems to have been cut off; the network learned from whole heads: take the scan as it was, if there is "
     "one."
@@ -56,6 +62,7 @@ class VolumeSegmentation:
         familiarity: of the slices that hold most of the head, the median; see `Segmentation`. None if the model cannot
             tell.
         has_skull: false where it looks as if everything but the brain had been cut off.
+        filled: number of slices that were drawn from their neighbours; nothing is in them.
         threshold: voxels above it belong to the mask.
         class_names, class_probabilities, classes_overlap: of several classes, as in `Segmentation`, with probabilities
             float32 [K, N, H, W]; all else is of them together.
@@ -66,6 +73,7 @@ class VolumeSegmentation:
     planes: tuple[str, ...]
     familiarity: float | None = None
     has_skull: bool = True
+    filled: int = 0
     threshold: float = DEFAULT_THRESHOLD
     class_names: tuple[str, ...] = ()
     class_probabilities: np.ndarray | None = field(default=None, repr=False)
@@ -121,6 +129,7 @@ class VolumeSegmentation:
             UNLIKE: not self.is_familiar,
             STRIPPED: not self.has_skull,
             ALONE.format(plane=self.planes[0]): alone,
+            FILLED.format(count=self.filled): self.filled > 0,
         }
         return (*(sentence for sentence, is_so in said.items() if is_so), *self.volume.warnings)
 
@@ -167,8 +176,11 @@ def segment_volume(
     planes = allowed if planes is None else planes
     if not planes or not {*planes} <= {*allowed}:
         raise ValueError(f"planes is {planes}; this volume allows {', '.join(allowed)}.")
-    head = find_head(volume.slices)
-    looks = [_Look(volume, plane, head) for plane in planes]
+    empty, whole = empty_between(volume), volume
+    if empty:
+        whole = replace(volume, slices=filled(volume.slices, empty))
+    head = find_head(whole.slices)
+    looks = [_Look(whole, plane, head, empty) for plane in planes]
     total, done = sum(len(look.numbers) for look in looks), 0
     probability = np.zeros(volume.slices.shape, np.float32)
     familiarities: list[float | None] = []
@@ -187,8 +199,8 @@ def segment_volume(
                 else:
                     classes = classes or _no_class_yet(segmentation, volume)
                     of_classes = zip(classes["class_probabilities"], segmentation.class_probabilities, strict=True)
-                    for whole, own in of_classes:
-                        of_slice = look.turned(whole)[number]
+                    for of_volume, own in of_classes:
+                        of_slice = look.turned(of_volume)[number]
                         of_slice += look.frame.paste(own, of_slice.shape) / len(looks)
                 if number in look.with_most_head:
                     familiarities.append(segmentation.familiarity)
@@ -198,11 +210,13 @@ def segment_volume(
     if classes:
         classes["class_probabilities"].max(axis=0, out=probability)
     drop_unconfirmed(probability)
-    for whole in classes.get("class_probabilities", ()):
-        np.minimum(whole, probability, out=whole)
+    probability[empty] = 0
+    for of_volume in classes.get("class_probabilities", ()):
+        np.minimum(of_volume, probability, out=of_volume)
     known = [value for value in familiarities if value is not None]
     familiarity = float(np.median(known)) if known else None
-    return VolumeSegmentation(volume, probability, planes, familiarity, _is_whole(volume), threshold, **classes)
+    count = len(empty) if {*planes} - {volume.plane} else 0
+    return VolumeSegmentation(volume, probability, planes, familiarity, _is_whole(whole), count, threshold, **classes)
 
 
 def _no_class_yet(segmentation: Segmentation, volume: Volume) -> dict[str, Any]:
@@ -232,10 +246,31 @@ def planes_of(volume: Volume) -> tuple[str, ...]:
     """The planes whose slices are worth looking at: all three, or those alone that were taken."""
     sizes = spacing_of(volume)
     fine = sizes is not None and round(max(sizes), 2) <= MAX_SLICE_SPACING_MM
-    # A slice that is missing between others is a black line in the other planes.
-    shown = np.flatnonzero(volume.slices.any(axis=(1, 2)))
-    complete = len(shown) > 0 and np.ptp(shown) + 1 == len(shown)
+    # What is missing between others is black in the other planes.
+    shown = _shown(volume)
+    complete = len(shown) > 0 and np.diff(shown).max(initial=1) <= MAX_FILLED + 1
     return PLANES if volume.plane in PLANES and fine and complete else (volume.plane,)
+
+
+def _shown(volume: Volume) -> np.ndarray:
+    """The numbers of the slices that show anything."""
+    return np.flatnonzero(volume.slices.any(axis=(1, 2)))
+
+
+def empty_between(volume: Volume) -> list[int]:
+    """The numbers of the slices that show nothing, between others that do."""
+    shown = _shown(volume)
+    return sorted({*range(shown[0], shown[-1])} - {*shown.tolist()}) if len(shown) else []
+
+
+def filled(slices: np.ndarray, empty: list[int]) -> np.ndarray:
+    """A copy of slices [N, H, W] in which the `empty` ones lie evenly between their neighbours."""
+    slices = slices.copy()
+    for number in empty:
+        # The one before it is filled already.
+        after = next(other for other in range(number, len(slices)) if other not in empty)
+        slices[number] = slices[number - 1] + (slices[after] - slices[number - 1]) / (after - number + 1)
+    return slices
 
 
 class _Look:
@@ -244,11 +279,11 @@ class _Look:
     Attributes:
         slices: float32 [N, H, W], a view of those of the volume.
         frame: what is shown of them.
-        numbers: of those that show a part of the head.
+        numbers: of those that show a part of the head, without those that nobody took.
         with_most_head: of those that show at least half as much of it as the one that shows most.
     """
 
-    def __init__(self, volume: Volume, plane: str, head: np.ndarray):
+    def __init__(self, volume: Volume, plane: str, head: np.ndarray, empty: list[int]):
         self._planes = volume.plane, plane
         self.slices, head = self.turned(volume.slices), self.turned(head)
         # How far slices are apart does not matter to those that were taken.
@@ -256,7 +291,8 @@ class _Look:
         if sizes is not None and plane != volume.plane:
             sizes = turned_sizes(sizes, *self._planes)
         self.frame: Frame = frame_of(head, self.slices.shape, sizes)
-        self.numbers = range(*extent(head, 0, len(self.slices)))
+        untaken = empty if plane == volume.plane else []
+        self.numbers = [number for number in range(*extent(head, 0, len(self.slices))) if number not in untaken]
         areas = head.sum(axis=(1, 2))
         scale = len(head) / len(self.slices)
         self.with_most_head = {number for number in self.numbers if areas[int(number * scale)] >= areas.max() / 2}

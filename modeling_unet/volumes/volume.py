@@ -24,7 +24,7 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from ..image_processing_unet import IMAGE_SUFFIXES, MIN_SIDE
-from .archives import ArchiveError, Member, display_name, is_archive, members
+from .archives import ARCHIVE_SUFFIXES, ArchiveError, Member, display_name, is_archive, members
 from .dicom import DICOMDIR, read_dicom, sniff_dicom, write_dicom_seg
 from .formats import FORMATS, read_format, sniff_format
 from .gzipped import take
@@ -40,8 +40,9 @@ PLANES = tuple(DISPLAY)  # by the axis of the patient along which slices follow 
 
 # By which names of files tell a volume, where their content does not; it is asked first.
 VOLUME_SUFFIXES = (
-    *(".nii", ".nii.gz", ".dcm", ".dcm.gz", ".zip"),
+    *(".nii", ".nii.gz", ".dcm", ".dcm.gz"),
     *(".mha", ".mhd", ".nrrd", ".nhdr", ".mgh", ".mgz", ".hdr"),
+    *ARCHIVE_SUFFIXES,
 )
 # Kinds of files that hold a whole scan, and what they are called.
 NAMES = {"nifti": "NIfTI", **{name: name for name in FORMATS}}
@@ -118,23 +119,23 @@ def read_volume(source: str | Path | list[File], stack: int | None = None) -> Vo
     """Read the slices of one scan.
 
     Args:
-        source: a DICOM file, or one of the formats of `NAMES`; a folder or a ZIP of the files of a DICOM series (or of
-            one such file); or a list of such files, as paths or as `archives.members` gives them. What is of another
-            kind in a folder, a ZIP or a list is passed over; pictures, and a damaged or empty file that may be a slice,
-            are warned of.
+        source: a DICOM file, or one of the formats of `NAMES`; a folder, ZIP or tar of the files of a DICOM series (or
+            of one such file); or a list of such files, as paths or as `archives.members` gives them. What is of another
+            kind in a folder, an archive or a list is passed over; pictures, and a damaged or empty file that may be a
+            slice, are warned of.
         stack: which stack of the slices of DICOM files to read, by the number that a warning names, None for the one
             that is T1-weighted with contrast by its tags, then the finest; or which volume of a file that holds
             several, None for the first.
 
     Raises:
-        ArchiveError: a ZIP that cannot be used.
+        ArchiveError: an archive that cannot be used.
         VolumeError: nibabel or pydicom is missing; or the scan cannot be used: of no known format, damaged, over
             a limit (known from the header, before voxels are read), coloured, or compressed in a way not decoded here;
             or there is no such stack. The message is one sentence, without anything that the tags say of the person.
     """
     require_packages()
     files, name = _find_files(source)
-    kinds = [_kind(file) for file in files]
+    kinds = [kind_of_file(file) for file in files]
     counts = Counter(kinds)
     several = [file for file, kind in zip(files, kinds, strict=True) if kind in NAMES]
     dicom, damaged = counts["dicom"], counts["damaged"]
@@ -176,7 +177,7 @@ def read_volume(source: str | Path | list[File], stack: int | None = None) -> Vo
 def is_volume(source: str | Path | list[File]) -> bool:
     """Whether a source of `read_volume` holds a scan, by the first bytes of its files, not by their names."""
     try:
-        return any(_kind(file) not in (None, "damaged") for file in _find_files(source)[0])
+        return any(kind_of_file(file) not in (None, "damaged") for file in _find_files(source)[0])
     except (ArchiveError, VolumeError):
         return False
 
@@ -223,7 +224,7 @@ def _companion(file: File, files: list[File], name: str) -> Companion:
     return read
 
 
-def _kind(file: File) -> str | None:
+def kind_of_file(file: File) -> str | None:
     """As `kind_of`, or "damaged" for a file that is empty or cannot be unpacked."""
     try:
         head = read_file(file, SNIFF_BYTES)

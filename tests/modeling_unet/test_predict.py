@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from math import hypot
 from pathlib import Path
 
@@ -97,12 +98,68 @@ class TestResults:
             "longest_diameter_px": "50.0",
             "longest_diameter_mm": "",
             "volume_ml": "",
+            "familiarity": "",
             "warnings": "",
             "error": "",
         }
         captured = capsys.readouterr()
         assert captured.out == "slices: 1, tumour found: 1, failed: 0; results in out\n"
         assert captured.err == ""
+
+    def test_pages_of_a_file_are_slices(self, predict, tmp_path, capsys):
+        pages = [Image.fromarray(np.full((20 + number, 30), 50 * number, np.uint8)) for number in range(3)]
+        (tmp_path / "in").mkdir()
+        pages[0].save(tmp_path / "in" / "scan.tif", save_all=True, append_images=pages[1:])
+        pages[0].save(tmp_path / "in" / "one.tif")
+        assert predict("in") == 0
+        out = tmp_path / "out"
+        names = ["one", "scan_page-1", "scan_page-2", "scan_page-3"]
+        assert results_below(out) == {"summary.csv"} | {
+            f"{name}_{kind}.png" for name in names for kind in ("mask", "overlay")
+        }
+        assert [read_png(out / f"{name}_mask.png").shape[0] for name in names] == [20, 20, 21, 22]
+        paths = [row["path"] for row in summary(out)]
+        assert paths == ["in/one.tif", "in/scan.tif/page-1", "in/scan.tif/page-2", "in/scan.tif/page-3"]
+        capsys.readouterr()
+        assert predict("in") == 0
+        assert "slices: 4 (4 kept from before)" in capsys.readouterr().out
+
+    def test_pictures_in_an_archive_are_slices(self, predict, tmp_path, capsys):
+        content = io.BytesIO()
+        Image.fromarray(np.zeros((20, 30), np.uint8)).save(content, "PNG")
+        stack = io.BytesIO()
+        pages = [Image.fromarray(np.zeros((20, 30), np.uint8))] * 2
+        pages[0].save(stack, "TIFF", save_all=True, append_images=pages[1:])
+        with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+            archive.writestr("a/1.png", content.getvalue())
+            archive.writestr("a/notes.txt", "These are no pixels.")
+            archive.writestr("b.tif", stack.getvalue())
+            archive.writestr("broken.png", b"no picture")
+        assert predict("study.zip") == 1
+        names = ["study/a/1", "study/b_page-1", "study/b_page-2"]
+        assert results_below(tmp_path / "out") == {"summary.csv"} | {
+            f"{name}_{kind}.png" for name in names for kind in ("mask", "overlay")
+        }
+        rows = summary(tmp_path / "out")
+        inside = ["a/1.png", "b.tif/page-1", "b.tif/page-2", "broken.png"]
+        assert [row["path"] for row in rows] == [f"study.zip/{name}" for name in inside]
+        assert [row["error"][:12] for row in rows] == ["", "", "", "broken.png: "]
+        assert "study.zip/broken.png: the file is not an image" in capsys.readouterr().err
+
+    def test_pictures_in_an_archive_keep_out_of_the_folder_beside_it(self, predict, tmp_path):
+        save_slice(tmp_path / "in" / "study" / "1.png")
+        with zipfile.ZipFile(tmp_path / "in" / "study.zip", "w") as archive:
+            archive.write(tmp_path / "in" / "study" / "1.png", "1.png")
+        assert predict("in") == 0
+        assert {"study/1_mask.png", "study.zip/1_mask.png"} < results_below(tmp_path / "out")
+
+    def test_a_picture_that_was_scaled_down_says_so(self, predict, tmp_path, capsys):
+        Image.fromarray(np.zeros((40, 8200), np.uint8)).save(tmp_path / "long.png")
+        assert predict("long.png", "--spacing", 0.5, 0.25) == 0
+        (row,) = summary(tmp_path / "out")
+        assert row["area_px"] == "82000" and row["area_mm2"] == str(float(40 * 8200 * 0.5 * 0.25))
+        assert row["warnings"] == "The picture of 8200 × 40 pixels was scaled down to 4100 × 20, and so is the mask."
+        assert f"long: {row['warnings']}" in capsys.readouterr().err
 
     def test_spacing(self, predict, tmp_path):
         save_slice(tmp_path / "slice.png", 30, 40)
@@ -528,14 +585,14 @@ class TestPipeline:
         for file in slices.values():
             save_slice(file, 16, 16)
         entered, left, most = [], [], []
-        read = prediction.read_image
+        read = prediction.read_slice
 
-        def enter(file):
-            entered.append(file)
+        def enter(source):
+            entered.append(source)
             most.append(len(entered) - len(left))
-            return read(file)
+            return read(source)
 
-        monkeypatch.setattr(prediction, "read_image", enter)
+        monkeypatch.setattr(prediction, "read_slice", enter)
         segmenter = TumorSegmenter.from_pretrained(model_dir, device="cpu")
         arguments = {"segmenter": segmenter, "out": tmp_path, "options": prediction.Options(), "batch_size": 4}
         sources = {place: Source.of_slice(file) for place, file in slices.items()}

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -195,6 +196,18 @@ def test_nothing_is_done_twice_and_what_changed_is_done_again(predict, tmp_path,
     assert "(1 kept from before)" in capsys.readouterr().out
 
 
+def test_a_study_in_a_tar_is_a_volume(predict, tmp_path):
+    write_series(tmp_path / "study")
+    with tarfile.open(tmp_path / "kept.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "study", ".")
+    assert predict("kept.tar.gz", "study") == 0
+    kept, study = (written_mask(tmp_path / "out" / f"{name}_mask.nii.gz") for name in ("kept", "study"))
+    assert kept.shape == (24, 20, 3)
+    np.testing.assert_array_equal(kept.affine, study.affine)
+    np.testing.assert_array_equal(kept.dataobj, study.dataobj)
+    assert [row["path"] for row in table(tmp_path / "out" / "summary.csv")] == ["kept.tar.gz", "study"]
+
+
 def test_shards_of_volumes_and_slices_give_the_tables_of_one_run(predict, tmp_path):
     for name in "abc":
         save_slice(tmp_path / "in" / f"{name}.png")
@@ -207,12 +220,17 @@ def test_shards_of_volumes_and_slices_give_the_tables_of_one_run(predict, tmp_pa
     assert sorted(paths) == [row["path"] for row in table(tmp_path / "out" / "lesions.csv")]
 
 
-def test_dicom_volumes_as_segmentation_objects(predict, tmp_path):
+def test_dicom_volumes_as_segmentation_objects(predict, tmp_path, capsys):
     for number, pixels in enumerate(noise(3, 20, 24), start=1):
         content = phantoms.dicom(pixels, number, SOPInstanceUID=f"1.2.3.{number}")
         write(tmp_path / "in" / "study" / f"IM{number}", content)
     write(tmp_path / "in" / "a.nii", phantoms.nifti(noise(20, 24, 3), packed=False))
+    save_slice(tmp_path / "in" / "b.png")
     assert predict("in", "--dicom_seg") == 0
+    errors = capsys.readouterr().err
+    for name in "ab":
+        assert f"{name}: --dicom_seg writes nothing for it, as it is no DICOM series." in errors
+    assert "study: --dicom_seg" not in errors
     assert {name for name in results_below(tmp_path / "out") if name.endswith(".dcm")} == {"study_mask.dcm"}
     tags = dcmread(tmp_path / "out" / "study_mask.dcm")
     assert tags.Modality == "SEG" and tags.NumberOfFrames == 3 and tags.pixel_array.all()

@@ -18,6 +18,7 @@ import phantoms
 import pytest
 from gradio.utils import get_upload_folder
 from pages import encoded, load, save_model, saved, slice_of, zipped
+from PIL import Image
 
 from modeling_unet.report import draw_report
 from modeling_unet.segmentation import Segmentation
@@ -320,10 +321,25 @@ def test_large_slices_are_decoded_one_by_one(network, tmp_path, monkeypatch):
     assert [part.segmentation.mask.shape for part in study.slices] == sizes
 
 
-def test_giants_are_refused_before_they_are_decoded(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "read_image", lambda file: pytest.fail("it was decoded"))
-    with pytest.raises(ValueError, match=r"long\.png: the image is 20 × 4097 pixels; the page takes up to 4096 × 4096"):
-        reading.segment_slice(saved(tmp_path / "long.png", slice_of(4097, 20)), network)
+def test_a_slice_larger_than_the_page_takes_is_scaled_down(network, tmp_path):
+    segmentation, _ = reading.segment_slice(saved(tmp_path / "long.png", slice_of(4097, 32)), network)
+    assert segmentation.mask.shape == (2049, 16)
+    assert "The picture of 32 × 4097 pixels was scaled down to 16 × 2049, and so is the mask." in segmentation.warnings
+    cut = Settings(spacing=0.2).cut(segmentation)
+    np.testing.assert_allclose(cut.spacing, (0.4, 0.4), rtol=1e-3)  # of a pixel of the mask
+
+
+def test_pages_of_a_picture_are_slices(network, tmp_path):
+    pages = [slice_of(20 + number, 30, seed=number) for number in range(3)]
+    first, *others = map(Image.fromarray, pages)
+    first.save(tmp_path / "scan.tif", save_all=True, append_images=others)
+    study = segment_files([tmp_path / "scan.tif", saved(tmp_path / "one.png", slice_of(20, 20))], network)
+    assert [part.title for part in study.slices] == [*(f"scan_page-{page}.tif" for page in (1, 2, 3)), "one.png"]
+    assert [part.name for part in study.slices] == [*(f"scan_page-{page}" for page in (1, 2, 3)), "one"]
+    for part, page in zip(study.slices, pages, strict=False):
+        np.testing.assert_array_equal(part.segmentation.probability, network.segmenter(page).probability)
+    with pytest.raises(ValueError, match=r"scan\.tif: these are 3 pages; /segment takes one, /segment_batch all\.$"):
+        reading.segment_slice(tmp_path / "scan.tif", network)
 
 
 def test_a_giant_in_an_archive_is_refused_before_it_is_unpacked(network, tmp_path, monkeypatch):
@@ -416,7 +432,7 @@ def test_what_visitors_can_cost_is_known_before_anything_is_decoded(
     network, tmp_path, monkeypatch, limit, value, message
 ):
     monkeypatch.setattr(reading, limit, value)
-    monkeypatch.setattr(reading, "read_image", lambda file: pytest.fail("it was decoded"))
+    monkeypatch.setattr(reading, "read_picture", lambda *arguments: pytest.fail("it was decoded"))
     paths = [saved(tmp_path / f"{name}.png", slice_of(20, 20)) for name in "ab"]
     with pytest.raises(ValueError, match=message):
         segment_files(paths, network)
@@ -465,6 +481,24 @@ def test_long_names_can_be_saved(network, tmp_path, letter):
         assert len(set(archive.namelist())) == 5
         assert max(len(name.encode()) for name in archive.namelist()) < 255
         archive.extractall(tmp_path / "unpacked")
+
+
+def test_the_table_says_how_far_slices_are_to_be_believed(network, tmp_path):
+    coloured = np.stack([slice_of(20, 30, seed=n) for n in range(3)], -1)
+    paths = [saved(tmp_path / "grey.png", slice_of(20, 30)), saved(tmp_path / "coloured.png", coloured)]
+    study = segment_files(paths, network)
+    study = replace(
+        study,
+        slices=tuple(
+            replace(part, segmentation=replace(part.segmentation, familiarity=familiarity))
+            for part, familiarity in zip(study.slices, (0.5, 0.001), strict=True)
+        ),
+    )
+    with zipfile.ZipFile(io.BytesIO(downloads.pack(study, Settings(), Look()))) as archive:
+        rows = list(csv.DictReader(io.StringIO(archive.read("summary.csv").decode())))
+    assert [row["familiarity"] for row in rows] == ["0.5", "0.001"]
+    assert [row["warnings"] for row in rows] == ["", " ".join(study.slices[1].segmentation.warnings)]
+    assert "do not rely on what is marked" in rows[1]["warnings"]
 
 
 def test_names_in_the_table_are_no_formulas(network, tmp_path):

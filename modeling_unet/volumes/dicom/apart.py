@@ -1,4 +1,5 @@
-"""GDCM in a process of its own, for JPEG Lossless and JPEG-LS: a damaged frame may end the process that decodes it.
+"""GDCM in a process of its own, for the JPEGs that Pillow does not know: a damaged frame may end the process that
+decodes it.
 
 `Apart` starts this file as a program, which imports nothing of this package, and sends it one frame after another.
 """
@@ -86,6 +87,7 @@ def main():
     gdcm: Any = import_module("gdcm")
     # What GDCM calls them, by the last number of their UIDs.
     syntaxes = {
+        51: gdcm.TransferSyntax.JPEGExtendedProcess2_4,
         57: gdcm.TransferSyntax.JPEGLosslessProcess14,
         70: gdcm.TransferSyntax.JPEGLosslessProcess14_1,
         80: gdcm.TransferSyntax.JPEGLSLossless,

@@ -1,5 +1,6 @@
 """The pixels of DICOM files, decoded by pydicom itself (uncompressed, RLE), by Pillow (JPEG, JPEG 2000), and in a
-process apart by GDCM (JPEG Lossless, JPEG-LS): no decoder whose frames could not be checked before they are decoded.
+process apart by GDCM (JPEG Lossless, JPEG-LS, JPEG of 12 bits): no decoder whose frames could not be checked before
+they are decoded.
 """
 
 import io
@@ -12,7 +13,7 @@ import numpy as np
 from ...image_processing_unet import open_picture
 from ..scan import VolumeError, pydicom, read_file
 from .apart import Apart
-from .tags import BY_GDCM, BY_PILLOW, RLE, UNCOMPRESSED, Frame, Image, unpacked
+from .tags import BY_PILLOW, RLE, UNCOMPRESSED, Frame, Image, needs_gdcm, unpacked
 
 
 SLACK_BYTES = 64 * 1024  # of a file, for what stands between its pixels and behind them
@@ -40,7 +41,7 @@ def decode(image: Image, frames: list[Frame], apart: Apart) -> Iterator[tuple[Fr
         (pixel_data,) = islice(pydicom.filereader.data_element_generator(stream, *image.tags.original_encoding), 1)
         data = image.tags.copy()
         data[pixel_data.tag] = pixel_data
-        if data.file_meta.TransferSyntaxUID in BY_GDCM:
+        if needs_gdcm(data):
             decoded = _by_gdcm(data, [*wanted], apart)
         else:
             _check_encapsulated(data)

@@ -85,6 +85,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 RLE = "1.2.840.10008.1.2.5"
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 BY_PILLOW = ("1.2.840.10008.1.2.4.50", JPEG_EXTENDED, "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+PILLOW_BITS = 8  # of JPEG Extended; what has more, GDCM decodes
 # JPEG Lossless, with any predictor and with the first; JPEG-LS, lossless and nearly so.
 BY_GDCM = (
     *("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"),
@@ -286,8 +287,14 @@ def _read_tags(head: bytes, label: str) -> tuple["pydicom.Dataset", int]:
         raise VolumeError(f"{label} is damaged; its tags cannot be read.") from None
     raise VolumeError(
         f"{label} is compressed as {_syntax_name(syntax)}, which is not decoded here; allowed are uncompressed, "
-        "deflated, RLE, JPEG of 8 bits, JPEG Lossless, JPEG-LS and JPEG 2000."
+        "deflated, RLE, JPEG, JPEG Lossless, JPEG-LS and JPEG 2000."
     )
+
+
+def needs_gdcm(tags: "pydicom.Dataset") -> bool:
+    """Whether nothing but GDCM decodes the pixels."""
+    syntax = tags.file_meta.TransferSyntaxUID
+    return syntax in BY_GDCM or (syntax == JPEG_EXTENDED and tags.BitsStored > PILLOW_BITS)
 
 
 def count_items(head: bytes) -> int:
@@ -347,10 +354,8 @@ def _check_pixels(dataset: "pydicom.Dataset", label: str) -> tuple[tuple[int, in
         raise VolumeError(f"{label} {kind}has pixels that are {named}; allowed are MONOCHROME1 and MONOCHROME2.")
     if dataset.BitsAllocated not in BITS:
         raise VolumeError(f"{label} has pixels of {int(dataset.BitsAllocated)} bits; allowed are 8, 16 and 32.")
-    if syntax in BY_GDCM and not Apart.is_available():
+    if needs_gdcm(dataset) and not Apart.is_available():
         raise VolumeError(f"{label} is compressed as {syntax.name}; to decode it, run: pip install python-gdcm")
-    if syntax == JPEG_EXTENDED and dataset.BitsStored != 8:
-        raise VolumeError(f"{label} is compressed as JPEG Extended of more than 8 bits, which is not decoded here.")
     return (rows, columns), frames
 
 

@@ -19,7 +19,15 @@ from torch.testing import assert_close
 from transformers import AutoImageProcessor
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
-from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
+from modeling_unet import (
+    InvalidImageError,
+    UNetImageProcessor,
+    image_processing_unet,
+    read_image,
+    read_mask,
+    read_pages,
+    read_picture,
+)
 from modeling_unet.image_processing_unet import NonBinaryMaskError, is_coloured, standardize, to_grayscale
 
 
@@ -330,6 +338,114 @@ FILES_OF_16_BIT_COLOURS = {
     "TIFF LZW": (".tif", [cv2.IMWRITE_TIFF_COMPRESSION, 5]),
     "TIFF deflate": (".tif", [cv2.IMWRITE_TIFF_COMPRESSION, 8]),
 }
+
+
+def squares(count: int) -> np.ndarray:
+    """uint8 [3·count, 5·count], each square of `count` px a side of one value."""
+    values = np.arange(0, 150, 10, dtype=np.uint8).reshape(3, 5)
+    return np.kron(values, np.ones((count, count), np.uint8))
+
+
+class TestTooLarge:
+    """Pictures over a limit; it is set low, so that the pictures are small."""
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+    @pytest.mark.parametrize("colors", [1, 3])
+    def test_each_pixel_is_the_mean_of_a_square(self, dtype, colors):
+        rng = np.random.default_rng(0)
+        image = (rng.random((66, 99, colors)) * 200).astype(dtype)
+        picture = read_picture(image, max_side=33)
+        means = image.reshape(22, 3, 33, 3, colors).mean(axis=(1, 3), dtype=np.float64)
+        assert picture.full_size == (99, 66) and picture.pixels.dtype == dtype
+        expected = means if dtype == np.float32 else means.round()
+        np.testing.assert_allclose(picture.pixels.reshape(expected.shape), expected, rtol=1e-6)
+
+    def test_at_the_edge_it_is_the_mean_of_what_is_left(self):
+        image = np.zeros((80, 71), np.uint8)
+        image[79:, 70:] = 80
+        pixels = read_picture(image, max_side=27).pixels
+        assert pixels.shape == (27, 24) and pixels[-1, -1] == 20 and pixels.sum() == 20
+
+    def test_what_is_not_too_large_is_as_it_was(self):
+        picture = read_picture(HEAD, max_side=120)
+        assert picture.full_size is None and picture.pixels is HEAD
+
+    def test_what_was_read_is_read_again_as_it_is(self):
+        picture = read_picture(HEAD, max_side=60)
+        assert read_picture(picture) is picture
+
+    @pytest.mark.parametrize(
+        ("factor", "turned", "halved"), [(2, False, 2), (4, True, 4), (3, False, 1), (6, True, 2), (8, False, 8)]
+    )
+    def test_a_jpeg_is_scaled_down_while_it_is_decoded(self, factor, turned, halved, tmp_path, monkeypatch):
+        image, exif = Image.fromarray(squares(8 * factor)), Image.Exif()
+        exif[0x0112] = 6 if turned else 1  # a quarter turn clockwise
+        image.save(tmp_path / "photo.jpg", quality=95, exif=exif)
+        decoded, decode = [], image_processing_unet._decode
+        monkeypatch.setattr(
+            image_processing_unet, "_decode", lambda image, *rest: decoded.append(image.size) or decode(image, *rest)
+        )
+        picture = read_picture(tmp_path / "photo.jpg", max_side=40)
+        assert decoded == [(40 * factor // halved, 24 * factor // halved)]
+        expected = squares(8)
+        assert picture.full_size == (image.size[::-1] if turned else image.size)
+        expected = np.rot90(expected, -1) if turned else expected
+        assert picture.pixels.shape == expected.shape
+        assert np.abs(picture.pixels.astype(int) - expected).mean() < 3
+
+    @pytest.mark.parametrize("size", [(12_500, 8001), (8001, 12_500)], ids=str)
+    @pytest.mark.usefixtures("refuse_to_decode")
+    @pytest.mark.filterwarnings("error")
+    def test_too_many_pixels_are_refused_before_they_are_decoded(self, size):
+        said = rf"^file: the image has {size[0]} × {size[1]} pixels; at most 100 million are accepted\.$"
+        with pytest.raises(InvalidImageError, match=said):
+            read_picture(io.BytesIO(png_header(*size)))
+
+    @pytest.mark.filterwarnings("error")
+    def test_as_many_as_are_allowed_are_decoded(self):
+        with pytest.raises(InvalidImageError, match="truncated or damaged"):
+            read_picture(io.BytesIO(png_header(12_500, 8000)))
+
+    @pytest.mark.usefixtures("refuse_to_decode")
+    def test_a_side_that_nothing_would_be_left_of_is_refused(self):
+        with pytest.raises(InvalidImageError, match="each side needs at least 32 pixels beside so long a one"):
+            read_picture(io.BytesIO(png_header(8193, 31)))
+
+
+class TestPages:
+    def test_each_page_is_a_picture_of_its_own(self, tmp_path):
+        pages = [HEAD, HEAD.astype(np.uint16) * 200, rgb(HEAD)[::-1], np.hypot(HEAD, 1).astype(np.float32)]
+        first, *others = map(Image.fromarray, pages)
+        first.save(tmp_path / "pages.tif", save_all=True, append_images=others)
+        for source in (tmp_path / "pages.tif", io.BytesIO((tmp_path / "pages.tif").read_bytes())):
+            found = [picture.pixels for picture in read_pages(source)]
+            assert len(found) == len(pages)
+            for pixels, page in zip(found, pages, strict=True):
+                assert pixels.dtype == page.dtype
+                np.testing.assert_array_equal(pixels, page)
+
+    def test_sixteen_bit_colours_of_a_later_page(self, tmp_path):
+        page = (rgb(HEAD).astype(np.uint16) * 257) ^ np.uint16(90)
+        assert cv2.imwritemulti(str(tmp_path / "pages.tif"), [np.zeros_like(page), page[..., ::-1]])
+        np.testing.assert_array_equal([*read_pages(tmp_path / "pages.tif")][1].pixels, page)
+
+    @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+    def test_any_other_file_has_one(self, file_format):
+        (picture,) = read_pages(io.BytesIO(encode(Image.fromarray(HEAD), file_format)))
+        assert picture.pixels.shape == HEAD.shape
+
+    def test_a_smaller_copy_is_no_page(self):
+        assert len([*read_pages(io.BytesIO(tiff_with_preview()))]) == 1
+
+    def test_many_pages_are_read(self):
+        assert len([*read_pages(io.BytesIO(animation("TIFF", 150)))]) == 150
+
+    def test_too_many_pages_are_refused(self, monkeypatch):
+        monkeypatch.setattr(image_processing_unet, "MAX_PAGES", 5)
+        content = animation("TIFF", 6)
+        with pytest.raises(InvalidImageError, match=r"^file: the file holds over 5 pages; at most 5 are accepted\.$"):
+            next(read_pages(io.BytesIO(content)))
+        assert len([*read_pages(io.BytesIO(animation("TIFF", 5)))]) == 5
 
 
 class TestSixteenBitColours:
@@ -829,12 +945,12 @@ BAD_FILES = {
     "truncated AVIF": ("cut.avif", halved("AVIF"), "not an image that can be read"),
     "8 × 8": ("tiny.png", encode(Image.new("L", (8, 8)), "PNG"), "8 × 8 pixels; each side needs at least 16"),
     "15 × 90": ("thin.png", encode(Image.new("L", (15, 90)), "PNG"), "15 × 90 pixels; each side needs at least 16"),
-    "20,000 × 20,000": ("bomb.png", png_header(20_000, 20_000), "400,000,000 pixels; at most 8192 × 8192"),
+    "20,000 × 20,000": ("bomb.png", png_header(20_000, 20_000), "400,000,000 pixels; at most 100 million"),
     "12,000 × 12,000": ("large.png", png_header(12_000, 12_000), "12000 × 12000 pixels; each side may have at most"),
     "8193 × 16": ("wide.png", png_header(8193, 16), "8193 × 16 pixels; each side may have at most 8192"),
     "animated GIF": ("moving.gif", animation("GIF"), "3 frames; give one slice per file"),
     "animated WebP": ("moving.webp", animation("WEBP"), "3 frames; give one slice per file"),
-    "multi-page TIFF": ("pages.tif", animation("TIFF"), "3 frames; give one slice per file"),
+    "multi-page TIFF": ("pages.tif", animation("TIFF"), "3 pages; give one slice per file, or read"),
     "animated PNG": ("moving.png", animation("PNG"), "3 frames; give one slice per file"),
     "animated AVIF": ("moving.avif", animation("AVIF"), "3 frames; give one slice per file"),
     "JPEG 2000 without a codestream": ("cut.jp2", encode(Image.fromarray(HEAD), "JPEG2000")[:85], "is damaged"),
@@ -998,7 +1114,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "TIFF"])
     def test_several_frames_already_opened_are_refused_too(self, file_format):
-        with pytest.raises(InvalidImageError, match="3 frames"):
+        with pytest.raises(InvalidImageError, match=r"3 (frames|pages)"):
             read_image(Image.open(io.BytesIO(animation(file_format))))
 
     def test_of_a_jpeg_already_opened_the_first_picture_is_read(self):

@@ -1,9 +1,11 @@
-"""ZIPs of strangers: what is let in, what is refused in one sentence, and how much memory a lie can take."""
+"""Archives of strangers: what is let in, what is refused in one sentence, and how much memory a lie can take."""
 
+import gzip
 import io
 import os
 import stat
 import struct
+import tarfile
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -95,7 +97,7 @@ def test_names_that_occur_twice_are_refused_also_in_other_case(tmp_path):
 def test_zip_in_a_zip_is_refused_and_the_rest_can_be_read(tmp_path):
     inner = write(tmp_path / "inner.zip", {"1.png": b"1"}).read_bytes()
     nested, plain = members(write(tmp_path / "a.zip", {"scan.png": inner, "1.png": b"1"}))
-    with pytest.raises(ArchiveError, match="is a ZIP itself; unpack it first"):
+    with pytest.raises(ArchiveError, match="is an archive itself; unpack it first"):
         nested.read()
     assert nested.read(4) == b"PK\3\4", "enough to tell what it is"
     assert plain.read() == b"1"
@@ -181,3 +183,113 @@ def test_entries_that_share_their_data_are_counted_each(tmp_path):
     path = tmp_path / "a.zip"
     path.write_bytes(content.getvalue())
     refused(path, "grows .* times when unpacked")
+
+
+# ------------------------------------------------------------------------------------------------------------------ tar
+
+
+def write_tar(path: Path, entries: dict[str, bytes] | list[tuple], form: int = tarfile.PAX_FORMAT) -> Path:
+    """A tar of (name or TarInfo, bytes), packed if its name says so."""
+    with tarfile.open(path, "w:gz" if path.name.endswith("gz") else "w", format=form) as archive:
+        for name, content in entries.items() if isinstance(entries, dict) else entries:
+            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def entry(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+LONG = "/".join(["a" * 90] * 4) + "/1.png"
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.tgz", "without_a_suffix_gz"])
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_files_of_a_tar_are_listed_and_read_in_any_order(tmp_path, name, form):
+    entries = [(entry("./b", tarfile.DIRTYPE), b""), ("./b/2.png", b"two"), ("Größe.png", RANDOM), ("empty", b"")]
+    entries += [("b/.DS_Store", b"x")] + [(LONG, b"long")] * (form != tarfile.USTAR_FORMAT)
+    path = write_tar(tmp_path / name, entries, form)
+    found = {member.name: member for member in members(path)}
+    assert [*found] == ["b/2.png", "Größe.png", "empty", LONG][: None if form != tarfile.USTAR_FORMAT else 3]
+    assert found["Größe.png"].read() == RANDOM and found["b/2.png"].read() == b"two" and found["empty"].read() == b""
+    assert found["Größe.png"].read(2) == RANDOM[:2] and found["Größe.png"].size == len(RANDOM)
+    assert is_archive(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 10_240, gzip.compress(b"no tar"), b"\x1f\x8bno gzip", RANDOM])
+def test_what_is_no_tar_is_no_archive(tmp_path, content):
+    (tmp_path / "a.tar.gz").write_bytes(content)
+    assert not is_archive(tmp_path / "a.tar.gz")
+
+
+@pytest.mark.parametrize("name", ["../1.png", "a/../../1.png", "/etc/1.png", "C:1.png"])
+def test_names_in_a_tar_that_lead_out_are_refused(tmp_path, name):
+    refused(write_tar(tmp_path / "a.tar", {"ok.png": b"1", name: b"2"}), "name of entry 2 leads out of the archive")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
+def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
+    path = write_tar(tmp_path / "a.tar", [("1.png", b"1"), (entry("link.png", kind, "1.png"), b"")])
+    refused(path, "entry 2 is a link or a device")
+
+
+def test_names_that_occur_twice_in_a_tar_are_refused(tmp_path):
+    refused(write_tar(tmp_path / "a.tar", {"a/1.png": b"1", "A/1.PNG": b"2"}), "names must differ")
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz"])
+def test_limits_of_a_tar(tmp_path, name):
+    path = write_tar(tmp_path / name, {f"{number}.png": os.urandom(1000) for number in range(5)})
+    assert len(members(path, max_entries=5, max_total_bytes=5000)) == 5
+    refused(path, "holds over 4 entries; at most 4", max_entries=4)
+    refused(path, "at most 0 MiB are accepted", max_total_bytes=4999)
+
+
+def test_a_bomb_is_refused_before_all_of_it_is_unpacked(tmp_path):
+    path = write_tar(tmp_path / "a.tar.gz", {"1.png": b"\0" * (40 * MIB)})
+    refused(path, r"takes over \d+ MiB unpacked, which is more than is accepted|grows \d+ times when unpacked")
+    refused(path, "takes over 1 MiB unpacked", max_total_bytes=MIB, max_entries=1)
+
+
+def test_a_header_that_is_too_long_is_refused_before_it_is_read(tmp_path):
+    info = tarfile.TarInfo("1.png")
+    info.pax_headers = {"comment": "x" * MIB}
+    refused(write_tar(tmp_path / "a.tar", [(info, b"1")]), "the header of an entry is too long")
+
+
+def test_damaged_tars_are_refused(tmp_path):
+    path = write_tar(tmp_path / "a.tar", {"1.png": RANDOM, "2.png": RANDOM})
+    content = path.read_bytes()
+    second = content.index(b"2.png")
+    path.write_bytes(content[:second] + b"X" + content[second + 1 :])
+    refused(path, "the tar is damaged behind some of its files")
+    path.write_bytes(content[: second + 700])
+    refused(path, "the file is not a tar that can be read")
+    content = write_tar(path, {"1.png": os.urandom(9000)}).read_bytes()
+    path.write_bytes(gzip.compress(content)[:-500])
+    refused(path, "gzip packed the file, and it is truncated")
+    path.write_bytes(gzip.compress(content) + b"no gzip")
+    refused(path, "gzip packed the file, and it is damaged")
+
+
+def test_an_archive_in_a_tar_is_refused(tmp_path):
+    inner = write_tar(tmp_path / "inner.tgz", {"1.png": b"1"}).read_bytes()
+    (nested,) = members(write_tar(tmp_path / "a.tar", {"scan": inner}))
+    with pytest.raises(ArchiveError, match="is an archive itself; unpack it first"):
+        nested.read()
+
+
+def test_many_parts_of_gzip_are_read_as_one(tmp_path):
+    content = write_tar(tmp_path / "a.tar", {"1.png": RANDOM}).read_bytes()
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(
+        b"".join(gzip.compress(content[start : start + 700]) for start in range(0, len(content), 700)) + bytes(512)
+    )
+    (member,) = members(path)
+    assert member.read() == RANDOM
+    path.write_bytes(gzip.compress(content) + gzip.compress(b"") * 10_001)
+    refused(path, "gzip packed it in more than 10,000 parts")

@@ -16,9 +16,11 @@ from modeling_unet.volumes.segmenting import (
     ALONE,
     CONFIRMED,
     CONFIRMED_SHARE,
+    FILLED,
     STRIPPED,
     UNLIKE,
     drop_unconfirmed,
+    filled,
     planes_of,
 )
 
@@ -120,10 +122,29 @@ def test_who_does_not_say_how_the_patient_lies_is_looked_at_as_stored(tmp_path):
     assert segmentation.lesions[0].centre_mm is None
 
 
-def test_a_missing_slice_is_no_stripe_in_other_planes(tmp_path):
-    voxels = head((3, 3, 3))[0].copy()
-    voxels[:, :, 30] = 0
-    assert planes_of(read(tmp_path, scan_of(voxels, (3, 3, 3), "RAS")[0])) == ("axial",)
+@pytest.mark.parametrize(("missing", "planes"), [(1, 3), (2, 3), (3, 1)])
+def test_missing_slices_stay_empty_and_hide_nothing_else(tmp_path, missing, planes):
+    voxels, tumor = head((3, 3, 3))
+    voxels, tumor = voxels.copy(), tumor.copy()
+    _, _, along = np.nonzero(tumor)
+    middle = int(np.median(along))
+    gap = np.s_[:, :, middle : middle + missing]
+    voxels[gap] = 0
+    volume = read(tmp_path, scan_of(voxels, (3, 3, 3), "RAS")[0])
+    segmentation = segment_volume(volume, Bright())
+    assert len(segmentation.planes) == len(planes_of(volume)) == planes
+    assert (FILLED.format(count=missing) in segmentation.warnings) == (planes == 3)
+    found = mask_of(segmentation.to_nifti())
+    assert not found[gap].any()
+    tumor[gap] = False
+    # On both sides of the gap.
+    np.testing.assert_array_equal(found, tumor)
+    assert segmentation.volume_ml == pytest.approx(tumor.sum() * 27 / 1000)
+
+
+def test_what_is_filled_lies_evenly_between_its_neighbours():
+    slices = np.array([9.0, 0, 0, 3, 0, 1], np.float32)[:, None, None] * np.ones((6, 2, 2), np.float32)
+    np.testing.assert_allclose(filled(slices, [1, 2, 4])[:, 0, 0], [9, 7, 5, 3, 2, 1])
 
 
 @pytest.mark.parametrize("finding", [1, 2, 3])

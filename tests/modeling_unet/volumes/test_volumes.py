@@ -14,6 +14,7 @@ import numpy as np
 import phantoms
 import pytest
 from phantoms import noise
+from pydicom.data import get_testdata_file
 from pydicom.uid import MediaStorageDirectoryStorage as MediaStorageDirectory
 from pydicom.uid import SecondaryCaptureImageStorage, UID_dictionary
 
@@ -403,7 +404,20 @@ def test_pixels_of_32_bits_are_read(tmp_path):
         np.testing.assert_array_equal(volume.slices[0], pixels.astype(np.float32))
 
 
-@pytest.mark.parametrize("make", [phantoms.jpeg_lossless, phantoms.jpeg_ls])
+def test_jpeg_of_12_bits_is_decoded_nearly_as_it_was(tmp_path):
+    row, column = np.mgrid[:64, :48]
+    pixels = (2000 + 1900 * np.sin(row / 9) * np.cos(column / 7)).astype(np.uint16)
+    volume = read_volume(write(tmp_path / "a", phantoms.jpeg_of_12_bits(pixels)))
+    assert np.abs(volume.slices[0] - pixels).max() < 100 and np.abs(volume.slices[0] - pixels).mean() < 10
+
+
+def test_jpeg_of_12_bits_has_the_values_of_another_decoder():
+    """A real one that comes with pydicom; libjpeg of Thomas Richter has the same, but for roundings by 1."""
+    (pixels,) = read_volume(get_testdata_file("JPGExtended.dcm")).slices
+    assert pixels.shape == (1024, 256) and (pixels.min(), pixels.max()) == (0, 264)
+
+
+@pytest.mark.parametrize("make", [phantoms.jpeg_lossless, phantoms.jpeg_ls, phantoms.jpeg_of_12_bits])
 def test_a_decoder_that_is_missing_is_named(tmp_path, monkeypatch, make):
     path = write(tmp_path / "a", make(noise(20, 20).astype(np.uint16)))
     monkeypatch.setattr(Apart, "is_available", staticmethod(lambda: False))
