@@ -75,7 +75,8 @@ class Classes:
     @classmethod
     def parse(cls, words: Sequence[str]) -> "Classes":
         """`NAME=VALUE` or `NAME=VALUE,VALUE` each; raises a ValueError for anything else."""
-        names, values = [], []
+        names: list[str] = []
+        values: list[tuple[int, ...]] = []
         for word in words:
             name, _, numbers = word.partition("=")
             if not (name and re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", numbers)) or 0 in map(int, numbers.split(",")):

@@ -99,7 +99,7 @@ def fit(options: FitOptions) -> dict:
     check_writable(output_dir / RECORD_FILE, "--output_dir")
     options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
     fold, calibrated, classes = options.run.fold, options.run.calibration, options.data.tumor_classes()
-    check_classes(options)
+    _refuse_for_classes(options)
     calibration = asdict(read_calibration(calibrated)) if calibrated else None
     num_proc, count = options.data.dataset_num_proc, len(classes.names) if classes else 1
     transformers.set_seed(options.trainer.seed)
@@ -202,7 +202,7 @@ def _added_pictures(
     return list(canvases.values()), brains, hashes
 
 
-def check_classes(options: FitOptions) -> None:
+def _refuse_for_classes(options: FitOptions) -> None:
     """Raise a ValueError for options that are for one class alone, where --classes names several."""
     if options.data.classes and options.synthesis.dark_probability:
         raise ValueError(

@@ -412,6 +412,7 @@ def test_what_a_model_of_several_classes_lacks_is_said(command, message, folder,
     several = UNetForSemanticSegmentation(tiny_config(num_labels=4))
     save_model(several, UNetImageProcessor(size={"longest_edge": 32}), tmp_path / "model")
     output = ["--output_dir", str(tmp_path / "out")] if command == "calibrate" else []
+    capsys.readouterr()  # the bar of what was saved
     assert main([command, *options(folder, model=tmp_path / "model")[1:], *output]) == 1
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error and len(error.splitlines()) == 1
