@@ -145,14 +145,14 @@ def read_picture(source, max_side: int = MAX_SIDE, page: int | None = None) -> P
     """Read one slice, and scale it down if it is too large: by a whole number, each new pixel the mean of a square.
 
     Args:
-        source: as for `read_image`, or what this function returned.
+        source: as for `read_image`.
         max_side: most pixels of a side.
         page: which one of a file that holds several, from 0; None allows a single one.
 
     Raises:
         InvalidImageError: as `read_image`, but for sides over 8192 pixels; over 100 million pixels.
     """
-    return source if isinstance(source, Picture) else _read(source, max_side=max_side, page=page)
+    return _read(source, max_side=max_side, page=page)
 
 
 def read_pages(source, max_side: int = MAX_SIDE) -> Iterator[Picture]:
@@ -186,9 +186,10 @@ def read_image(source) -> np.ndarray:
     """Read one slice without changing its values.
 
     Args:
-        source: path (`str` or `os.PathLike`), binary file object, PIL image, NumPy array or torch tensor. Arrays, also
-            those of `.npy` files, are [H, W], channels last [H, W, 1|3|4] or channels first [1|3|4, H, W], of booleans,
-            integers or floats. Four channels are red, green, blue and opacity, which are integers.
+        source: path (`str` or `os.PathLike`), binary file object, PIL image, NumPy array, torch tensor or what
+            `read_picture` returned. Arrays, also those of `.npy` files, are [H, W], channels last [H, W, 1|3|4] or
+            channels first [1|3|4, H, W], of booleans, integers or floats. Four channels are red, green, blue and
+            opacity, which are integers.
 
     Returns:
         [H, W] or [H, W, 3] in the source's own type (uint8, uint16, int32, float32, …), turned upright by the EXIF
@@ -313,10 +314,12 @@ def printable(text: str) -> str:
 
 def _read(source, keep_palette_indices: bool = False, max_side: int | None = None, page: int | None = None) -> Picture:
     """What is behind every door; `max_side` as for `read_picture`, None refuses what has more than `MAX_SIDE`."""
-    name = _name(source)
+    if isinstance(source, Picture):
+        return source
     if isinstance(source, (str, os.PathLike, io.IOBase)):
         name, content = _content_of(source)
         return _read_content(content, name, keep_palette_indices, max_side, page)
+    name = _name(source)
     if isinstance(source, Image.Image):
         _check_header(source, name, max_side)
         return _picture_of(_decode(source, name, keep_palette_indices), name, max_side)
