@@ -41,7 +41,7 @@ FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
 MIN_SIDE = 16
 MAX_SIDE = 8192
-MAX_PIXELS = 100_000_000  # of a picture that is scaled down to `MAX_SIDE` while it is read
+MAX_MILLION_PIXELS = 100  # of a picture that is scaled down to `MAX_SIDE` while it is read
 MAX_PAGES = 500  # of one file
 MAX_LONGEST_EDGE = 2048  # px, of what the network sees; memory grows with its square
 MIB = 1024 * 1024
@@ -68,9 +68,6 @@ LOW_BYTES = {f"{mode};16{this}": f"{mode};16{other}" for mode in ("RGB", "RGBX",
 LOW_BYTES["LA;16B"] = "RGBA"
 TIFF_SUBFILE, TIFF_BITS, TIFF_PLANES = 254, 258, 284
 NUMBERS = "buif"  # kinds of NumPy's types
-TOO_MANY_PIXELS = f"the image has {{count}} pixels; at most {MAX_PIXELS // 1_000_000} million are accepted."
-SEVERAL_FRAMES = "the file holds {count} frames; give one slice per file."
-SEVERAL_PAGES = "the file holds {count} pages; give one slice per file, or read one page after another by read_pages."
 SLICE_SHAPES = "expected [H, W], [H, W, 1|3|4] or [1|3|4, H, W]"
 NPY_MAGIC = b"\x93NUMPY"
 NOT_AN_IMAGE = "the file is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP, JPEG 2000, AVIF or NumPy's .npy)"
@@ -549,7 +546,9 @@ def _open(file: _MeteredFile, name: str, formats: tuple[str, ...]) -> Image.Imag
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         number = f"{int(pixels.group()):,}" if pixels else "too many"
-        raise InvalidImageError(f"{name}: {TOO_MANY_PIXELS.format(count=number)}") from error
+        raise InvalidImageError(
+            f"{name}: the image has {number} pixels; at most {MAX_MILLION_PIXELS} million are accepted."
+        ) from error
     # Pillow's decoders raise whatever they stumble over in a damaged file.
     except Exception as error:
         raise InvalidImageError(f"{name}: {NOT_AN_IMAGE}.") from error
@@ -581,9 +580,13 @@ def _check_header(
         raise InvalidImageError(f"{name}: the image is damaged; its frames cannot be counted.") from error
     if page is not None:
         _check_size(image.size, name, max_side)
+    elif len(pages) > 1 and image.format == "TIFF":
+        raise InvalidImageError(
+            f"{name}: the file holds {len(pages)} pages; give one slice per file, or read one page after another by "
+            "read_pages."
+        )
     elif len(pages) > 1:
-        advice = SEVERAL_PAGES if image.format == "TIFF" else SEVERAL_FRAMES
-        raise InvalidImageError(f"{name}: {advice.format(count=len(pages))}")
+        raise InvalidImageError(f"{name}: the file holds {len(pages)} frames; give one slice per file.")
 
 
 def _pages(image: Image.Image, name: str, metered: _MeteredFile | None = None) -> list[tuple[int, tuple[int, int]]]:
@@ -705,8 +708,10 @@ def _check_size(size: tuple[int, int], name: str, max_side: int | None):
         raise InvalidImageError(
             f"{name}: the image is {width} × {height} pixels; each side may have at most {MAX_SIDE} pixels."
         )
-    if width * height > MAX_PIXELS:
-        raise InvalidImageError(f"{name}: {TOO_MANY_PIXELS.format(count=f'{width} × {height}')}")
+    if width * height > MAX_MILLION_PIXELS * 1_000_000:
+        raise InvalidImageError(
+            f"{name}: the image has {width} × {height} pixels; at most {MAX_MILLION_PIXELS} million are accepted."
+        )
     factor = _factor(size, max_side or MAX_SIDE)
     if min(size) < MIN_SIDE * factor:
         beside = " beside so long a one" if factor > 1 else ""
