@@ -41,7 +41,7 @@ FILE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 MASK_VALUES = (1, 255, 65535)  # inside the mask; outside it is 0
 MIN_SIDE = 16
 MAX_SIDE = 8192
-MAX_PIXELS = 100_000_000  # of a picture that is scaled down to `MAX_SIDE` while it is read
+MAX_MILLION_PIXELS = 100  # of a picture that is scaled down to `MAX_SIDE` while it is read
 MAX_PAGES = 500  # of one file
 MAX_LONGEST_EDGE = 2048  # px, of what the network sees; memory grows with its square
 MIB = 1024 * 1024
@@ -68,9 +68,6 @@ LOW_BYTES = {f"{mode};16{this}": f"{mode};16{other}" for mode in ("RGB", "RGBX",
 LOW_BYTES["LA;16B"] = "RGBA"
 TIFF_SUBFILE, TIFF_BITS, TIFF_PLANES = 254, 258, 284
 NUMBERS = "buif"  # kinds of NumPy's types
-TOO_MANY_PIXELS = f"the image has {{count}} pixels; at most {MAX_PIXELS // 1_000_000} million are accepted."
-SEVERAL_FRAMES = "the file holds {count} frames; give one slice per file."
-SEVERAL_PAGES = "the file holds {count} pages; give one slice per file, or read one page after another by read_pages."
 SLICE_SHAPES = "expected [H, W], [H, W, 1|3|4] or [1|3|4, H, W]"
 NPY_MAGIC = b"\x93NUMPY"
 NOT_AN_IMAGE = "the file is not an image that can be read (PNG, JPEG, WebP, TIFF, BMP, JPEG 2000, AVIF or NumPy's .npy)"
@@ -147,14 +144,14 @@ def read_picture(source, max_side: int = MAX_SIDE, page: int | None = None) -> P
     """Read one slice, and scale it down if it is too large: by a whole number, each new pixel the mean of a square.
 
     Args:
-        source: as for `read_image`, or what this function returned.
+        source: as for `read_image`.
         max_side: most pixels of a side.
         page: which one of a file that holds several, from 0; None allows a single one.
 
     Raises:
         InvalidImageError: as `read_image`, but for sides over 8192 pixels; over 100 million pixels.
     """
-    return source if isinstance(source, Picture) else _read(source, max_side=max_side, page=page)
+    return _read(source, max_side=max_side, page=page)
 
 
 def read_pages(source, max_side: int = MAX_SIDE) -> Iterator[Picture]:
@@ -188,9 +185,10 @@ def read_image(source) -> np.ndarray:
     """Read one slice without changing its values.
 
     Args:
-        source: path (`str` or `os.PathLike`), binary file object, PIL image, NumPy array or torch tensor. Arrays, also
-            those of `.npy` files, are [H, W], channels last [H, W, 1|3|4] or channels first [1|3|4, H, W], of booleans,
-            integers or floats. Four channels are red, green, blue and opacity, which are integers.
+        source: path (`str` or `os.PathLike`), binary file object, PIL image, NumPy array, torch tensor or what
+            `read_picture` returned. Arrays, also those of `.npy` files, are [H, W], channels last [H, W, 1|3|4] or
+            channels first [1|3|4, H, W], of booleans, integers or floats. Four channels are red, green, blue and
+            opacity, which are integers.
 
     Returns:
         [H, W] or [H, W, 3] in the source's own type (uint8, uint16, int32, float32, …), turned upright by the EXIF
@@ -315,10 +313,12 @@ def printable(text: str) -> str:
 
 def _read(source, keep_palette_indices: bool = False, max_side: int | None = None, page: int | None = None) -> Picture:
     """What is behind every door; `max_side` as for `read_picture`, None refuses what has more than `MAX_SIDE`."""
-    name = _name(source)
+    if isinstance(source, Picture):
+        return source
     if isinstance(source, (str, os.PathLike, io.IOBase)):
         name, content = _content_of(source)
         return _read_content(content, name, keep_palette_indices, max_side, page)
+    name = _name(source)
     if isinstance(source, Image.Image):
         _check_header(source, name, max_side)
         return _picture_of(_decode(source, name, keep_palette_indices), name, max_side)
@@ -548,7 +548,9 @@ def _open(file: _MeteredFile, name: str, formats: tuple[str, ...]) -> Image.Imag
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         number = f"{int(pixels.group()):,}" if pixels else "too many"
-        raise InvalidImageError(f"{name}: {TOO_MANY_PIXELS.format(count=number)}") from error
+        raise InvalidImageError(
+            f"{name}: the image has {number} pixels; at most {MAX_MILLION_PIXELS} million are accepted."
+        ) from error
     # Pillow's decoders raise whatever they stumble over in a damaged file.
     except Exception as error:
         raise InvalidImageError(f"{name}: {NOT_AN_IMAGE}.") from error
@@ -580,9 +582,13 @@ def _check_header(
         raise InvalidImageError(f"{name}: the image is damaged; its frames cannot be counted.") from error
     if page is not None:
         _check_size(image.size, name, max_side)
+    elif len(pages) > 1 and image.format == "TIFF":
+        raise InvalidImageError(
+            f"{name}: the file holds {len(pages)} pages; give one slice per file, or read one page after another by "
+            "read_pages."
+        )
     elif len(pages) > 1:
-        advice = SEVERAL_PAGES if image.format == "TIFF" else SEVERAL_FRAMES
-        raise InvalidImageError(f"{name}: {advice.format(count=len(pages))}")
+        raise InvalidImageError(f"{name}: the file holds {len(pages)} frames; give one slice per file.")
 
 
 def _pages(image: Image.Image, name: str, metered: _MeteredFile | None = None) -> list[tuple[int, tuple[int, int]]]:
@@ -704,8 +710,10 @@ def _check_size(size: tuple[int, int], name: str, max_side: int | None):
         raise InvalidImageError(
             f"{name}: the image is {width} × {height} pixels; each side may have at most {MAX_SIDE} pixels."
         )
-    if width * height > MAX_PIXELS:
-        raise InvalidImageError(f"{name}: {TOO_MANY_PIXELS.format(count=f'{width} × {height}')}")
+    if width * height > MAX_MILLION_PIXELS * 1_000_000:
+        raise InvalidImageError(
+            f"{name}: the image has {width} × {height} pixels; at most {MAX_MILLION_PIXELS} million are accepted."
+        )
     factor = _factor(size, max_side or MAX_SIDE)
     if min(size) < MIN_SIDE * factor:
         beside = " beside so long a one" if factor > 1 else ""

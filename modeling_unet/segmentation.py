@@ -22,8 +22,8 @@ MIN_LESION_AREA_PX = 10
 # Pixels of brain slices have 0.2 to 5 mm; a number outside this wider range is in another unit, or a mistake.
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 
-CUT_OUT = "The head was cut out of a larger picture; nothing was looked for outside it."
-SEVERAL_CUT_OUT = "{count} heads were cut out of the picture, each by itself; nothing was looked for outside them."
+CUT_OUT = "What looks like a head was cut out of the picture; nothing was looked for outside it."
+SEVERAL_CUT_OUT = "{count} parts that look like heads were cut out of the picture; nothing was looked for outside them."
 SCALED_DOWN = "The picture of {full} pixels was scaled down to {size}, and so is the mask."
 INVERTED = "White and black were exchanged, as the picture is a negative."
 UNLIKE = (

@@ -28,6 +28,7 @@ MAX_SLICE_SIDE = 4096  # of what is kept of a larger one
 MAX_PATHS = 4000  # what one request can name
 MAX_FILES = 500
 MAX_ARCHIVES = 16
+MAX_ARCHIVE_BYTES = 512 * MIB  # of all of them, unpacked
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 256 * MIB  # of pictures: as many pixels in colour, with transparency, and not packed at all
 MAX_BATCH_PIXELS = BATCH_SIZE * 512 * 512
@@ -143,7 +144,11 @@ def open_files(paths: list[Path], stack: int | None = None) -> tuple[list[Source
     archives = [path for path, (found,) in opened.items() if found.kind == "archive"]
     if len(archives) > MAX_ARCHIVES:
         raise InvalidImageError(f"These are {len(archives)} archives; the page takes up to {MAX_ARCHIVES} at a time.")
-    opened |= {path: [opener(member) for member in members(path)] for path in archives}
+    left = MAX_ARCHIVE_BYTES
+    for path in archives:
+        found = members(path, max_total_bytes=left)
+        left -= sum(member.size for member in found)
+        opened[path] = [opener(member) for member in found]
     files = [found for path in paths for found in opened[path]]
     if any(found.kind for found in files):
         return [], read_volume([found.file for found in files], stack)

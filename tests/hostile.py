@@ -24,7 +24,7 @@ from PIL import Image, TiffImagePlugin
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from modeling_unet import read_image, read_mask
+from modeling_unet import read_image, read_mask, read_pages
 from modeling_unet.volumes import is_volume, read_volume
 from modeling_unet.volumes.archives import members
 from space.reading import open_files
@@ -57,7 +57,12 @@ def read_as_the_page(path: Path):
         raise refusals[0]
 
 
-DOORS = (read_image, read_mask, read_members, read_volume, read_as_the_page)
+def read_every_page(path: Path):
+    for _ in read_pages(path):
+        pass
+
+
+DOORS = (read_image, read_mask, read_every_page, read_members, read_volume, read_as_the_page)
 
 
 class Answer(NamedTuple):

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import tiny_config
 
-from modeling_unet import InvalidImageError, UNetForSemanticSegmentation, UNetImageProcessor
+from modeling_unet import InvalidImageError, UNetForSemanticSegmentation, UNetImageProcessor, read_pages
 from modeling_unet.overlay import STYLES, draw_overlay
 from modeling_unet.segmentation import MIN_LESION_AREA_PX, Segmentation, find_lesions, longest_diameter
 from modeling_unet.segmenter import TumorSegmenter, put_together, resolve_device
@@ -50,6 +50,27 @@ def two_lesions() -> np.ndarray:
     probability[10:15, 20:24] = 0.875
     probability[17, 1:10] = 0.625
     return probability
+
+
+def test_a_slice_that_is_too_large_is_scaled_down_and_says_so(segmenter):
+    large = np.repeat(np.repeat(noise(20, 4100), 2, axis=0), 2, axis=1)
+    segmentation = segmenter(large, spacing=(0.2, 0.1))
+    assert segmentation.mask.shape == (20, 4100) and segmentation.full_size == (8200, 40)
+    assert segmentation.spacing == pytest.approx((0.4, 0.2))  # of a pixel of the mask
+    sentence = "The picture of 8200 × 40 pixels was scaled down to 4100 × 20, and so is the mask."
+    assert sentence in segmentation.warnings and sentence in segmentation.to_dict()["warnings"]
+    np.testing.assert_array_equal(segmentation.probability, segmenter(large[::2, ::2]).probability)
+
+
+def test_pages_are_segmented_one_by_one(segmenter, tmp_path):
+    pages = [noise(30 + number, 40, seed=number) for number in range(3)]
+    first, *others = map(Image.fromarray, pages)
+    first.save(tmp_path / "scan.tif", save_all=True, append_images=others)
+    found = [*segmenter.batch(read_pages(tmp_path / "scan.tif"), batch_size=1)]
+    for segmentation, page in zip(found, pages, strict=True):
+        np.testing.assert_array_equal(segmentation.probability, segmenter(page).probability)
+    with pytest.raises(InvalidImageError, match=r"3 pages; give one slice per file, or read .* by read_pages\.$"):
+        segmenter(tmp_path / "scan.tif")
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])

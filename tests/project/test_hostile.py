@@ -35,7 +35,13 @@ from hostile import (
 
 from benchmarks.hostile import MAX_MIB, MAX_SECONDS, try_file
 from modeling_unet import InvalidImageError, read_image
-from modeling_unet.image_processing_unet import MAX_EXIF_BYTES, MAX_FILE_BYTES, MAX_HEADER_READS, MAX_SCANS
+from modeling_unet.image_processing_unet import (
+    MAX_EXIF_BYTES,
+    MAX_FILE_BYTES,
+    MAX_HEADER_READS,
+    MAX_PAGES,
+    MAX_SCANS,
+)
 from modeling_unet.volumes import VolumeError, read_volume
 
 
@@ -83,7 +89,7 @@ PICTURES_OF_TOO_MUCH = {
     "long EXIF as text": (png_of(raw_profile(exif(1, MAX_EXIF_BYTES))), r"EXIF data take .* at most 65,536"),
     "chunks after the pixels": (png_of(*[png_chunk(b"prVt", b"")] * MAX_HEADER_READS, after=True), PIECES),
     "comments": (gif_comments(MAX_HEADER_READS // 2), PIECES),
-    "pages": (tiff_pages(MAX_HEADER_READS // 8), PIECES),
+    "pages": (tiff_pages(MAX_PAGES + 1), "holds over 500 pages; at most 500 are accepted"),
     "numbers": (tiff((282, 5, MIB // 8, None), (283, 5, MIB // 8, None), data=bytes(MIB)), PIECES),
 }
 PICTURES_OF_MUCH = {

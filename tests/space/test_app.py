@@ -326,11 +326,25 @@ def test_bad_files_are_refused_in_one_sentence(client, runs, tmp_path, name):
     assert not runs
 
 
-def test_the_page_keeps_no_giants(client, runs, tmp_path):
-    path = saved(tmp_path / "long.png", slice_of(4097, 20))
-    with pytest.raises(AppError, match=r"long\.png: .* 4096"):
-        client.predict(handle_file(path), api_name="/segment")
-    assert not runs
+def test_the_page_keeps_no_giants(client, tmp_path):
+    path = saved(tmp_path / "long.png", slice_of(4100, 60))
+    _, measurements, mask = client.predict(handle_file(path), spacing=0.5, api_name="/segment")
+    assert (measurements["height"], measurements["width"], measurements["spacing"]) == (2050, 30, [1, 1])
+    sentence = "The picture of 60 × 4100 pixels was scaled down to 30 × 2050, and so is the mask."
+    assert sentence in measurements["warnings"]
+    with Image.open(mask) as picture:
+        assert picture.size == (30, 2050)
+
+
+def test_the_endpoints_name_what_they_read(client):
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    one, many = (
+        endpoints[name]["parameters"][0]["python_type"]["description"] for name in ("/segment", "/segment_batch")
+    )
+    for kind in ("PNG", "JPEG 2000", "AVIF", ".npy", "NIfTI", "DICOM", "NRRD", "/segment_batch"):
+        assert kind in one
+    for kind in ("ZIP", "tar", "several pages", "volume"):
+        assert kind in many
 
 
 @pytest.mark.parametrize(

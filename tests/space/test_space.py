@@ -372,6 +372,15 @@ def test_pictures_that_take_too_much_together_are_refused_and_the_rest_goes_on(n
     assert all("the pictures take over" in refusal.sentence for refusal in study.refused)
 
 
+def test_what_all_archives_hold_together_is_limited(network, tmp_path, monkeypatch):
+    content = encoded(slice_of(20, 20))
+    monkeypatch.setattr(reading, "MAX_ARCHIVE_BYTES", 2 * len(content))
+    paths = [zipped(tmp_path / f"{number}.zip", {"1.png": content}) for number in range(3)]
+    assert len(segment_files(paths[:2], network).slices) == 2
+    with pytest.raises(ValueError, match=r"^2\.zip: its files take .* MiB unpacked; at most 0 MiB are accepted\.$"):
+        segment_files(paths, network)
+
+
 @pytest.mark.parametrize("name", ["empty.png", "empty.zip"])
 def test_an_empty_file_is_said_to_be_empty(network, tmp_path, name):
     (tmp_path / name).touch()
@@ -381,14 +390,14 @@ def test_an_empty_file_is_said_to_be_empty(network, tmp_path, name):
 
 def test_an_archive_that_is_given_many_times_is_opened_once(network, tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr(reading, "members", lambda path: opened.append(path) or members(path))
+    monkeypatch.setattr(reading, "members", lambda path, **limits: opened.append(path) or members(path, **limits))
     path = zipped(tmp_path / "s.zip", {"1.png": encoded(slice_of(20, 20))})
     assert len(segment_files([path] * 400, network).slices) == 400
     assert opened == [path]
 
 
 def test_archives_are_counted_before_they_are_opened(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "members", lambda path: pytest.fail("it was opened"))
+    monkeypatch.setattr(reading, "members", lambda path, **limits: pytest.fail("it was opened"))
     paths = [zipped(tmp_path / f"{number}.zip", {"1.png": b""}) for number in range(17)]
     with pytest.raises(ValueError, match="These are 17 archives; the page takes up to 16 at a time"):
         segment_files(paths, network)

@@ -176,7 +176,7 @@ def _within_tolerance(frames: list[Frame]) -> list[list[Frame]]:
 
 def _told_apart(stack: Stack, tells: tuple[_Tell, ...] = TELLS) -> list[Stack]:
     """One stack for every kind of image that shows most of its places, each frame at a place of its own."""
-    frames = sorted(stack.frames, key=lambda frame: frame.number)
+    frames = sorted(stack.frames, key=lambda frame: (frame.number, frame.clock or 0))
     places, are_known = places_of(frames), heights_of(frames) is not None
     count = len(set(places.tolist()))
     if are_known and count == len(frames):

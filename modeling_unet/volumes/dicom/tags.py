@@ -39,7 +39,10 @@ PLACE_TAGS = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 # What tells several images of one place apart.
-TURN_TAGS = ("ImageType", "ComplexImageComponent", "TemporalPositionIdentifier", "AcquisitionNumber")
+TURN_TAGS = (
+    *("ImageType", "ComplexImageComponent", "TemporalPositionIdentifier", "AcquisitionNumber"),
+    "AcquisitionTime",  # of the day, without the day
+)
 COMPONENTS = {
     **dict.fromkeys(("M", "MAGNITUDE", "M_FFE", "M_SE", "M_IR", "M_TFE"), "magnitude"),
     **dict.fromkeys(("P", "PHASE", "PHASE MAP", "P_FFE", "P_SE", "P_IR"), "phase"),
@@ -139,6 +142,7 @@ class Frame:
         echo: time of the echo in ms.
         time: its number in a series that repeats.
         acquisition: number of the acquisition.
+        clock: time of the day when it was taken, as HHMMSS.
         protocol: how it was taken.
     """
 
@@ -158,6 +162,7 @@ class Frame:
     echo: float | None
     time: float | None
     acquisition: float | None
+    clock: float | None
     slope: float
     intercept: float
     protocol: Protocol
@@ -437,6 +442,7 @@ def _read_frame(image: Image, index: int, protocol: Protocol) -> Frame:
         echo=find_hint("EffectiveEchoTime", "EchoTime"),
         time=find_hint("TemporalPositionIndex", "TemporalPositionIdentifier"),
         acquisition=find_hint("FrameAcquisitionNumber", "AcquisitionNumber"),
+        clock=find_hint("AcquisitionTime"),
         slope=1.0 if slope is None else slope,
         intercept=find_number("RescaleIntercept") or 0.0,
         protocol=protocol,

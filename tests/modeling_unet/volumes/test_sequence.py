@@ -354,6 +354,16 @@ def test_of_two_images_that_no_tag_tells_apart_the_later_one_is_read(tmp_path):
     )
 
 
+def test_of_two_images_with_the_same_numbers_the_one_taken_later_is_read(tmp_path):
+    before = stack(lambda place: {"AcquisitionTime": f"0959{place:02}.5"}, BEFORE)
+    after = stack(lambda place: {"AcquisitionTime": f"1004{place:02}.5"})
+    # In the order of their names, the later ones come first.
+    files = {f"a{name}": content for name, content in after.items()}
+    volume = read_volume(written(tmp_path, {**files, **{f"b{name}": content for name, content in before.items()}}))
+    is_read_whole(volume)
+    assert volume.warnings[-1].endswith("number 2 of every place, the last, as contrast is given before it.")
+
+
 def test_a_slice_taken_again_does_not_replace_the_stack(tmp_path):
     again = phantoms.dicom(noise(20, 24, seed=3), 99, AcquisitionNumber=2, ImagePositionPatient=[*FROM, 18])
     volume = read_volume(written(tmp_path, {**stack(lambda place: {"AcquisitionNumber": 1}), "again": again}))
