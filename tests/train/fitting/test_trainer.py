@@ -95,7 +95,8 @@ def trained(folder, tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch):
     """Charts take half of a short run. Those of the runs that tests share are drawn, as these are made before."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+    monkeypatch.setattr("train.fitting.curves.write_figure", lambda draw, path: False)
+    monkeypatch.setattr("train.fitting.run._write_sheet", lambda *_: None)
 
 
 # What a run leaves
