@@ -1,5 +1,6 @@
 """What every test shares: an environment without network or traces, the browser and the shipped weights."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -36,6 +37,17 @@ SLOW_FIXTURES = {
     *("chromium", "ended", "executed", "exported", "fine_tuned", "loaded", "published"),
     *("received", "site", "straight", "stranger", "trained", "tuned", "url"),
 }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What is imported stays: the collector need not look at it again in every test that trains or serves."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses

@@ -27,8 +27,9 @@ PYTORCH = "import scipy.optimize, torch, torch._dynamo, torch.distributed.tensor
 OURS = "import modeling_unet.__main__, train.__main__, train.commands.fit"
 
 SERVER = """
-import json, os, signal, sys
+import gc, json, os, signal, sys
 
+gc.freeze()  # what is imported stays
 while line := sys.stdin.readline():
     order = json.loads(line)
     process = os.fork()
@@ -39,6 +40,7 @@ while line := sys.stdin.readline():
 else:
     sys.exit()
 
+gc.enable()
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 os.environ.clear()
 os.environ.update(order["environment"])
@@ -74,7 +76,7 @@ class Starter:
     def __init__(self, preload: str, environment: Mapping[str, str]):
         self._folder = tempfile.TemporaryDirectory()  # holds no code, and the streams of the program
         self._server = subprocess.Popen(
-            [sys.executable, "-c", f"{preload}\n{SERVER}"],
+            [sys.executable, "-c", f"import gc; gc.disable()\n{preload}\n{SERVER}"],
             cwd=self._folder.name,
             env={**environment},
             stdin=subprocess.PIPE,

@@ -41,7 +41,7 @@ def model_dir(tmp_path) -> Path:
     return tmp_path / "model"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def shipped(shipped_weights) -> TumorSegmenter:
     return TumorSegmenter.from_pretrained(shipped_weights, device="cpu", optimize="none")
 

@@ -112,6 +112,7 @@ class TestFinding:
         (frame,) = find_frames(perturbed.picture)
         assert frame.inverted == (kind == "inverted page") and covers(frame, perturbed)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["glioma-axial-726", "glioma-coronal-2248", "meningioma-axial-7"])
     def test_the_head_is_found_on_a_photograph_of_a_film(self, name):
         perturbed = as_people_have_it("film", name)
@@ -179,6 +180,7 @@ class TestSegmenter:
         plain, inverted = segmenter(IMAGES[name]), segmenter(255 - IMAGES[name])
         assert inverted.inverted and plain.dice(inverted.mask) > 0.98
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("kind", "least"),
         [("border", 0.8), ("wide", 0.8), ("third", 0.8), ("screenshot", 0.8), ("uneven black", 0.8)],

@@ -815,10 +815,10 @@ class TestRay:
     @pytest.mark.slow
     def test_two_workers_give_the_files_of_one(self, predict, model_dir, tmp_path, segmented):
         write_slices(tmp_path / "in", 12)
-        options = ("--out", "out", "--batch_size", "1", "--ray", "--model", str(model_dir))
-        run = [sys.executable, "-m", "modeling_unet", "predict", "in", *options]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+        program = "import sys; from modeling_unet.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        arguments = ("predict", "in", "--out", "out", "--batch_size", 1, "--ray", "--model", model_dir)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # for Ray's workers
+        done = fresh.ours().run(program, *arguments, cwd=tmp_path, environment=environment, timeout=600)
         assert done.returncode == 1, done.stderr
         assert done.stdout == "slices: 12, tumour found: 11, failed: 1; results in out\n"
         assert predict("in", out="one") == 1

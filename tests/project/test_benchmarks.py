@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import fresh
 import numpy as np
 import phantoms
 import pytest
@@ -65,6 +68,22 @@ class TestMeasuring:
         assert machine["onednn_max_cpu_isa"] == "AVX2" and machine["torch"] == torch.__version__
 
 
+@pytest.fixture
+def _forked(monkeypatch) -> None:
+    """The processes that a benchmark starts are forked, and peers see as little in them."""
+
+    def run(command: list[str], *, cwd: Path, env=os.environ, **_) -> subprocess.CompletedProcess:
+        _, kind, program, *arguments = command
+        if kind == "-m":
+            program = f"import sys, {program}; {program}.main(sys.argv[1:])"
+        small = f"from benchmarks import contestants; contestants.SIDE = {contestants.SIDE}\n"
+        ran = fresh.ours().run(small + program, *arguments, cwd=cwd, environment=env)
+        assert ran.returncode == 0, ran.stderr
+        return ran
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
 @pytest.mark.slow
 class TestCompare:
     def test_slices(self, model_dir, out, capsys):
@@ -85,11 +104,13 @@ class TestCompare:
         assert probability.shape == (70, 50) and 0 <= probability.min() <= probability.max() <= 1
         assert rival.from_file(measuring.EXAMPLES[0].read_bytes()).shape == (512, 512)
 
+    @pytest.mark.usefixtures("_forked")
     def test_size_and_memory(self, model_dir):
         table = compare.compare_sizes({"ours": contestants.Ours(model_dir)}, rounds=1, sizes=[32, 64])
         assert table["ours"].keys() == {"32 px", "64 px"} and min(table["ours"].values()) > 0
         assert 50 < compare.peak_memory_mib("ours", model_dir) < 4000
 
+    @pytest.mark.usefixtures("_forked")
     def test_avx2_is_measured_in_a_process_that_is_limited_to_it(self, model_dir):
         options = compare.parse([f"--model={model_dir}", "--rounds=1", "--batch_size=1", "--threads=1"])
         report = compare.compare_on_avx2(options)
@@ -115,6 +136,7 @@ class TestProfile:
         np.testing.assert_array_equal(staged.probability, expected.probability)
         np.testing.assert_array_equal(staged.image, expected.image)
 
+    @pytest.mark.slow
     def test_training(self, tmp_path, out):
         folder = write_data_set(tmp_path / "slices")
         persons = write_persons(tmp_path / "persons.csv", [f"p{number // 2}" for number in range(12)])

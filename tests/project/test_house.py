@@ -1,6 +1,7 @@
 """The repository itself: its metadata agrees, its imports point one way, its files fit."""
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import fresh
 import pytest
 import yaml
 from conftest import BROWSERS, ROOT, SLOW_FIXTURES, missing
@@ -124,6 +126,7 @@ def sources(*places: str) -> list[Path]:
     return found
 
 
+@functools.cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path), feature_version=(3, 11))
 
@@ -145,6 +148,7 @@ def _import_nodes(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
             yield from _import_nodes(child)
 
 
+@functools.cache
 def imported_modules(path: Path) -> set[str]:
     """Dotted names of the modules that `path` cannot do without, relative imports left out."""
     modules = set()
@@ -329,6 +333,7 @@ def test_the_app_does_not_import_training():
         assert not roots(imported_modules(path)) & {"tests", "train"}
 
 
+@functools.cache
 def first_party_imports(path: Path) -> set[str]:
     """Dotted names of our own modules that `path` imports, relative imports included."""
     package, found = path.relative_to(ROOT).parent.parts, set()
@@ -493,8 +498,11 @@ TORCHVISION_OF_ANOTHER_TORCH = """raise RuntimeError("operator torchvision::nms 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["-c", "import modeling_unet"], ["-m", "modeling_unet", "predict", "--help"]])
-def test_a_torchvision_of_another_torch_is_named_in_one_sentence(command, tmp_path: Path):
+@pytest.mark.parametrize(
+    "program",
+    ["import modeling_unet", "from runpy import run_module; run_module('modeling_unet', run_name='__main__')"],
+)
+def test_a_torchvision_of_another_torch_is_named_in_one_sentence(program, tmp_path: Path):
     """transformers imports it where it is installed, and would fail with a word about AutoImageProcessor."""
     (tmp_path / "torchvision").mkdir()
     (tmp_path / "torchvision" / "__init__.py").write_text(TORCHVISION_OF_ANOTHER_TORCH)
@@ -502,9 +510,7 @@ def test_a_torchvision_of_another_torch_is_named_in_one_sentence(command, tmp_pa
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.1.0\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    process = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    process = fresh.alone().run(program, "predict", "--help", environment=environment)
     last_line = process.stderr.strip().splitlines()[-1]
     assert last_line.startswith("ImportError: the installed torchvision does not fit torch 2.")
     assert "(operator torchvision::nms does not exist); run: pip uninstall torchvision" in last_line
@@ -515,8 +521,7 @@ def test_an_older_transformers_is_refused_in_one_sentence():
     from modeling_unet import MINIMUM_TRANSFORMERS
 
     program = "import transformers; transformers.__version__ = '5.0.0'; import modeling_unet"
-    process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    last_line = process.stderr.strip().splitlines()[-1]
+    last_line = fresh.alone().run(program).stderr.strip().splitlines()[-1]
     assert last_line.startswith(
         f"ImportError: brain-tumor-unet needs transformers >= {MINIMUM_TRANSFORMERS} and found 5.0.0"
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import functools
 import io
 import json
 import os
@@ -127,6 +128,7 @@ class TestMemory:
         until(lambda: len(calls) == 2)
         assert calls == [("mallopt", -8, 2), ("malloc_trim", 0)]
 
+    @pytest.mark.slow
     def test_as_many_files_may_be_open_as_the_system_allows(self):
         program = (
             "import resource as r; from space.memory import open_more_files; _, most = r.getrlimit(r.RLIMIT_NOFILE); "
@@ -379,6 +381,7 @@ def answer(url: str, function: int, data: list, event: object = None, page: str 
     return json.loads(line.removeprefix("data:"))["output"]
 
 
+@functools.cache
 def function(url: str, name: str) -> int:
     """The number of a function that the page alone calls."""
     (number,) = (one["id"] for one in httpx.get(f"{url}config").json()["dependencies"] if one["api_name"] == name)
@@ -529,6 +532,7 @@ def test_no_file_is_refused_in_one_sentence(client, api_name):
         client.predict(None, api_name=api_name)
 
 
+@pytest.mark.slow
 def test_files_of_visitors_are_served_from_a_folder_of_their_own_and_go(network, tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
     image = handle_file(saved(tmp_path / "slice.png", slice_of(40, 50)))
@@ -548,6 +552,7 @@ def test_files_of_visitors_are_served_from_a_folder_of_their_own_and_go(network,
     assert not any(folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_crowd_without_studies_takes_none_away(network, monkeypatch):
     # Which would otherwise forget so many.
     monkeypatch.setitem(app.LAUNCH_OPTIONS, "state_session_capacity", 3)
@@ -559,6 +564,7 @@ def test_a_crowd_without_studies_takes_none_away(network, monkeypatch):
         assert "px" in answer(url, measure, [{"moment": 2}, 0.5, 0, 0], page="patient")["data"][2]
 
 
+@pytest.mark.slow
 def test_gradio_keeps_nothing_of_what_it_has_shown(network):
     page = app.build_app(network)
     with served(page) as url:
@@ -572,6 +578,7 @@ def test_gradio_keeps_nothing_of_what_it_has_shown(network):
             assert state[scrubber] is page.blocks[scrubber]
 
 
+@pytest.mark.slow
 class TestUnreadAnswers:
     """Whoever asks need not fetch the answer, which holds pictures."""
 
@@ -779,6 +786,7 @@ def test_the_next_request_is_read_while_the_network_runs(client, network, runs, 
     assert [job.result(timeout=60)[1]["height"] for job in jobs] == [20, 24]
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_said_clearly(network, tmp_path):
     page = app.build_app(network)
     page.queue(max_size=0)

@@ -43,7 +43,8 @@ def test_resized_slices_are_recognised_by_their_own_look_alone(side, method, sli
     for index, (image, mask) in enumerate(slices):
         small = cv2.resize(image, (side, side), interpolation=method)
         small_mask = cv2.resize(mask.astype(np.float32), (side, side), interpolation=method) >= 0.5
-        found = [recognize([look(small, small_mask, tmp_path)], [own]) for own in known]
+        own = look(small, small_mask, tmp_path)
+        found = [recognize([own], [other]) for other in known]
         assert found == [[other == index] for other in range(len(known))]
 
 

@@ -11,6 +11,7 @@ scores are then too good.
 """
 
 import csv
+import functools
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Container
@@ -181,7 +182,13 @@ def available_folds(slices: Dataset) -> list[int]:
 
 def read_manifest() -> dict[str, dict]:
     """The manifest of the public data set: slice → its row (see docs/train.md)."""
-    with MANIFEST.open(newline="") as file:
+    return _rows_of(MANIFEST, MANIFEST.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _rows_of(manifest: Path, changed_ns: int) -> dict[str, dict]:
+    """As every data set is compared with it twice, it is read once."""
+    with manifest.open(newline="") as file:
         return {row["slice"]: row for row in csv.DictReader(file)}
 
 

@@ -83,6 +83,7 @@ def test_the_file_says_what_it_is_and_keeps_large_tensors_in_half_precision(expo
     assert not [tensor.name for tensor in large if tensor.data_type == onnx.TensorProto.FLOAT]
 
 
+@pytest.mark.slow
 def test_without_a_familiarity_there_is_none(segmenter):
     exported = to_whole_onnx(segmenter.model, segmenter.image_processor, None, {})
     assert [value.name for value in onnxruntime.InferenceSession(exported).get_outputs()] == ["probability"]

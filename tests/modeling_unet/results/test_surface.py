@@ -102,6 +102,7 @@ def test_surface_metrics_of_empty_masks(predicted, true, distance, dice, spacing
     assert nsd(distances, GRID) == dice
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*monai:FutureWarning")
 def test_surface_metrics_agree_with_monai():
     import torch

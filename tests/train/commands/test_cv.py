@@ -67,9 +67,14 @@ def value_of(name: str, command: list[str]) -> str:
 
 
 class Stub:
-    """Stands in for the processes: `fit` saves an untrained network at once, `evaluate` is real."""
+    """Stands in for the processes: `fit` saves an untrained network at once, `evaluate` is real.
 
-    def __init__(self):
+    Args:
+        done: folder of a cross-validation on three folds, whose networks and scores are taken for those of its folds.
+    """
+
+    def __init__(self, done: Path | None = None):
+        self.done = done
         self.fails = {}  # command → folds in which it fails
         self.commands = []
         self.busy = set()
@@ -89,11 +94,17 @@ class Stub:
         self.busy.remove(gpu)
         return code
 
-    @staticmethod
-    def carry_out(command: list[str], fold: int) -> int:
+    def carry_out(self, command: list[str], fold: int) -> int:
+        known = self.done is not None and value_of("--num_folds", command) == "3"
         if command[0] == "evaluate":
-            return main(command)
+            if not known:
+                return main(command)
+            shutil.copy(self.done / f"fold-{fold}" / "evaluation.json", value_of("--output", command))
+            return 0
         run = Path(value_of("--output_dir", command))
+        if known:
+            shutil.copytree(self.done / f"fold-{fold}", run, ignore=shutil.ignore_patterns("evaluation.json"))
+            return 0
         processor = UNetImageProcessor(size={"longest_edge": 32})
         save_model(UNetForSemanticSegmentation(tiny_config()), processor, run)
         persons, num_folds = value_of("--persons", command), int(value_of("--num_folds", command))
@@ -105,8 +116,8 @@ class Stub:
 
 
 @pytest.fixture
-def stub(monkeypatch) -> Stub:
-    stub = Stub()
+def stub(crossed, monkeypatch) -> Stub:
+    stub = Stub(crossed.folder)
     monkeypatch.setattr(cv, "run_command", stub)
     return stub
 

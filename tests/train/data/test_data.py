@@ -264,6 +264,7 @@ def flip(content: bytes) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [flip, lambda content: content[:-999], lambda content: b""], ids=["flip", "cut", "0"]
 )
@@ -294,6 +295,7 @@ def test_a_cache_of_an_older_version_is_sealed_when_it_is_read(folder, prepared)
     assert seal.read_text() == known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [{"num_workers": 0}, {"num_workers": 2}])
 def test_augmentation_differs_in_every_epoch_sample_and_worker(read_only, workers):
     """Workers that share one random state have frozen the augmentation of others, at a cost of 0.03 Dice."""
@@ -307,6 +309,7 @@ def test_augmentation_differs_in_every_epoch_sample_and_worker(read_only, worker
     assert len(set(seen)) == 3 * 8
 
 
+@pytest.mark.slow
 def test_workers_that_outlive_an_epoch_learn_of_the_next(read_only):
     slices = AugmentedSlices(read_only.select([0]), augmentation(affine_probability=1))
     loader = DataLoader(slices, num_workers=1, persistent_workers=True)
@@ -325,6 +328,7 @@ def test_labels_stay_small_integers(read_only):
     assert AugmentedSlices(read_only, augmentation())[0]["labels"].dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_augmentation_is_repeatable_whatever_the_workers(read_only):
     slices = AugmentedSlices(read_only, augmentation(), seed=5)
     slices.set_epoch(2)

@@ -133,7 +133,7 @@ def test_the_record_of_a_run_is_a_recipe(tmp_path):
         ("- 1\n", r"mine\.yaml holds no mapping"),
         ("a: [\n", r"mine\.yaml is not YAML"),
         ("seed: 2020-99-99\n", r"mine\.yaml is not YAML"),
-        ("config: " + 3000 * "[" + 3000 * "]", r"mine\.yaml is nested too deeply to be read"),
+        ("config: " + 1000 * "[" + 1000 * "]", r"mine\.yaml is nested too deeply to be read"),
         ("config: &a [*a]\n", r"mine\.yaml gives config a value that is not allowed"),
         ("config: {widths: {deeper: 1}}\n", r"mine\.yaml gives config a value that is not allowed"),
         ("seed: 2020-01-01\n", r"mine\.yaml gives seed a value that is not allowed"),

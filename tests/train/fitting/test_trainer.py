@@ -95,7 +95,8 @@ def trained(folder, tmp_path_factory) -> Path:
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch):
     """Charts take half of a short run. Those of the runs that tests share are drawn, as these are made before."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
+    monkeypatch.setattr("train.fitting.curves.write_figure", lambda draw, path: False)
+    monkeypatch.setattr("train.fitting.run._write_sheet", lambda *_: None)
 
 
 # What a run leaves
@@ -296,6 +297,7 @@ def test_early_stopping_remembers_how_long_it_has_waited(folder, tmp_path):
     assert json.loads((tmp_path / "training.json").read_text())["steps"] == 4 * 4
 
 
+@pytest.mark.slow
 def test_the_last_intact_checkpoint_is_never_deleted_before_the_next_is_whole(folder, tmp_path, monkeypatch):
     def interrupted(checkpoint):
         if checkpoint.name == "checkpoint-12":
@@ -525,6 +527,7 @@ def test_a_record_of_an_older_version_is_still_this_run(fine_tuned, folder, tmp_
     assert repeat(runs / "second", folder, tmp_path / "again", "--max_steps", "1") == 0
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_starts_anew_and_is_said(folder, tmp_path, caplog):
     other = UNetForSemanticSegmentation(UNetConfig(**TINY, num_channels=3, num_labels=4))
     save_model(other, UNetImageProcessor(), tmp_path / "other")
@@ -571,6 +574,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(folder, tmp_path, monkeyp
     assert fit(folder, tmp_path, "--num_train_epochs", "1") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )

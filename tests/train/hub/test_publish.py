@@ -6,10 +6,10 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import fresh
 import pytest
 from conftest import ROOT
 from hub import DROP, HANG, READER, STRANGER, WRITER, Hub, Repo
@@ -24,7 +24,7 @@ from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImage
 from train.__main__ import main
 from train.data.folds import read_manifest
 from train.files import save_model, write_json
-from train.hub import publishing
+from train.hub import publishing, stranger
 from train.hub.cards import complete_model_card, describe_scored
 from train.hub.staging import stage_dataset, stage_model
 
@@ -90,19 +90,12 @@ json.dump({
 """
 
 
-def run(command: list, hub: Hub, cwd: Path = ROOT, **options) -> subprocess.CompletedProcess:
-    environment = {**os.environ, **hub.environment, **options.pop("env", {})}
-    ran = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        **options,
-    )
+def run(program: str, *arguments: object, hub: Hub, **options) -> str:
+    """What a program prints in a process of its own, which knows this Hub."""
+    environment = {**os.environ, **hub.environment, **options.pop("environment", {})}
+    ran = fresh.alone().run(program, *arguments, environment=environment, timeout=900, **options)
     assert ran.returncode == 0, ran.stderr
-    return ran
+    return ran.stdout
 
 
 def commits(hub: Hub, kind: str, repo_id: str) -> int:
@@ -160,8 +153,8 @@ def test_a_model_goes_from_real_slices_to_a_stranger_with_the_same_mask(hub, tra
     assert f"published: {hub.url}/{MODEL}/commit/{sha}" in published
     assert "verified: a fresh process loaded" in published
     home = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = ["-I", ROOT / "train" / "hub" / "stranger.py", MODEL, sha, picture, tmp_path / "out.safetensors"]
-    run(command, hub, cwd=tmp_path, env=home)
+    program = Path(stranger.__file__).read_text(encoding="utf-8")
+    run(program, MODEL, sha, picture, tmp_path / "out.safetensors", hub=hub, cwd=tmp_path, environment=home)
     expected = TumorSegmenter.from_pretrained(trained, device="cpu", optimize="none")(picture).mask
     found = load_file(tmp_path / "out.safetensors")["mask"].numpy().astype(bool)
     assert 0 < expected.sum() < expected.size  # else this would prove nothing
@@ -230,16 +223,15 @@ def prepared(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def killed(hub) -> set[str]:
     """What is in a repository after the process that was about to commit to it has been killed."""
-    command = ["-m", "train", "publish", "space", "--model_id", MODEL, "--repo_id", "you/killed"]
-    environment = {**os.environ, **hub.environment}
+    program = "import sys; from train.__main__ import main; main(sys.argv[1:])"
+    arguments = ("publish", "space", "--model_id", MODEL, "--repo_id", "you/killed")
     hub.fail("killed/commit/", HANG, times=1)
-    with subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            assert hub.hanging.wait(600)
-        finally:
-            process.send_signal(signal.SIGKILL)
+    process = fresh.alone().start(program, *arguments, environment={**os.environ, **hub.environment})
+    try:
+        assert hub.hanging.wait(600)
+    finally:
+        os.kill(process, signal.SIGKILL)
+        fresh.alone().wait(60)
     assert [request for request in hub.requests if request.startswith("PUT /lfs/")]
     return hub.repos["space", "you/killed"].files().keys()
 
@@ -294,7 +286,7 @@ def ended(hub, trained, prepared, killed, tmp_path_factory) -> dict[str, dict]:
         for name, (what, repo_id, more, other) in cases.items()
     }
     orders["fit"] = {"arguments": fit, **usual}
-    return json.loads(run(["-c", CLERK], hub, input=json.dumps(orders)).stdout)
+    return json.loads(run(CLERK, hub=hub, entered=json.dumps(orders)))
 
 
 def test_a_dry_run_lists_everything_and_asks_nobody(hub, ended, trained):
@@ -372,8 +364,7 @@ def test_killed_in_the_middle_nothing_is_published_and_the_next_run_goes_on(hub,
 def received(hub, ended, picture, tmp_path_factory) -> dict:
     out = tmp_path_factory.mktemp("friend")
     variables = hub.repos["space", SPACE].variables
-    command = ["-c", FRIEND, MODEL, DATA, SPACE, picture, out, ROOT]
-    found = json.loads(run(command, hub, cwd=out, env=variables).stdout)
+    found = json.loads(run(FRIEND, MODEL, DATA, SPACE, picture, out, ROOT, hub=hub, cwd=out, environment=variables))
     return {**found, "mask": load_file(out / "friend.safetensors")["mask"].numpy().astype(bool)}
 
 
@@ -431,7 +422,7 @@ def test_a_static_page_holds_the_model_of_the_hub_and_what_runs_it(hub, onnxrunt
     }
     usual = {"token": WRITER, "endpoint": hub.url}
     orders = {name: {"arguments": [*page, *more], **usual} for name, more in cases.items()}
-    found = json.loads(run(["-c", CLERK], hub, input=json.dumps(orders)).stdout)
+    found = json.loads(run(CLERK, hub=hub, entered=json.dumps(orders)))
     assert [found[name]["code"] for name in cases] == [0, 0, 0, 1], found
     assert f"index.html  ← {ROOT / 'web' / 'index.html'}" in found["dry"]["said"]
     assert "model.onnx  ← written for this upload" in found["dry"]["said"]
