@@ -72,6 +72,7 @@ def place_of_end(code: str, plane: str, shape: tuple[int, ...]) -> tuple[int, in
     return axis, end % shape[axis]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axcodes", ALL_ORIENTATIONS, ids="".join)
 def test_every_nifti_orientation_is_turned_and_turned_back(tmp_path, axcodes):
     """The slab whose voxels are largest along one axis is looked at along it; every side of the patient shows where

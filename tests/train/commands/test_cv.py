@@ -313,7 +313,7 @@ def test_a_terminated_run_waits_for_the_end_of_its_processes(data, tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("wrong", "message"),
     [
         (["--epochs", "3"], "--epochs"),
         (["--recipe", "quick"], "There is no recipe quick"),
@@ -323,8 +323,8 @@ def test_a_terminated_run_waits_for_the_end_of_its_processes(data, tmp_path, mon
         (["--gpus", "0"], "CUDA finds no GPU here"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_trained(options, message, data, stub, tmp_path, capsys):
-    assert main(["cv", *data, "--output_dir", str(tmp_path / "out"), *options]) == 1
+def test_what_is_wrong_is_said_before_anything_is_trained(wrong, message, data, stub, tmp_path, capsys):
+    assert main(["cv", *data, "--output_dir", str(tmp_path / "out"), *wrong]) == 1
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
     assert not stub.commands and not (tmp_path / "out").exists()

@@ -54,6 +54,7 @@ def test_a_faultless_data_set_has_no_errors_and_leaves_no_files(folder, persons,
     assert set(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_what_is_wrong_is_counted_printed_reported_and_drawn(folder, persons, tmp_path, capsys):
     for kind in ("images", "masks"):
         shutil.copy(folder / kind / "1.png", folder / kind / "3.png")
@@ -211,6 +212,7 @@ def test_findings_share_a_line_as_long_as_they_fit(drawn):
     assert [title[:13] for title in titles] == ["error: kind 0", "", "error: kind 1", "", "error: kind 2", "", "", ""]
 
 
+@pytest.mark.slow
 def test_an_older_sheet_of_flagged_slices_does_not_survive(drawn, tmp_path):
     (tmp_path / "flagged.png").write_bytes(b"of an earlier check")
     assert write_pictures(drawn, [], tmp_path) == ["distributions.png"]

@@ -81,6 +81,7 @@ def test_prepared_twice_it_is_the_same(tmp_path, folder, persons):
         assert path.read_bytes() == (second / path.relative_to(first)).read_bytes(), path.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", ["test", "validation"])
 def test_a_given_split_survives_and_is_obeyed(tmp_path, folder, second):
     splits = ["train"] * 8 + [second] * 2 + ["test", "example"]

@@ -613,6 +613,7 @@ def test_an_unknown_command_is_named(capsys):
     assert "learn is not a command" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_help_lists_the_commands():
     shown = subprocess.run([sys.executable, "-m", "train"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "fit " in shown and "evaluate " in shown

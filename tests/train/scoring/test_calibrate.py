@@ -152,6 +152,7 @@ def both(folder, model, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_several_folds_get_one_calibration_from_all_their_logits(both, calibrated, folder, model, tmp_path):
     assert calibrate(folder, model, tmp_path, "--fold", "1") == 0
     one, other, together = map(read_calibration, (calibrated, tmp_path, both))
@@ -180,6 +181,7 @@ def test_a_slice_without_tumour_counts_once_however_many_models_answer(folder, m
     assert detection["slices_without_tumor"] == 20
 
 
+@pytest.mark.slow
 def test_the_network_sees_every_slice_once(folder, model, tmp_path, monkeypatch):
     seen = []
 
