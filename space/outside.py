@@ -4,7 +4,6 @@ By itself, Gradio shows its own name and picture, and names parameters without a
 """
 
 import html
-import inspect
 import re
 from collections.abc import Callable
 from copy import deepcopy
@@ -12,13 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from gradio import components
+from gradio.utils import get_function_description
 
 
 TITLE = "Brain Tumor U-Net"
 SUMMARY = "Drop an MRI slice and see where a small neural network finds a tumour."
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "page.png"
-# Of a docstring, what it says of one parameter; Gradio by itself keeps the first line of it.
-PARAMETER = re.compile(r"^ {4}\w+: (.*(?:\n {8}.*)*)", re.MULTILINE)
 PICTURE_PATH = "/preview.png"
 TAGS_OF_GRADIO = re.compile(rb'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>\s*')
 FIRST_TAG = b'<meta charset="utf-8" />'
@@ -90,12 +88,8 @@ def describe(function: Callable, inputs: list[components.Component], examples: l
         inputs: components of its parameters, in their order.
         examples: a value for each of them.
     """
-    for component, example, text in zip(inputs, examples, _texts(function), strict=True):
+    _, texts, _ = get_function_description(function)
+    for component, example, text in zip(inputs, examples, texts.values(), strict=True):
         described = {**component.api_info(), "additional_description": text}
         component.api_info_as_input = partial(dict, described)  # type: ignore[method-assign]
         component.example_payload = partial(deepcopy, example)  # type: ignore[method-assign]
-
-
-def _texts(function: Callable) -> list[str]:
-    """What the docstring of a function says of its parameters, in their order."""
-    return [" ".join(text.split()) for text in PARAMETER.findall(inspect.getdoc(function) or "")]
