@@ -329,6 +329,15 @@ def test_a_slice_larger_than_the_page_takes_is_scaled_down(network, tmp_path):
     np.testing.assert_allclose(cut.spacing, (0.4, 0.4), rtol=1e-3)  # of a pixel of the mask
 
 
+def test_arrays_are_slices_and_four_sequences_are_none(network, tmp_path):
+    np.save(tmp_path / "a.npy", slice_of(20, 30) / 255)
+    np.save(tmp_path / "four.npy", np.zeros((4, 20, 30), np.float32))
+    study = segment_files([tmp_path / "a.npy", tmp_path / "four.npy"], network)
+    assert [part.title for part in study.slices] == ["a.npy"]
+    ((_, title, sentence),) = study.refused
+    assert title == "four.npy" and sentence.startswith("four.npy: four channels of type float32")
+
+
 def test_pages_of_a_picture_are_slices(network, tmp_path):
     pages = [slice_of(20 + number, 30, seed=number) for number in range(3)]
     first, *others = map(Image.fromarray, pages)
