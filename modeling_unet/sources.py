@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from .files import NamedBytes, short_names
 from .image_processing_unet import IMAGE_SUFFIXES, Picture, read_picture, read_sizes
 from .journal import Source
-from .volumes.archives import ArchiveError, Member, is_archive, members
+from .volumes.archives import ArchiveError, Member, members, starts_archive
 from .volumes.dicom import DICOMDIR, study_of
 from .volumes.volume import SNIFF_BYTES, VOLUME_SUFFIXES, kind_of, kind_of_file, without_suffix
 
@@ -112,10 +112,10 @@ def _kind(file: Path, is_named: bool) -> str | None:
     try:
         with file.open("rb") as stream:
             head = stream.read(SNIFF_BYTES)
-        if is_archive(file):
-            return "archive"
     except OSError:  # which reading it will say
         return "slice" if is_named else "volume"
+    if starts_archive(head):
+        return "archive"
     if kind := kind_of(head):
         return "dicom" if kind == "dicom" else "volume"
     if not head and not is_named:
