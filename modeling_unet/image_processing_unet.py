@@ -554,7 +554,7 @@ def _open(file: _MeteredFile, name: str, formats: tuple[str, ...]) -> Image.Imag
         raise InvalidImageError(f"{name}: {NOT_AN_IMAGE}.") from error
 
 
-def _open_quietly(file, formats: tuple[str, ...]) -> Image.Image:
+def _open_quietly(file, formats: tuple[str, ...]) -> ImageFile.ImageFile:
     """Without Pillow's warning of many pixels, which are counted here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
