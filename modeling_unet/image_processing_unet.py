@@ -556,7 +556,7 @@ def _open(file: _MeteredFile, name: str, formats: tuple[str, ...]) -> Image.Imag
         raise InvalidImageError(f"{name}: {NOT_AN_IMAGE}.") from error
 
 
-def _open_quietly(file, formats: tuple[str, ...]) -> Image.Image:
+def _open_quietly(file, formats: tuple[str, ...]) -> ImageFile.ImageFile:
     """Without Pillow's warning of many pixels, which are counted here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -572,45 +572,45 @@ def _check_header(
 ):
     """Raise an error for a picture that cannot be used; of several pages, turn to one."""
     _check_size(image.size, name, max_side)
-    try:
-        pages = _pages(image, name, metered)
-        if page is not None:
-            image.seek(pages[page][0])
-    except InvalidImageError:
-        raise
-    except Exception as error:
-        raise InvalidImageError(f"{name}: the image is damaged; its frames cannot be counted.") from error
-    if page is not None:
-        _check_size(image.size, name, max_side)
-    elif len(pages) > 1 and image.format == "TIFF":
+    pages = _pages(image, name, metered)
+    if page is None and len(pages) > 1:
         raise InvalidImageError(
             f"{name}: the file holds {len(pages)} pages; give one slice per file, or read one page after another by "
             "read_pages."
         )
-    elif len(pages) > 1:
-        raise InvalidImageError(f"{name}: the file holds {len(pages)} frames; give one slice per file.")
+    if page:
+        if page >= len(pages):
+            raise InvalidImageError(f"{name}: there is no page {page + 1} in it; the file holds {len(pages)}.")
+        image.seek(pages[page][0])
+        _check_size(image.size, name, max_side)
 
 
 def _pages(image: Image.Image, name: str, metered: _MeteredFile | None = None) -> list[tuple[int, tuple[int, int]]]:
-    """Place and size of the pictures in a file, without those that a JPEG has behind it and the smaller copies in a
-    TIFF.
+    """Place and size of the pages of a TIFF, without smaller copies; of any other file, which may hold one picture, and
+    a JPEG more behind it.
     """
-    if image.format != "TIFF" or not getattr(image, "is_animated", False):
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-        return [(place, image.size) for place in range(frames)]
     pages = [(0, image.size)]
-    for place in count(1):
-        try:
+    try:
+        if image.format != "TIFF":
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise InvalidImageError(f"{name}: the file holds {frames} frames; give one slice per file.")
+            return pages
+        for place in count(1) if getattr(image, "is_animated", False) else ():
             image.seek(place)
-        except EOFError:
-            break
-        if not getattr(image, "tag_v2", {}).get(TIFF_SUBFILE, 0) & 1:
-            pages.append((place, image.size))
-        if metered:
-            metered.expect_page()
-        if place >= MAX_PAGES:
-            raise InvalidImageError(f"{name}: the file holds over {MAX_PAGES} pages; at most {MAX_PAGES} are accepted.")
-    image.seek(0)
+            if not getattr(image, "tag_v2", {}).get(TIFF_SUBFILE, 0) & 1:
+                pages.append((place, image.size))
+            if metered:
+                metered.expect_page()
+            if place >= MAX_PAGES:
+                most = f"at most {MAX_PAGES} are accepted"
+                raise InvalidImageError(f"{name}: the file holds over {MAX_PAGES} pages; {most}.")
+    except EOFError:  # behind the last page
+        image.seek(0)
+    except InvalidImageError:
+        raise
+    except Exception as error:
+        raise InvalidImageError(f"{name}: the image is damaged; its frames cannot be counted.") from error
     return pages
 
 

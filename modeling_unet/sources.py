@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from .files import NamedBytes, short_names
 from .image_processing_unet import IMAGE_SUFFIXES, Picture, read_picture, read_sizes
 from .journal import Source
-from .volumes.archives import ArchiveError, Member, is_archive, members
+from .volumes.archives import ArchiveError, Member, members, starts_archive
 from .volumes.dicom import DICOMDIR, study_of
 from .volumes.volume import SNIFF_BYTES, VOLUME_SUFFIXES, kind_of, kind_of_file, without_suffix
 
@@ -57,19 +57,20 @@ def find_sources(paths: list[Path], out: Path) -> dict[str, Source]:
     named = set(paths)
     kinds = {place: _kind(file, is_named=file in named) for place, file in files.items()}
     sources: dict[Path, Source] = {}
-    folders = {folder for place in files for folder in place.parents}
+    taken = {folder for place in files for folder in place.parents}
     for place, kind in kinds.items():
         file = files[place]
         slices = _slices_in(file) if kind == "archive" else {}
         if kind == "slice":
-            sources |= _pages_of(place, Source.of_slice(file), lambda file=file: file)
+            sources |= _pages_of(place, Source.of_slice(file), file)
         elif slices:
             # Nothing else may lie where its slices do.
-            folder = place if without_suffix(place) in folders else without_suffix(place)
-            folders.add(folder)
+            folder = Path(without_suffix(place))
+            folder = place if folder in taken else folder
+            taken.add(folder)
             for name, member in slices.items():
                 source = Source(file / name, (file,), member=name)
-                sources |= _pages_of(folder / name, source, lambda member=member: _unpacked(member))
+                sources |= _pages_of(folder / name, source, member)
         elif kind in ("volume", "archive"):
             sources[place] = Source(file, (file,), is_volume=True)
     studies = dict(_studies(files, kinds, shared))
@@ -112,10 +113,10 @@ def _kind(file: Path, is_named: bool) -> str | None:
     try:
         with file.open("rb") as stream:
             head = stream.read(SNIFF_BYTES)
-        if is_archive(file):
-            return "archive"
     except OSError:  # which reading it will say
         return "slice" if is_named else "volume"
+    if starts_archive(head):
+        return "archive"
     if kind := kind_of(head):
         return "dicom" if kind == "dicom" else "volume"
     if not head and not is_named:
@@ -136,12 +137,12 @@ def _slices_in(archive: Path) -> dict[str, Member]:
     return slices if all(kind_of_file(member) in (None, "damaged") for member in others) else {}
 
 
-def _pages_of(place: Path, source: Source, open_file: Callable[[], Path | NamedBytes]) -> dict[Path, Source]:
+def _pages_of(place: Path, source: Source, file: Path | Member) -> dict[Path, Source]:
     """The slices in a picture's file, by their places: one, or one for each of its pages."""
     if not place.name.lower().endswith(PAGED_SUFFIXES):
         return {place: source}
     try:
-        count = len(read_sizes(open_file()))
+        count = len(read_sizes(file if isinstance(file, Path) else _unpacked(file)))
     except ValueError:  # which reading it will say
         count = 1
     if count == 1:

@@ -124,6 +124,15 @@ class TestResults:
         assert predict("in") == 0
         assert "slices: 4 (4 kept from before)" in capsys.readouterr().out
 
+    def test_arrays_are_slices_and_four_sequences_are_none(self, predict, tmp_path):
+        (tmp_path / "in").mkdir()
+        np.save(tmp_path / "in" / "a.npy", np.random.default_rng(0).random((20, 30)))
+        np.save(tmp_path / "in" / "four.npy", np.zeros((4, 20, 30), np.float32))
+        assert predict("in") == 1
+        assert results_below(tmp_path / "out") == {"a_mask.png", "a_overlay.png", "summary.csv"}
+        whole, four = summary(tmp_path / "out")
+        assert not whole["error"] and four["error"].startswith("four.npy: four channels of type float32")
+
     def test_pictures_in_an_archive_are_slices(self, predict, tmp_path, capsys):
         content = io.BytesIO()
         Image.fromarray(np.zeros((20, 30), np.uint8)).save(content, "PNG")

@@ -329,6 +329,15 @@ def test_a_slice_larger_than_the_page_takes_is_scaled_down(network, tmp_path):
     np.testing.assert_allclose(cut.spacing, (0.4, 0.4), rtol=1e-3)  # of a pixel of the mask
 
 
+def test_arrays_are_slices_and_four_sequences_are_none(network, tmp_path):
+    np.save(tmp_path / "a.npy", slice_of(20, 30) / 255)
+    np.save(tmp_path / "four.npy", np.zeros((4, 20, 30), np.float32))
+    study = segment_files([tmp_path / "a.npy", tmp_path / "four.npy"], network)
+    assert [part.title for part in study.slices] == ["a.npy"]
+    ((_, title, sentence),) = study.refused
+    assert title == "four.npy" and sentence.startswith("four.npy: four channels of type float32")
+
+
 def test_pages_of_a_picture_are_slices(network, tmp_path):
     pages = [slice_of(20 + number, 30, seed=number) for number in range(3)]
     first, *others = map(Image.fromarray, pages)
@@ -337,7 +346,8 @@ def test_pages_of_a_picture_are_slices(network, tmp_path):
     assert [part.title for part in study.slices] == [*(f"scan_page-{page}.tif" for page in (1, 2, 3)), "one.png"]
     assert [part.name for part in study.slices] == [*(f"scan_page-{page}" for page in (1, 2, 3)), "one"]
     for part, page in zip(study.slices, pages, strict=False):
-        np.testing.assert_array_equal(part.segmentation.probability, network.segmenter(page).probability)
+        expected = network.segmenter(page).probability  # in a batch of its own
+        np.testing.assert_allclose(part.segmentation.probability, expected, atol=1e-5)
     with pytest.raises(ValueError, match=r"scan\.tif: these are 3 pages; /segment takes one, /segment_batch all\.$"):
         reading.segment_slice(tmp_path / "scan.tif", network)
 

@@ -28,7 +28,13 @@ from modeling_unet import (
     read_pages,
     read_picture,
 )
-from modeling_unet.image_processing_unet import NonBinaryMaskError, is_coloured, standardize, to_grayscale
+from modeling_unet.image_processing_unet import (
+    NonBinaryMaskError,
+    is_coloured,
+    read_sizes,
+    standardize,
+    to_grayscale,
+)
 
 
 SIDE = 64  # of the network's input here
@@ -433,6 +439,25 @@ class TestPages:
     def test_any_other_file_has_one(self, file_format):
         (picture,) = read_pages(io.BytesIO(encode(Image.fromarray(HEAD), file_format)))
         assert picture.pixels.shape == HEAD.shape
+
+    @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "AVIF"])
+    def test_frames_are_no_pages(self, file_format):
+        for read in (read_pages, read_sizes):
+            with pytest.raises(InvalidImageError, match="3 frames; give one slice per file"):
+                [*read(io.BytesIO(animation(file_format)))]
+
+    def test_a_damaged_page_is_said(self):
+        content = bytearray(animation("TIFF", 2))
+        (first,) = struct.unpack_from("<I", content, 4)
+        (count,) = struct.unpack_from("<H", content, first)
+        (second,) = struct.unpack_from("<I", content, first + 2 + 12 * count)
+        content[second : second + 2] = b"\0\0"  # without a single tag
+        with pytest.raises(InvalidImageError, match="damaged; its frames cannot be counted"):
+            read_sizes(io.BytesIO(bytes(content)))
+
+    def test_a_page_that_is_not_there(self):
+        with pytest.raises(InvalidImageError, match=r"^file: there is no page 4 in it; the file holds 3\.$"):
+            read_picture(io.BytesIO(animation("TIFF")), page=3)
 
     def test_a_smaller_copy_is_no_page(self):
         assert len([*read_pages(io.BytesIO(tiff_with_preview()))]) == 1
