@@ -29,7 +29,7 @@
 
        moved: is called with the voxel under the crosshair, its place in mm and its grey value, whenever it changes. */
     async function openPlanes(canvas, program, moved) {
-        const {Niivue, NVImage, SLICE_TYPE, SHOW_RENDER} = await import(program);
+        const {Niivue, NVImage, MULTIPLANAR_TYPE, SLICE_TYPE, SHOW_RENDER} = await import(program);
         const nv = new Niivue({
             interactive: false,
             dragAndDropEnabled: false,
@@ -38,6 +38,7 @@
             isRadiologicalConvention: true,
             sagittalNoseLeft: true,
             multiplanarShowRender: SHOW_RENDER.ALWAYS,
+            multiplanarLayout: MULTIPLANAR_TYPE.GRID,
             multiplanarPadPixels: 4,
             crosshairColor: [0.37, 0.92, 0.83, 0.8],
             crosshairWidth: 0.4,
