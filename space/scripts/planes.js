@@ -68,7 +68,9 @@
         async function load(scanUrl, maskUrl) {
             setColor('#000000');
             const files = [read(scanUrl, 'scan.nii.gz', 255, 'gray'), read(maskUrl, 'mask.nii.gz', 1, MASK_COLORS)];
-            for (const image of await Promise.all(files)) nv.addVolume(image);
+            const images = await Promise.all(files);
+            nv.volumes = [];
+            for (const image of images) nv.addVolume(image);
         }
 
         /* Another mask in the same grid. */
