@@ -41,7 +41,7 @@
             multiplanarLayout: MULTIPLANAR_TYPE.GRID,
             multiplanarPadPixels: 4,
             crosshairColor: [0.37, 0.92, 0.83, 0.8],
-            crosshairWidth: 0.4,
+            crosshairWidth: 0.8,
             crosshairWidthUnit: 'percent',
             crosshairGap: 8,
             show3Dcrosshair: true,
