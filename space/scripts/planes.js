@@ -29,7 +29,7 @@
 
        moved: is called with the voxel under the crosshair, its place in mm and its grey value, whenever it changes. */
     async function openPlanes(canvas, program, moved) {
-        const {Niivue, NVImage, SLICE_TYPE, SHOW_RENDER} = await import(program);
+        const {Niivue, NVImage, MULTIPLANAR_TYPE, SLICE_TYPE, SHOW_RENDER} = await import(program);
         const nv = new Niivue({
             interactive: false,
             dragAndDropEnabled: false,
@@ -38,9 +38,10 @@
             isRadiologicalConvention: true,
             sagittalNoseLeft: true,
             multiplanarShowRender: SHOW_RENDER.ALWAYS,
+            multiplanarLayout: MULTIPLANAR_TYPE.GRID,
             multiplanarPadPixels: 4,
             crosshairColor: [0.37, 0.92, 0.83, 0.8],
-            crosshairWidth: 0.4,
+            crosshairWidth: 0.8,
             crosshairWidthUnit: 'percent',
             crosshairGap: 8,
             show3Dcrosshair: true,
@@ -67,7 +68,9 @@
         async function load(scanUrl, maskUrl) {
             setColor('#000000');
             const files = [read(scanUrl, 'scan.nii.gz', 255, 'gray'), read(maskUrl, 'mask.nii.gz', 1, MASK_COLORS)];
-            for (const image of await Promise.all(files)) nv.addVolume(image);
+            const images = await Promise.all(files);
+            nv.volumes = [];
+            for (const image of images) nv.addVolume(image);
         }
 
         /* Another mask in the same grid. */

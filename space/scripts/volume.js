@@ -50,12 +50,12 @@
         const {volume, cut} = wanted();
         if (!planes) note(ON_ITS_WAY);
         if (!isSame(asked, {volume, cut})) {
-            const isFirst = asked.volume !== volume;
             asked = {volume, cut};
+            // Whoever drags a slider asks for many masks, and for none of them but the last; and slice and mask of
+            // another volume come one after the other.
             setTimeout(() => {
-                // Whoever drags a slider asks for many masks, and for none of them but the last.
-                if (isSame(asked, {volume, cut})) ask('select', {scan: isFirst, ...mark()});
-            }, isFirst ? 0 : SETTLED_MS);
+                if (isSame(asked, {volume, cut})) ask('select', {scan: drawn.volume !== volume, ...mark()});
+            }, drawn.volume ? SETTLED_MS : 0);
         }
         opening ??= page.openPlanes(newCanvas(), program(), moved);
         await opening;

@@ -111,8 +111,8 @@ def test_the_mask_is_that_of_the_settings_and_says_so(network, tmp_path):
 
 
 def test_all_slices_have_one_window():
-    slices = np.zeros((3, 20, 20), np.float32)
-    slices[0, :10], slices[1, :10], slices[2, 0, 0] = 500, 1000, 90_000
+    slices = np.zeros((3, 64, 64), np.float32)
+    slices[0, :32], slices[1, :32], slices[2, 0, 0] = 500, 1000, 90_000
     seen = in_eight_bits(slices)
     assert seen.dtype == np.uint8 and [part.max() for part in seen] == [128, 255, 255] and seen.min() == 0
     assert not in_eight_bits(np.full((2, 16, 16), 7, np.float32)).any()

@@ -84,7 +84,7 @@ json.dump({
     "modes": [splits["train"][0][name].mode for name in ("image", "mask")],
     "digests": {file["path"]: hashlib.sha256(file["bytes"]).hexdigest() for file in files},
     "source": sorted((raw.person_id, raw.split) for raw in source),
-    "shown": [network.origin.name, len(app.views.EXAMPLES)],
+    "shown": [network.origin.name, len(app.views.EXAMPLES), app.vendor.NIIVUE.is_file()],
     "code": [str(Path(module.__file__).relative_to(page)) for module in (app, sys.modules["modeling_unet"])],
 }, sys.stdout)
 """
@@ -405,7 +405,7 @@ def test_the_page_works_with_what_came_along_and_reads_the_model_from_the_hub(hu
     assert f"models:\n- {MODEL}\n" in first["README.md"].decode()
     assert f"datasets:\n- {DATA}\n" in first["README.md"].decode()
     assert not [name for name in space.files() if name.startswith("weights/")]
-    assert received["shown"] == [MODEL, 9] and received["code"] == ["app.py", "modeling_unet/__init__.py"]
+    assert received["shown"] == [MODEL, 9, True] and received["code"] == ["app.py", "modeling_unet/__init__.py"]
 
 
 @pytest.mark.slow
