@@ -66,6 +66,7 @@ class ScoringArguments(DataArguments):
     device: str = field(default="auto", metadata={"help": "auto, cuda, mps or cpu."})
 
     def __post_init__(self):
+        super().__post_init__()
         try:
             re.compile(self.negatives_person_pattern)
         except re.error as error:
