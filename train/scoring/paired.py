@@ -53,8 +53,8 @@ class CompareArguments(ScoringArguments):
             raise ValueError("Give --fold K or --split NAME, not both; or none, to compare on all slices.")
         if self.classes is not None:
             raise ValueError(
-                "--classes are not compared; give --tumor_labels with all of their values, to compare what is marked as "
-                "tumour of any class."
+                "--classes are not compared; give --tumor_labels with all of their values, to compare what is marked "
+                "as tumour of any class."
             )
         if self.negatives is not None:
             raise ValueError("--negatives are not compared; score each model on them by evaluate.")
