@@ -579,7 +579,7 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
             `SemanticSegmenterOutput` with `logits` [B, num_labels, H, W] at the input's size, and `loss`, a scalar.
         """
         size = pixel_values.shape[-2:]
-        classes = (self.config.num_labels - 1,) if self.config.classes_overlap else ()
+        classes = (len(self.config.class_names),) if self.config.classes_overlap else ()
         if labels is not None and labels.shape != (len(pixel_values), *classes, *size):
             raise ValueError(
                 f"`labels` has shape {tuple(labels.shape)}; `pixel_values` of shape {tuple(pixel_values.shape)} "

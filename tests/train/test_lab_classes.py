@@ -87,6 +87,21 @@ class TestTraining:
         assert "tells whole, core, rim apart, in this order; leave it out" in error and len(error.splitlines()) == 1
 
     @pytest.mark.parametrize(
+        ("command", "message"),
+        [
+            (
+                ["evaluate", "--model", "any", "--tumor_labels", "1"],
+                "--tumor_labels and --classes say different things",
+            ),
+            (["compare", "one", "other"], "--classes are not compared; give --tumor_labels with all of their values"),
+        ],
+    )
+    def test_commands_that_do_not_take_them_say_so(self, command, message, brats, capsys):
+        assert main([*command, "--data_dir", str(brats), "--classes", *PARTS]) == 1
+        error = capsys.readouterr().err
+        assert message in error and len(error.splitlines()) == 1
+
+    @pytest.mark.parametrize(
         ("config", "overlap"), [({}, False), ({"problem_type": "multi_label_classification"}, True)], ids=str
     )
     def test_of_parts_the_config_chooses_softmax_or_sigmoid(self, config, overlap, brats, tmp_path, monkeypatch):

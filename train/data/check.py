@@ -355,6 +355,6 @@ def _draw_slice(row: dict) -> np.ndarray | None:
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     if row["problem_kind"]:
         return picture
-    mask = (read_bits(as_file(row["mask"])) > 0).astype(np.float32)
-    mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+    tumor = (read_bits(as_file(row["mask"])) > 0).astype(np.float32)
+    mask = cv2.resize(tumor, size, interpolation=cv2.INTER_AREA)
     return draw_overlay(picture, mask > 0, TRUTH_COLOR, alpha=1, style="contour")

@@ -364,8 +364,8 @@ def prepare_slices(
         padding), as NumPy arrays, kept by `cache.pack`. The cache is keyed by the pixels of the slices and masks, by
         the number of classes, and by the processor's settings and code, not by the number of processes.
     """
-    key = [content_hash(slices, in_order=True), processor.to_dict(), _code_of(_prepare), _code_of(UNetImageProcessor)]
-    key += [count] if count > 1 else []
+    key: list[Any] = [content_hash(slices, in_order=True), processor.to_dict()]
+    key += [_code_of(_prepare), _code_of(UNetImageProcessor), *([count] if count > 1 else [])]
     fingerprint = Hasher.hash([*key, _code_of(pack)])
     how = {"features": PACKED, "new_fingerprint": fingerprint, "desc": "Preparing slices", "num_proc": num_proc}
     pictures = slices.select_columns(["image", "mask"])

@@ -191,7 +191,9 @@ def _added_pictures(
     options: Synthesis, slices: Sequence[str], processor: UNetImageProcessor
 ) -> tuple[list[np.ndarray], list[np.ndarray], dict[str, str]]:
     """The canvases, the masks of the brain of all slices and canvases, and the hashes of both for the record."""
-    canvases, brains, hashes = {}, [], {}
+    canvases: dict[str, np.ndarray] = {}
+    brains: list[np.ndarray] = []
+    hashes: dict[str, str] = {}
     if options.canvases:
         canvases, hashes[CANVASES] = read_canvases(options.canvases, processor)
     if options.brain_masks:
@@ -258,7 +260,7 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
         trained_on.update(parent.get("trained_on", "").split())
         looks.update(parent.get(LOOKS, "").split())
     base = {name: value for name, value in base.items() if name not in ("validation", "trained_on", LOOKS)}
-    started = {
+    started: dict[str, Any] = {
         "fold": options.run.fold,
         "num_folds": options.data.num_folds,
         "official_folds": options.data.official_folds,

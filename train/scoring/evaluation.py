@@ -66,6 +66,7 @@ class ScoringArguments(DataArguments):
     device: str = field(default="auto", metadata={"help": "auto, cuda, mps or cpu."})
 
     def __post_init__(self):
+        super().__post_init__()
         try:
             re.compile(self.negatives_person_pattern)
         except re.error as error:
@@ -320,7 +321,7 @@ def score_classes(segmentations: Iterable[Segmentation], slices: Dataset) -> lis
         rows.append(
             {
                 **{name: row[name] for name in ROW_COLUMNS},
-                **score_slice(segmentation.probability, planes.any(axis=0)),
+                **score_slice(segmentation.probability, np.logical_or.reduce(planes)),
                 "classes": {
                     one.name: score_slice(one.probability, true, one.mask)
                     for one, true in zip(segmentation.classes, planes, strict=True)

@@ -51,6 +51,11 @@ class CompareArguments(ScoringArguments):
         super().__post_init__()
         if self.fold is not None and self.split is not None:
             raise ValueError("Give --fold K or --split NAME, not both; or none, to compare on all slices.")
+        if self.classes is not None:
+            raise ValueError(
+                "--classes are not compared; give --tumor_labels with all of their values, to compare what is marked "
+                "as tumour of any class."
+            )
         if self.negatives is not None:
             raise ValueError("--negatives are not compared; score each model on them by evaluate.")
         if self.output is not None and Path(self.output).is_dir():
