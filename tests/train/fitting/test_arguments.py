@@ -239,10 +239,9 @@ def test_an_unknown_tracker_is_no_package_to_install():
         FitArguments(output_dir="OUT", report_to="sheet")
 
 
-def test_several_trackers_and_none(monkeypatch):
-    for name in TRACKERS:
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    assert parse_fit([*REQUIRED, "--report_to", "wandb", "mlflow"]).trainer.report_to == ["wandb", "mlflow"]
+def test_a_tracker_that_is_there_and_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    assert parse_fit([*REQUIRED, "--report_to", "wandb"]).trainer.report_to == ["wandb"]
     assert parse_fit([*REQUIRED, "--report_to", "none"]).trainer.report_to == []
 
 
