@@ -11,6 +11,7 @@ def main(options: list[str]) -> None:
     usage = "python -m train compare A B --data_dir DATA [--fold K | --split NAME] [options]"
     arguments: Any = CompareArguments  # the annotation of the parser takes no class
     parser = HfArgumentParser(arguments, prog="python -m train compare", usage=usage, allow_abbrev=False)
-    parser.add_argument("models", nargs=2, metavar=("A", "B"), help="model folders or Hub ids; B is compared with A")
+    parser.add_argument("first", metavar="A", help="model folder or Hub id")
+    parser.add_argument("second", metavar="B", help="the model that is compared with it")
     compared, models = parser.parse_args_into_dataclasses(options)
-    compare_models(*models.models, compared)
+    compare_models(models.first, models.second, compared)

@@ -87,7 +87,10 @@ def _png(values: np.ndarray) -> bytes:
 
 
 def _decode(png: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    values = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise DataError("A prepared slice in the cache of Datasets is damaged; delete that cache, and start again.")
+    return values
 
 
 def say_cost(rows: Dataset, fingerprint: str, prepare: Callable[[dict], dict], num_proc: int | None) -> None:
@@ -139,8 +142,7 @@ def unpacked(path: Path) -> Path:
     Raises:
         DataError: the ZIP is damaged, holds unsafe names, or is too large to be unpacked without asking.
     """
-    digest = _checksum(path)
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "unpacked" / f"{path.stem}-{digest[:16]}"
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "unpacked" / f"{path.stem}-{str(_checksum(path))[:16]}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

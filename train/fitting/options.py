@@ -8,7 +8,7 @@ slices, not where to, and not what is sent to others.
 """
 
 import dataclasses
-import importlib.util
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -175,8 +175,7 @@ class FitArguments(TrainingArguments):
         for name in self.report_to or []:
             if name not in TRACKERS:
                 raise ValueError(f"--report_to is {name}; allowed are none, {', '.join(TRACKERS)}.")
-            if importlib.util.find_spec(name) is None:
-                raise ValueError(f"--report_to {name} needs its package: pip install {name}")
+            _check_tracker(name)
 
     def _check_ranges(self):
         """Raise an error for values that the Trainer would accept silently or fail on hours later."""
@@ -195,6 +194,19 @@ class FitArguments(TrainingArguments):
         if self.metric_for_best_model not in METRICS:
             allowed = ", ".join(METRICS)
             raise ValueError(f"--metric_for_best_model is {self.metric_for_best_model}; allowed are {allowed}.")
+
+
+def _check_tracker(name: str) -> None:
+    """Raise an error if its package cannot be imported; the Trainer would say so when the slices have been read."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name:
+            raise ValueError(f"--report_to {name} needs its package: pip install {name}") from error
+        raise ValueError(f"--report_to {name} lacks a part of its package ({error}); install it anew.") from error
+    # A package that is broken, or does not fit another one, raises whatever it stumbles over.
+    except Exception as error:
+        raise ValueError(f"--report_to {name}: its package cannot be imported ({error}); install it anew.") from error
 
 
 class FitOptions(NamedTuple):

@@ -1,5 +1,7 @@
 import json
+import sys
 from dataclasses import MISSING, fields
+from types import ModuleType
 
 import pytest
 import yaml
@@ -7,7 +9,6 @@ import yaml
 from train.data.augmentation import Augmentation
 from train.data.slices import DataArguments
 from train.data.synthesis import Synthesis
-from train.fitting import options as arguments
 from train.fitting.network import build_model
 from train.fitting.options import (
     DEFAULT_RECIPE,
@@ -221,9 +222,24 @@ def test_options_that_exclude_each_other_are_refused_at_once(options, message):
 
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_tracker_that_is_not_installed_is_named(name, monkeypatch):
-    monkeypatch.setattr(arguments.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ValueError, match=f"--report_to {name} needs its package: pip install {name}"):
         parse_fit([*REQUIRED, "--report_to", name])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("import a_part_that_is_gone", r"--report_to wandb lacks a part of its package \(No module named 'a_part_that"),
+        ("raise TypeError('descriptors')", r"--report_to wandb: its package cannot be imported \(descriptors\); inst"),
+    ],
+)
+def test_a_tracker_whose_package_is_broken_is_named(content, message, tmp_path, monkeypatch):
+    (tmp_path / "wandb.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(ValueError, match=message):
+        parse_fit([*REQUIRED, "--report_to", "wandb"])
 
 
 def test_an_unknown_tracker_is_no_package_to_install():
@@ -231,9 +247,9 @@ def test_an_unknown_tracker_is_no_package_to_install():
         FitArguments(output_dir="OUT", report_to="sheet")
 
 
-def test_several_trackers_and_none(monkeypatch):
-    monkeypatch.setattr(arguments.importlib.util, "find_spec", lambda name: True)
-    assert parse_fit([*REQUIRED, "--report_to", "wandb", "mlflow"]).trainer.report_to == ["wandb", "mlflow"]
+def test_a_tracker_that_is_there_and_none(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", ModuleType("wandb"))
+    assert parse_fit([*REQUIRED, "--report_to", "wandb"]).trainer.report_to == ["wandb"]
     assert parse_fit([*REQUIRED, "--report_to", "none"]).trainer.report_to == []
 
 
