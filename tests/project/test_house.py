@@ -37,6 +37,9 @@ GONE_IN_PYTHON_3_12 = {"asynchat", "asyncore", "distutils", "imp", "smtpd"}
 USED_BY_APP_UNIMPORTED = {
     "safetensors",  # the format that from_pretrained reads
 }
+USED_BY_PAGE_UNIMPORTED = {
+    "mcp",  # Gradio's tools for models stand on it
+}
 # What the package can do without, and the app has.
 OPTIONAL = {"nibabel", "pydicom", "python-gdcm"}
 LOOKED_FOR = {"highdicom", "onnxscript", "pillow-heif", "python-gdcm"}  # by name, before they are imported
@@ -305,7 +308,7 @@ def test_requirements_are_what_the_app_and_the_evaluation_import():
     needed = third_party(
         sources("app.py", "space", "modeling_unet", "train/data/slices.py", "train/scoring/evaluation.py")
     )
-    assert pins("requirements.txt").keys() == needed.keys() | USED_BY_APP_UNIMPORTED | OPTIONAL
+    assert pins("requirements.txt").keys() == needed.keys() | USED_BY_APP_UNIMPORTED | USED_BY_PAGE_UNIMPORTED | OPTIONAL
 
 
 def test_development_requirements_are_what_the_rest_imports():
