@@ -212,7 +212,7 @@ class Server:
         moment = self._ask((threshold, min_area, spacing), mark_of(event), page.session_hash)
 
         def corrected(study: Study) -> Study:
-            if said(event, "study") != study.key:  # it was painted on what was there before
+            if said(event, "study") != study.token:  # it was painted on what was there before
                 return study
             index = chosen(event, len(study.slices))
             mask = painted(said(event, "runs"), *study.slices[index].segmentation.probability.shape)

@@ -190,7 +190,7 @@ class Study:
         whole: what is known of the volume, without its voxels, if the slices are those of one.
         paths: the files that the volume was read from, as they were sent.
         example: name of the example that it is; None if a visitor brought it.
-        key: of its own for whatever is opened, by which pages know what they have painted on.
+        token: of its own for whatever is opened, by which the page knows what was painted on it.
     """
 
     name: str
@@ -201,7 +201,7 @@ class Study:
     whole: VolumeSegmentation | None = None
     paths: tuple[Path, ...] = ()
     example: str | None = None
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     _measured: dict[tuple, list] = field(default_factory=dict, repr=False)
 
     @property

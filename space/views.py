@@ -116,7 +116,7 @@ def draw_slice(study: Study, run: str) -> str:
     link = '<button type="button" class="link">Copy link</button>' if study.example else ""
     return f"""
     <div class="slice" style="--width: {width}; --height: {height}" data-shown="{study.example or run}"
-    data-index="{study.index}" data-count="{len(study.slices)}" data-study="{study.key}"
+    data-index="{study.index}" data-count="{len(study.slices)}" data-study="{study.token}"
     data-name="{html.escape(f"{study.name}-{part.name}" if study.volume else part.name)}">
         <img src="{data_uri(segmentation.image)}" alt="MRI slice: {title}">
         <img class="tumor heatmap" src="{data_uri(heatmap)}" alt="">

@@ -82,23 +82,23 @@ def test_what_is_painted_is_measured_and_said(server, study):
 
 
 def at(moment: int, study: Study) -> dict:
-    return {"moment": moment, "index": 0, "study": study.key, "runs": RUNS}
+    return {"moment": moment, "index": 0, "study": study.token, "runs": RUNS}
 
 
 def test_without_a_mask_the_network_counts_again(server, study):
     correct(server, **at(2, study))
-    changed = correct(server, 3, study=study.key, runs=None)
+    changed = correct(server, 3, study=study.token, runs=None)
     np.testing.assert_array_equal(changed.shown.cut(Settings()).mask, study.shown.segmentation.mask)
     assert CORRECTED not in changed.warnings
 
 
 def test_a_stroke_that_arrives_late_or_is_of_another_study_changes_nothing(server, study):
     changed = correct(server, **at(5, study))
-    assert correct(server, 4, study=study.key, runs=None) is changed
+    assert correct(server, 4, study=study.token, runs=None) is changed
     assert correct(server, 6, study="another", runs=None) is changed
     # Whatever else the page has done meanwhile, the stroke counts.
     server.sessions.take("page", Session.change, lambda study: study.turned_to(1), 9)
-    assert not correct(server, 7, study=study.key, runs=None).slices[0].is_corrected
+    assert not correct(server, 7, study=study.token, runs=None).slices[0].is_corrected
 
 
 def test_a_correction_takes_memory_that_is_counted(study):
