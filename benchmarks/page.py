@@ -1,6 +1,6 @@
 """How long the page takes: python -m benchmarks.page [--visits 10] [--out FILE.json]
 
-    python app.py ←─ Chromium ─ a fresh visit, until the controls answer; a click on an example, until its overlay is seen
+    python app.py ←─ Chromium ─ a fresh visit, until the controls answer; a click, until an example's overlay is seen
 
 Server and browser run on this machine, which has to have nothing else to do. It needs Chromium on the PATH.
 """

@@ -28,7 +28,10 @@ async function follow() {
         return update();
     }
     const {study, index, name} = shown.dataset, key = `${study} ${index}`, known = slices.get(key);
-    if (!known || !isCorrected(known)) {
+    if (slice !== known) slice = null; // nothing is painted on what is not there any more
+    // What comes late may still be of a stroke that has been undone.
+    const isOwn = !('corrected' in find('#layers .slice').dataset);
+    if (!known || (isOwn && !isCorrected(known))) {
         const [width, height] = ['--width', '--height'].map(side => Number(shown.style.getPropertyValue(side)));
         const own = await read(layer, width, height);
         if (turn !== turns) return;
@@ -243,10 +246,7 @@ function onKey(event) {
     } else if (event.key === ' ' || isKey(event, 'e')) {
         if (!event.repeat && !stroke) begin(spot, event.key === ' ' ? 1 : 0);
     } else if (event.key === '[' || event.key === ']') setSize(size + (event.key === ']' ? 1 : -1));
-    else if (event.key === 'Escape') {
-        find('#tools [data-tool=brush]').click();
-        find('#tools [data-tool=brush]').focus();
-    } else return;
+    else return;
     event.preventDefault();
     event.stopPropagation();
 }
@@ -275,7 +275,12 @@ function startBrush(element, told) {
     });
     stage.addEventListener('pointerleave', () => ring.classList.add('away'));
     document.addEventListener('keydown', event => {
-        if (isKey(event, 'b') && find('#anatomy .slice')) find('#tools [data-tool=brush]').click();
+        const button = find('#tools [data-tool=brush]');
+        if (isKey(event, 'b') && find('#anatomy .slice')) button.click();
+        if (isKey(event, 'escape') && slice) {
+            button.click();
+            button.focus();
+        }
         if (!slice || isTyping(event) || !(event.ctrlKey || event.metaKey)) return;
         const key = event.key.toLowerCase(), redoes = key === 'y' || (key === 'z' && event.shiftKey);
         if (key !== 'z' && key !== 'y') return;

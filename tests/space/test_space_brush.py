@@ -11,9 +11,10 @@ import pytest
 from pages import CountedNetwork, encoded, load, save_model, saved, served, slice_of, zipped
 from PIL import Image
 from playwright.sync_api import Page, expect
-from visits import asked, choose_example, drop, opened
+from visits import asked, drop, opened
 
 import app
+from space.views import EXAMPLES, describe
 from train.__main__ import main
 
 
@@ -116,8 +117,9 @@ def test_a_stroke_is_the_mask_that_is_measured_and_saved_to_the_pixel(page, netw
 def test_corrections_of_several_studies_are_data_to_train_on(page, tmp_path, capsys):
     take_brush(page, 12)
     for index in (4, 7):
-        choose_example(page, index)
-        expect(page.locator("#stage.painting")).to_be_visible()
+        page.locator("#examples button").nth(index).click()
+        expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[index]))
+        expect(page.locator("#person")).to_have_value("study-2" if index == 4 else "study-3")
         paint(page, (200, 200), (260, 240), width=512, height=512)
         expect(page.locator("#layers [data-corrected]")).to_be_attached()
     page.locator("#person").fill("=Ms. Smith, 2")
