@@ -64,7 +64,7 @@ def test_no_barriers(browser, url, axe, tmp_path, scheme):
     page = opened(browser, url, color_scheme=scheme, reduced_motion="reduce")
     page.evaluate(axe)
     found = {}
-    states: tuple[Callable[[Page, Path], None], ...] = (arrival, the_brush, an_example, a_volume, an_error, nothing)
+    states: tuple[Callable[[Page, Path], None], ...] = (arrival, an_example, the_brush, a_volume, an_error, nothing)
     for state in states:
         state(page, tmp_path)
         page.wait_for_timeout(500)  # colours that change slowly are there
