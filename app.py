@@ -77,7 +77,12 @@ PARAMETERS = {"spacing": (0, 0.49), "threshold": (DEFAULT_THRESHOLD, 0.5), "min_
 EXAMPLE_FILE = {"path": f"examples/images/{views.EXAMPLES[0].name}", "meta": {"_type": "gradio.FileData"}}
 
 SCRIPTS = ("page", "connection", "look", "files", "choices", "viewer", "planes", "volume")
-SCRIPT = "\n".join((HERE / "space" / "scripts" / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
+# One module: it waits until the page is read, and has what the first of them exports.
+MODULE = ("packing", "brush")
+SCRIPT, MODULE_SCRIPT = (
+    "\n".join((HERE / "space" / "scripts" / f"{name}.js").read_text(encoding="utf-8") for name in names)
+    for names in (SCRIPTS, MODULE)
+)
 
 # For `launch`, here and in the tests. Gradio serves nothing but its own temporary files, and browsers keep no history
 # of the slices they have shown.
@@ -85,12 +90,13 @@ LAUNCH_OPTIONS: dict[str, Any] = {
     "theme": THEME,
     "css": STYLESHEET,
     "css_paths": HERE / "space" / "page.css",
-    "head": f"<script>{SCRIPT}</script>",
+    "head": f'<script>{SCRIPT}</script><script type="module">{MODULE_SCRIPT}</script>',
     "allowed_paths": [],
     "max_file_size": "128mb",
     "run_history": False,
     "enable_monitoring": False,
     "footer_links": ["api"],
+    "mcp_server": True,
     "share": False,
     "app_kwargs": {
         "exception_handlers": EXCEPTION_HANDLERS,
@@ -157,6 +163,7 @@ def build_app(network: Network) -> Page:
                         elem_id="volume",
                         js_on_load="page.startVolume(element, trigger)",
                     )
+                    paint = block(views.PAINT, elem_id="paint", js_on_load="page.startBrush(element, trigger)")
                     block(views.GLASS, elem_id="glass", js_on_load="page.startGlass(element)")
                     block(
                         views.draw_tools(),
@@ -199,7 +206,10 @@ def build_app(network: Network) -> Page:
                         "Compare with a mask drawn by hand …", file_types=["image"], size="md", elem_id="mask"
                     )
                 with gr.Row(elem_id="saving"):
-                    savers = {kind: gr.Button(kind, size="md", min_width=80) for kind in SAVERS}
+                    savers = {
+                        kind: gr.Button(kind, size="md", min_width=80, elem_classes=kind.lower().replace("'s ", "-"))
+                        for kind in SAVERS
+                    }
                     everything = gr.Button("All results (ZIP)", size="md", visible=False, elem_id="everything")
         block(views.FOOTER, elem_id="footer")
         with gr.Row(visible=False):
@@ -244,6 +254,8 @@ def build_app(network: Network) -> Page:
         viewing = volume.select(server.view_volume, cut, viewed, **choice)
         viewing.success(None, viewed, js="page.drawVolume")
         viewing.failure(None, js="page.leaveVolume")
+        corrected = paint.submit(server.correct, cut, view, **choice)
+        corrected.success(server.survey, None, overview, **setting)
         recut = [threshold.input, min_area.input, spacing.input]
         measured = gr.on(recut, server.measure, asked, view, **setting, **stamped)
         measured.success(server.survey, None, overview, **setting)

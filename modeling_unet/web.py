@@ -33,7 +33,7 @@ PAGE = "web"
 # Name in the folder → pattern in a clone.
 SOURCES = {
     "": (f"{PAGE}/*", "space/page.css", "LICENSE"),
-    "scripts": tuple(f"space/scripts/{name}.js" for name in ("page", "look", "files", "choices", "viewer")),
+    "scripts": tuple(f"space/scripts/{name}.js" for name in ("page", "look", "files", "choices", "viewer", "packing")),
     "examples": ("examples/ATTRIBUTION.md",),
     "examples/images": ("examples/images/*.png",),
     "examples/masks": ("examples/masks/*.png",),

@@ -26,12 +26,13 @@ from modeling_unet.volumes import Volume
 from modeling_unet.volumes.volume import DISPLAY
 
 from .network import Origin
-from .studies import Settings, Study
+from .studies import Settings, Slice, Study
 
 
 TABLE_COLUMNS = (
     *("slice", "tumor_found", "lesions", "area_px", "area_percent", "area_mm2", "longest_diameter_px"),
-    *("longest_diameter_mm", "mean_probability", "highest_probability", "familiarity", "warnings", "error"),
+    *("longest_diameter_mm", "mean_probability", "highest_probability", "familiarity", "warnings"),
+    *("corrected_by_hand", "error"),
 )
 
 
@@ -50,12 +51,16 @@ class Look:
 
 def save_overlay(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
     """The slice on the stage with its overlay, as PNG."""
-    cut = settings.cut(study.shown.segmentation)
-    return write(f"{study.shown.name}_overlay.png", encode_png(look.draw(cut)))
+    return write(_named(study.shown, "overlay.png"), encode_png(look.draw(study.shown.cut(settings))))
 
 
 def save_mask(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
     """Its mask, 0 and 255, as PNG."""
+    return write(_named(study.shown, "mask.png"), encode_png(study.shown.cut(settings).mask))
+
+
+def save_network_mask(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
+    """The same without what was corrected by hand."""
     return write(f"{study.shown.name}_mask.png", encode_png(settings.cut(study.shown.segmentation).mask))
 
 
@@ -67,7 +72,7 @@ def save_probability(study: Study, settings: Settings, look: Look, origin: Origi
 def save_report(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
     """One page about it, as HTML to print; the slice of a volume goes by the name of its file."""
     shown = study.shown
-    cut = settings.cut(shown.segmentation)
+    cut = shown.cut(settings)
     page = draw_report(
         cut,
         title=f"{study.name}, slice {study.index + 1} of {len(study.slices)}" if study.volume else shown.title,
@@ -80,13 +85,14 @@ def save_report(study: Study, settings: Settings, look: Look, origin: Origin) ->
         warnings=study.warnings,
         volume=study.volume_figures(settings),
     )
-    return write(f"{shown.name}_report.html", page.encode())
+    return write(_named(shown, "report.html"), page.encode())
 
 
 def save_everything(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
     """Of several slices all masks, overlays and one table, as ZIP; of a volume its mask, as NIfTI."""
     if study.volume:
-        return write(f"{study.name}_mask.nii.gz", study.volume.to_nifti(study.masks(settings)))
+        kind = "corrected_mask" if study.is_corrected else "mask"
+        return write(f"{study.name}_{kind}.nii.gz", study.volume.to_nifti(study.masks(settings)))
     return write(f"{study.name}_results.zip", pack(study, settings, look))
 
 
@@ -131,20 +137,31 @@ SAVERS: dict[str, Callable[[Study, Settings, Look, Origin], str]] = {
     "Mask": save_mask,
     "Probability": save_probability,
     "Report": save_report,
+    "Network's mask": save_network_mask,
 }
 
 
 def pack(study: Study, settings: Settings, look: Look) -> bytes:
-    """A ZIP with `NAME_mask.png` and `NAME_overlay.png` of every slice, and `summary.csv`."""
+    """A ZIP with `NAME_mask.png` and `NAME_overlay.png` of every slice, and `summary.csv`.
+
+    What was corrected by hand is called `NAME_corrected_mask.png` and so on, and lies beside the network's own mask.
+    """
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:  # PNG files do not shrink any more
         for part, cut in zip(study.slices, study.cuts(settings), strict=True):
-            archive.writestr(f"{part.name}_mask.png", encode_png(cut.mask))
-            archive.writestr(f"{part.name}_overlay.png", encode_png(look.draw(cut)))
+            archive.writestr(_named(part, "mask.png"), encode_png(cut.mask))
+            archive.writestr(_named(part, "overlay.png"), encode_png(look.draw(cut)))
+            if part.is_corrected:
+                archive.writestr(f"{part.name}_mask.png", encode_png(settings.cut(part.segmentation).mask))
         summaries = zip(study.summaries(settings), study.slices, strict=True)
         rows = study.table({**row, **trust(part.segmentation)} for row, part in summaries)
         archive.writestr("summary.csv", to_csv(TABLE_COLUMNS, rows))
     return content.getvalue()
+
+
+def _named(part: Slice, kind: str) -> str:
+    """The name of a file of a slice, which says whether its mask was corrected by hand."""
+    return f"{part.name}_corrected_{kind}" if part.is_corrected else f"{part.name}_{kind}"
 
 
 def write(name: str, content: bytes) -> str:

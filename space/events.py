@@ -18,8 +18,9 @@ from modeling_unet.segmentation import DEFAULT_THRESHOLD
 from . import downloads, views
 from .downloads import Look
 from .network import Network
+from .outside import in_one_line_each
 from .reading import segment_files, segment_slice
-from .requests import BUSY, USED_UP, Mark, all_uploaded, chosen, mark_of, refusal, said, uploaded, whole
+from .requests import BUSY, USED_UP, Mark, all_uploaded, chosen, mark_of, painted, refusal, said, uploaded, whole
 from .sessions import DEFAULTS, Session, Sessions
 from .studies import Settings, Study, measurements
 
@@ -219,6 +220,24 @@ class Server:
         return self._change(compared, moment, page.session_hash)
 
     @one_sentence()
+    def correct(
+        self, threshold: float, min_area: int, spacing: float | None, event: gr.EventData, page: gr.Request
+    ) -> View | dict:
+        """Measure the mask of a slice as the visitor has corrected it; without one, the network's counts again."""
+        moment = self._ask((threshold, min_area, spacing), mark_of(event), page.session_hash)
+
+        def corrected(study: Study) -> Study:
+            if said(event, "study") != study.token:  # it was painted on what was there before
+                return study
+            index = chosen(event, len(study.slices))
+            mask = painted(said(event, "runs"), *study.slices[index].segmentation.probability.shape)
+            return study.corrected(index, mask, moment)
+
+        study = self.sessions.take(page.session_hash, Session.amend, corrected).study
+        measured = self._measured(study, page.session_hash) if study else None
+        return View(layers=measured[0], report=measured[1]) if measured else NOTHING_NEW
+
+    @one_sentence()
     def measure(
         self, mark: dict, threshold: float, min_area: int, spacing: float | None, page: gr.Request
     ) -> View | dict:
@@ -332,7 +351,7 @@ class Server:
         )
 
     def _measure(self, study: Study, settings: Settings) -> tuple[str, str]:
-        cut = settings.cut(study.shown.segmentation)
+        cut = study.shown.cut(settings)
         layers = views.draw_layers(cut, study.shown.truth, settings.name)
         return layers, views.draw_report(study, cut, settings, self.network.origin)
 
@@ -371,6 +390,7 @@ class Server:
     # ------------------------------------------------------------------------------------------------- the endpoints
 
     @one_sentence()
+    @in_one_line_each
     def segment(
         self,
         image: dict,
@@ -403,6 +423,7 @@ class Server:
         return overlay, measurements(cut, whole), downloads.write("mask.png", encode_png(cut.mask))
 
     @one_sentence()
+    @in_one_line_each
     def segment_batch(
         self,
         files: list,

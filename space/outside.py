@@ -4,6 +4,7 @@ By itself, Gradio shows its own name and picture, and names parameters without a
 """
 
 import html
+import inspect
 import re
 from collections.abc import Callable
 from copy import deepcopy
@@ -93,3 +94,11 @@ def describe(function: Callable, inputs: list[components.Component], examples: l
         described = {**component.api_info(), "additional_description": text}
         component.api_info_as_input = partial(dict, described)  # type: ignore[method-assign]
         component.example_payload = partial(deepcopy, example)  # type: ignore[method-assign]
+
+
+def in_one_line_each(function: Callable) -> Callable:
+    """A function whose docstring Gradio reads to the end: of a parameter, it takes no more than one line."""
+    head, returns, values = inspect.cleandoc(function.__doc__ or "").partition("Returns:\n")
+    continued = " " * 8
+    function.__doc__ = head.replace(f"\n{continued}", " ") + returns + " ".join(values.split())
+    return function

@@ -1,16 +1,21 @@
 """Checks of requests: a parameter that is missing or has a wrong type is refused in one sentence.
 
-The page itself sends correct requests, but other programs can send anything.
+The page itself sends correct requests, but other programs, and models, can send anything.
 """
 
+import base64
 import errno
 import json
+import re
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import gradio as gr
+import numpy as np
+from gradio.mcp import GradioMCPServer
 from gradio.route_utils import FnIndexInferError, MultiPartException
 from gradio.routes import JSONResponse  # FastAPI's, which comes with Gradio
 from gradio.utils import get_upload_folder
@@ -18,6 +23,7 @@ from gradio.utils import get_upload_folder
 from modeling_unet import InvalidImageError
 from modeling_unet.volumes.archives import TOO_MANY_OPEN
 
+from . import downloads
 from .forgetting import Queue, Stateless
 from .sessions import Sessions
 
@@ -43,6 +49,13 @@ WRONG_TYPE = "A parameter of this request is missing, or has another type or val
 NO_FUNCTION = "There is no such function; the API page lists those that there are."
 BUSY = "The server is busy and has no room for more files; please try again in a minute."
 USED_UP = (*TOO_MANY_OPEN, errno.ENOSPC, errno.ENOMEM)
+
+DATA, OF_THIS_SERVER = re.compile(r"data:[^,]*;base64,"), "/gradio_api/file="
+FILES_OF_TOOLS = (
+    ' A file is a string: "data:image/png;base64,…" with the bytes of a file of up to 700 kB, of whatever kind; or the '
+    f"http address with {OF_THIS_SERVER} in it that this server, or the tool upload_file_to_gradio, gave for a file. "
+    "Other addresses are not fetched."
+)
 
 
 def refusal(sentence: str) -> gr.Error:
@@ -112,6 +125,65 @@ async def _pass_over(receive: Receive, message: Message):
         message = await receive()
 
 
+class Tools(GradioMCPServer):
+    """Gradio's MCP server, whose tools are the endpoints of the API page.
+
+    By itself, it fetches files from any address, keeps those that come as text where nobody deletes them, does not
+    take lists of files, writes measurements as Python does, and of several values makes one text without pictures.
+    """
+
+    @classmethod
+    def take_over(cls, server: GradioMCPServer):
+        """Make one of a server of Gradio's that nobody has asked yet."""
+        server.__class__ = cls
+
+    @property
+    def _file_data_tool_description(self) -> str:
+        """Follows the description of a tool that takes files."""
+        return FILES_OF_TOOLS
+
+    def get_input_schema(self, tool_name, parameters=None):
+        """The JSON schema of a tool's parameters, and where the files are in them."""
+        schema, places = super().get_input_schema(tool_name, parameters)
+        files = {name for name, *_ in places}
+        for name, given in schema["properties"].items():
+            given.pop("additional_description", None)
+            if name in files:
+                is_list = given.get("type") == "array"
+                kind = {"type": "array", "items": {"type": "string"}} if is_list else {"type": "string"}
+                schema["properties"][name] = kind | {"description": given.get("description", "")}
+        return schema, [[name] for name in sorted(files)]
+
+    def convert_strings_to_filedata(self, value, filedata_positions):
+        """Arguments of a call, with files as the endpoints take them."""
+        return {name: _files(given) if [name] in filedata_positions else given for name, given in value.items()}
+
+    async def _execute_tool_without_progress(self, job):
+        """All that an endpoint returns."""
+        (values,) = await super()._execute_tool_without_progress(job)
+        return list(values)
+
+    def postprocess_output_data(self, data, root_url):
+        """Pictures as pictures, other files as addresses, the rest as JSON."""
+        is_file = [isinstance(value, dict) and "path" in value for value in data]
+        told = [value if is_one else json.dumps(value) for value, is_one in zip(data, is_file, strict=True)]
+        return super().postprocess_output_data(told, root_url)
+
+
+def _files(given: object) -> object:
+    if isinstance(given, list):
+        return [_files(one) for one in given]
+    text = given if isinstance(given, str) else ""
+    if data := DATA.match(text):
+        path = downloads.write("slice", base64.b64decode(text[data.end() :]))
+    elif OF_THIS_SERVER in text:
+        path = unquote(text.partition(OF_THIS_SERVER)[2])
+    else:
+        raise ValueError(f"{text[:60]!r} is no file that can be taken.{FILES_OF_TOOLS}")
+    # Gradio reads it before the endpoint sees it: never a file that was not sent.
+    return {"path": str(uploaded({"path": path})), "meta": {"_type": "gradio.FileData"}}
+
+
 class Page(gr.Blocks):
     """Blocks that check parameters before any listener sees them, and keep nothing of visitors by themselves.
 
@@ -142,6 +214,17 @@ class Page(gr.Blocks):
     def state_holder(self, holder):
         Stateless.take_over(holder)
         self._state_holder = holder
+
+    @property  # type: ignore[override] # Gradio has a plain attribute
+    def mcp_server_obj(self) -> GradioMCPServer | None:
+        """What answers models; None until the page is launched."""
+        return self._mcp_server
+
+    @mcp_server_obj.setter
+    def mcp_server_obj(self, server: GradioMCPServer | None):
+        if server:
+            Tools.take_over(server)
+        self._mcp_server = server
 
     async def preprocess_data(self, block_fn, inputs, *arguments, **options):
         """As in Gradio, but with a sentence for the visitor instead of a traceback in the log."""
@@ -233,3 +316,17 @@ def chosen(event: gr.EventData, count: int) -> int:
     if type(index) is not int or not 0 <= index < count:
         raise ValueError(f"There are {count} to choose from, and this is none of them.")
     return index
+
+
+def painted(runs: object, height: int, width: int) -> np.ndarray | None:
+    """A mask, bool [H, W], of the lengths of its runs, row by row, of 0 and 1 in turn, 0 first; None of no runs."""
+    if runs is None:
+        return None
+    size = height * width
+    if (
+        not isinstance(runs, list)
+        or not all(type(run) is int and 0 <= run <= size for run in runs)
+        or sum(runs) != size
+    ):
+        raise ValueError("What was painted does not fit the slice; its mask stays as it was.")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)

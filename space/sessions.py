@@ -1,7 +1,8 @@
 """What the server knows of its visitors, each known by the page in front of them.
 
 A `Session` is all of one visitor's state. It never changes: a step (`ask`, `choose`, `show`, `fail`, `clear`, `adopt`,
-`change`) makes the next one of it, and `Sessions` takes one step at a time. Nothing else keeps anything of a visitor.
+`change`, `amend`) makes the next one of it, and `Sessions` takes one step at a time. Nothing else keeps anything of a
+visitor.
 
 Requests overtake each other on their way and while they are answered. Pages therefore number what their visitors do
 (scripts/page.js); of two such moments the later one wins, whichever is ready first, and a step that comes too late
@@ -76,6 +77,10 @@ class Session:
         if self.study is None or moment < self.changed_at:
             return self
         return replace(self, study=change(self.study), changed_at=moment)
+
+    def amend(self, change: Callable[[Study], Study]) -> "Session":
+        """With the study after a change of a part of it that has a moment of its own."""
+        return replace(self, study=change(self.study)) if self.study else self
 
 
 class Sessions:

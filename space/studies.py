@@ -26,6 +26,14 @@ from modeling_unet.volumes import Volume, VolumeLesion, VolumeSegmentation
 MAX_AREA_PX = MAX_SIDE**2
 MAX_BITS = 63  # of whole numbers, which answers repeat
 
+CORRECTED = (
+    "The mask was corrected by hand: pictures and figures are of the corrected mask, and not the network's alone."
+)
+SLICES_CORRECTED = (
+    "In {count} of the slices the mask was corrected by hand: pictures and figures are of the corrected masks, and not "
+    "the network's alone."
+)
+
 
 class WithoutSpecks(Segmentation):
     """A segmentation whose mask holds its lesions alone; pictures, area and overlap leave out smaller pieces."""
@@ -35,6 +43,22 @@ class WithoutSpecks(Segmentation):
         """Bool [H, W], the pieces of at least `min_area_px` pixels above the threshold."""
         whole = Segmentation(self.image, self.probability, self.threshold, min_area_px=self.min_area_px)
         return whole.lesion_mask
+
+
+@dataclass(frozen=True, eq=False)
+class Corrected(Segmentation):
+    """A segmentation whose mask was corrected by hand, and follows no threshold any more.
+
+    Attributes:
+        by_hand: the corrected mask, bool [H, W].
+    """
+
+    by_hand: np.ndarray = field(kw_only=True)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """Bool [H, W], to the pixel as it was painted."""
+        return self.by_hand
 
 
 @dataclass(frozen=True)
@@ -100,12 +124,26 @@ class Slice:
         name: with which the names of saved files begin; with the folder, if it came in one.
         segmentation: of that slice, as the network gave it; of a slice of a volume, what all planes say together.
         truth: the mask drawn by hand, bool [H, W]; None if there is none.
+        by_hand: the network's mask as the visitor has corrected it, bool [H, W]; None where nothing was corrected.
+        painted_at: moment of the newest correction.
     """
 
     title: str
     name: str
     segmentation: Segmentation
     truth: np.ndarray | None = None
+    by_hand: np.ndarray | None = None
+    painted_at: int = 0
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether the mask is not the network's alone."""
+        return self.by_hand is not None
+
+    def cut(self, settings: Settings) -> Segmentation:
+        """The slice with mask and measurements by these settings, and with its correction."""
+        cut = settings.cut(self.segmentation)
+        return cut if self.by_hand is None else Corrected(**vars(cut), by_hand=self.by_hand)
 
 
 def measurements(segmentation: Segmentation, whole: VolumeSegmentation | None) -> dict:
@@ -160,8 +198,9 @@ class Study:
         whole: what is known of the volume, without its voxels, if the slices are those of one.
         paths: the files that the volume was read from, as they were sent.
         voxels: of the volume, uint8 [N, H, W], for the viewer; None of slices, or if they are too many for it.
-        token: by which the viewer knows one volume from another.
         example: name of the example that it is; None if a visitor brought it.
+        token: of its own for whatever is opened, by which the page knows what was painted on it, and the viewer one
+            volume from another.
     """
 
     name: str
@@ -172,8 +211,8 @@ class Study:
     whole: VolumeSegmentation | None = None
     paths: tuple[Path, ...] = ()
     voxels: np.ndarray | None = field(default=None, repr=False)
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     example: str | None = None
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     _measured: dict[tuple, list] = field(default_factory=dict, repr=False)
 
     @property
@@ -189,7 +228,16 @@ class Study:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know about a volume, or the slice on the stage, before believing its measurements."""
-        return (self.whole or self.shown.segmentation).warnings
+        known = (self.whole or self.shown.segmentation).warnings
+        if not self.is_corrected:
+            return known
+        count = sum(part.is_corrected for part in self.slices)
+        return (SLICES_CORRECTED.format(count=count) if self.whole else CORRECTED, *known)
+
+    @property
+    def is_corrected(self) -> bool:
+        """Whether what is measured, a volume or the slice on the stage, is corrected by hand."""
+        return any(part.is_corrected for part in (self.slices if self.whole else (self.shown,)))
 
     @property
     def is_familiar(self) -> bool:
@@ -198,7 +246,7 @@ class Study:
 
     def cuts(self, settings: Settings) -> Iterator[Segmentation]:
         """All slices by these settings, one after another."""
-        return (settings.cut(part.segmentation) for part in self.slices)
+        return (part.cut(settings) for part in self.slices)
 
     def table(self, rows: Iterable[dict]) -> list[dict]:
         """A line for every file, in the order of the files: `rows` for the slices, an "error" for the others."""
@@ -276,11 +324,21 @@ class Study:
         slices[self.index] = replace(self.shown, truth=truth)
         return replace(self, slices=tuple(slices))
 
+    def corrected(self, index: int, by_hand: np.ndarray | None, moment: int) -> "Study":
+        """The same with a correction of a slice's mask, or without one; what came later stays."""
+        if moment < self.slices[index].painted_at:
+            return self
+        slices = [*self.slices]
+        slices[index] = replace(slices[index], by_hand=by_hand, painted_at=moment)
+        return replace(self, slices=tuple(slices), _measured={})
+
     @cached_property
     def nbytes(self) -> int:
         """Memory that the pictures take, at most."""
         pictures: list[tuple] = [(self.voxels,)]
-        pictures += [(part.segmentation.image, part.segmentation.probability, part.truth) for part in self.slices]
+        pictures += [
+            (part.segmentation.image, part.segmentation.probability, part.truth, part.by_hand) for part in self.slices
+        ]
         return sum(picture.nbytes for part in pictures for picture in part if picture is not None)
 
 
@@ -298,4 +356,4 @@ def extent(cut: Segmentation) -> tuple[int, bool]:
 def summarize_slice(cut: Segmentation) -> dict:
     """A slice's line in a table: what `predict` writes down, and the mean probability of the mask."""
     mean = round(float(cut.probability[cut.mask].mean()), 4) if cut.area_px else None
-    return {**summarize(cut), "mean_probability": mean}
+    return {**summarize(cut), "mean_probability": mean, "corrected_by_hand": isinstance(cut, Corrected)}

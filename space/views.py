@@ -19,7 +19,7 @@ from modeling_unet.volumes import Volume, VolumeLesion
 
 from .network import Origin
 from .outside import SUMMARY, TITLE
-from .studies import Settings, Slice, Study
+from .studies import Corrected, Settings, Slice, Study
 
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples" / "images").glob("*.png"))  # TYPE-PLANE-NUMBER.png
@@ -78,13 +78,37 @@ VIEWS = """
 <button type="button" title="Or press the key 0">Reset</button>
 """
 VOLUME = '<div class="room" data-program="{program}"><output class="note place"></output></div>'
+BRUSH = """
+<button type="button" data-tool="brush" aria-pressed="false" title="Correct the mask by hand; or press the key B">Brush
+<kbd>B</kbd></button>
+<div id="brush" role="group" aria-label="Brush">
+    <button type="button" id="paints" aria-pressed="true">Paint</button>
+    <button type="button" id="erases" aria-pressed="false">Erase</button>
+    <label>Size <input type="range" id="brush-size" min="1" max="64" value="12"> <output>12 px</output></label>
+    <button type="button" id="undo" disabled title="Or Ctrl + Z">Undo</button>
+    <button type="button" id="redo" disabled title="Or Ctrl + Shift + Z">Redo</button>
+    <button type="button" id="uncorrect" disabled title="Take all corrections of the slice back">Network’s mask</button>
+    <div class="pairs">
+        <label>Person <input type="text" id="person" maxlength="60" autocomplete="off" spellcheck="false"
+        aria-describedby="pairs-hint"></label>
+        <button type="button" id="save-pairs" disabled>Save training pairs</button>
+        <small id="pairs-hint">Slices of one person need the same name here. Pairs stay in this browser until you save
+        them.</small>
+    </div>
+</div>
+"""
+PAINT = """
+<div class="slice" tabindex="0" role="application" hidden aria-label="Brush: arrows move it, Space paints, E erases,
+[ and ] change its size, Escape puts it away"><canvas></canvas><i class="ring"></i></div>
+"""
 FOOTER = """
 <p><strong>Not a medical device. For research and education.</strong> Made for T1-weighted slices with contrast. Every
 slice of its data set shows a tumour: in a healthy slice, and more often in other kinds of images, it may report one
 that is not there. What you drop is kept for your page alone, for an hour at most, or until you press “Clear”.</p>
 <p>The wheel or two fingers zoom, a double click shows the whole slice again. Keys: H hides the overlay, O changes its
-opacity, + and − zoom, 0 resets, arrows turn slices. In three planes and in 3-D, once they have been clicked, arrows,
-Page up and Page down move the crosshair or turn the head.</p>
+opacity, + and − zoom, 0 resets, arrows turn slices, B takes the brush: then arrows move it, Space paints, E erases. In
+three planes and in 3-D, once they have been clicked, arrows, Page up and Page down move the crosshair or turn the
+head.</p>
 <p>Examples, of people the network has never seen: Jun Cheng,
 <a href="https://doi.org/10.6084/m9.figshare.1512427">brain tumor dataset</a>, figshare, CC BY 4.0.</p>
 """
@@ -105,7 +129,8 @@ def draw_slice(study: Study, run: str) -> str:
     link = '<button type="button" class="link">Copy link</button>' if study.example else ""
     return f"""
     <div class="slice" style="--width: {width}; --height: {height}" data-shown="{study.example or run}"
-    data-index="{study.index}" data-count="{len(study.slices)}"{viewed}>
+    data-index="{study.index}" data-count="{len(study.slices)}" data-study="{study.token}"
+    data-name="{html.escape(f"{study.name}-{part.name}" if study.volume else part.name)}"{viewed}>
         <img src="{data_uri(segmentation.image)}" alt="MRI slice: {title}">
         <img class="tumor heatmap" src="{data_uri(heatmap)}" alt="">
         {"".join(f"<b>{side}</b>" for side in sides)}
@@ -129,14 +154,16 @@ def draw_layers(cut: Segmentation, truth: np.ndarray | None, name: str = "") -> 
         f'<div class="{name}" style="mask-image: url({data_uri(shape)})"></div>' for name, shape in shapes.items()
     )
     spacing = f' data-spacing="{cut.spacing[0]:g} {cut.spacing[1]:g}"' if cut.spacing else ""
-    return f'<div class="slice" style="--width: {width}; --height: {height}" data-cut="{name}"{spacing}>{layers}</div>'
+    corrected = " data-corrected" if isinstance(cut, Corrected) else ""
+    return f'''<div class="slice" style="--width: {width}; --height: {height}" data-cut="{name}"{spacing}{corrected}>
+    {layers}</div>'''
 
 
 def draw_tools() -> str:
     """The buttons below the stage, and the colours of the heat map as it draws them on black."""
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
     black = np.zeros((*ramp.shape, 3), np.uint8)
-    return TOOLS.format(bar=data_uri(draw_overlay(black, ramp > 0, alpha=1, style="heatmap", probability=ramp)))
+    return BRUSH + TOOLS.format(bar=data_uri(draw_overlay(black, ramp > 0, alpha=1, style="heatmap", probability=ramp)))
 
 
 def spacing_label(study: Study | None) -> str:
@@ -168,7 +195,9 @@ def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Ori
         figures |= _agreement(cut, study.shown.truth)
     kind, verdict = ("found", "Tumour found") if found else ("clear", "No tumour found")
     doubt = ""
-    if not study.is_familiar:
+    if study.is_corrected:
+        verdict = f"{verdict.removesuffix(' found')}, corrected by hand"
+    elif not study.is_familiar:
         doubt = f"<p class='detail'>It says nevertheless: {verdict.lower()}.</p>"
         kind, verdict = "unknown", UNKNOWN.format("volumes" if study.whole else "pictures")
     probability = study.shown.segmentation.highest_probability
@@ -318,6 +347,8 @@ def _choice(index: int, part: Slice, cut: Segmentation, chosen: bool) -> str:
     """A slice of the gallery, with its tumour outlined."""
     kind, verdict = ("found", "tumour found") if cut.tumor_found else ("clear", "no tumour found")
     doubt = "" if cut.is_familiar else " in a picture of a kind that the network does not know"
+    if part.is_corrected:
+        doubt = ", corrected by hand"
     label = html.escape(f"{part.title}: {verdict}{doubt}")
     return f"""<button type="button" class="{kind}" data-index="{index}" aria-pressed="{str(chosen).lower()}"
     title="{label}" aria-label="{label}"><img src="{_thumbnail(cut)}" alt=""></button>"""
@@ -329,7 +360,8 @@ def _slices_table(study: Study, settings: Settings) -> str:
     columns = ["Slice", "Lesions", *(("Area, mm²", "%", "Longest, mm") if in_mm else ("Area, px", "%", "Longest, px"))]
     rows = []
     for index, (part, row) in enumerate(zip(study.slices, study.summaries(settings), strict=True)):
-        title = f'<button type="button" data-index="{index}">{html.escape(part.title)}</button>'
+        by_hand = ", corrected by hand" if part.is_corrected else ""
+        title = f'<button type="button" data-index="{index}">{html.escape(part.title)}{by_hand}</button>'
         figures = [f"{row[area]:,.0f}", f"{row['area_percent']:.2f}", _or_dash(row[diameter], 1)]
         rows.append([title, str(row["lesions"]), *figures, _or_dash(row["mean_probability"], 2)])
     return _table("All slices", [*columns, "Mean prob."], rows)

@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,18 @@ def onnxruntime_web() -> Path:
     if not path.exists():
         missing("needs the file of npm that docs/static.md names, in the variable ONNXRUNTIME_WEB")
     return path.resolve()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The script of axe-core, which finds barriers on a page, out of what npm gives."""
+    path = Path(os.environ.get("AXE_CORE", "nowhere"))
+    if not path.is_file():
+        missing("needs the file of `npm pack axe-core@4.14.1`, in the variable AXE_CORE")
+    with tarfile.open(path) as archive:
+        script = archive.extractfile("package/axe.min.js")
+        assert script
+        return script.read().decode()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 /* PNG files to the exact values in them and back: a canvas would keep 8 of 16 bits and blur what is transparent. */
 
-const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
-const GREY = 0, RGB = 2, PALETTE = 3, GREY_ALPHA = 4, RGB_ALPHA = 6;
+import {GREY, RGB, RGB_ALPHA, SIGNATURE} from './scripts/packing.js';
+
+const PALETTE = 3, GREY_ALPHA = 4;
 const CHANNELS = {[GREY]: 1, [RGB]: 3, [PALETTE]: 1, [GREY_ALPHA]: 2, [RGB_ALPHA]: 4};
 const DEPTHS = {[GREY]: [1, 2, 4, 8, 16], [RGB]: [8, 16], [PALETTE]: [1, 2, 4, 8], [GREY_ALPHA]: [8, 16], [RGB_ALPHA]: [8, 16]};
 // Of an interlaced picture, each pass: first column, first row, step of columns, step of rows.
@@ -220,50 +221,4 @@ function turned(picture, orientation) {
             for (let channel = 0; channel < channels; channel++) upright[target++] = data[source + channel];
         }
     return {...picture, ...size, data: upright};
-}
-
-// ---------------------------------------------------------------------------------------------------------------- write
-
-/* A PNG file, as Blob, of exactly these pixels: {width, height, channels: 1|3|4, data}, data of 8 or 16 bits. */
-export async function encodePng({width, height, channels, data}) {
-    const bytes = data.BYTES_PER_ELEMENT, length = width * channels * bytes, lines = new Uint8Array(height * (length + 1));
-    const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-    for (let row = 0; row < height; row++) {
-        const start = row * (length + 1) + 1; // before it is the filter, none
-        if (bytes === 1) lines.set(data.subarray(row * length, (row + 1) * length), start);
-        else for (let index = 0; index < width * channels; index++) {
-            const value = view.getUint16((row * width * channels + index) * 2, true);
-            lines[start + 2 * index] = value >> 8;
-            lines[start + 2 * index + 1] = value & 255;
-        }
-    }
-    const stream = new Blob([lines]).stream().pipeThrough(new CompressionStream('deflate'));
-    const packed = new Uint8Array(await new Response(stream).arrayBuffer());
-    const header = new Uint8Array(13), headerView = new DataView(header.buffer);
-    headerView.setUint32(0, width);
-    headerView.setUint32(4, height);
-    header[8] = 8 * bytes;
-    header[9] = {1: GREY, 3: RGB, 4: RGB_ALPHA}[channels];
-    const parts = [new Uint8Array(SIGNATURE), chunk('IHDR', header), chunk('IDAT', packed), chunk('IEND', new Uint8Array(0))];
-    return new Blob(parts, {type: 'image/png'});
-}
-
-function chunk(kind, body) {
-    const whole = new Uint8Array(body.length + 12), view = new DataView(whole.buffer);
-    view.setUint32(0, body.length);
-    whole.set([...kind].map(letter => letter.charCodeAt(0)), 4);
-    whole.set(body, 8);
-    view.setUint32(body.length + 8, checksum(whole.subarray(4, body.length + 8)));
-    return whole;
-}
-
-const REMAINDERS = Uint32Array.from({length: 256}, (_, byte) => {
-    for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? 0xedb88320 ^ byte >>> 1 : byte >>> 1;
-    return byte;
-});
-
-function checksum(bytes) {
-    let remainder = 0xffffffff;
-    for (const byte of bytes) remainder = REMAINDERS[(remainder ^ byte) & 255] ^ remainder >>> 8;
-    return (remainder ^ 0xffffffff) >>> 0;
 }

@@ -5,7 +5,7 @@
 
 import {isColoured, blend, contourShape, fillShape, heatMap, toDisplay} from './layers.js';
 import {measure, overlap} from './lesions.js';
-import {encodePng} from './png.js';
+import {encodePng} from './scripts/packing.js';
 import {readPicture, roundToEven, UnusableError} from './reading.js';
 import {env, InferenceSession, Tensor} from './runtime/ort.wasm.bundle.min.mjs';
 import {toTable} from './table.js';

@@ -8,6 +8,7 @@
     const greys = {centre: 0.5, width: 1}; // of the window
     let ruler = null; // {from, to} in the slice
     let pixels = null; // of the slice on the stage, once somebody points at it
+    const drags = {}; // of tools in other files: name → a drag from a place in the slice, {move, end, cancel}
     let tool = NOTHING, glass;
 
     const isReady = () => glass && find('#reset'); // they come one after another
@@ -22,6 +23,7 @@
         return {x: (clientX - left) / width, y: (clientY - top) / height};
     }
     const inSlice = ({x, y}) => ({x: (x - view.x) / view.zoom, y: (y - view.y) / view.zoom});
+    const placeOf = event => inSlice(inFrame(event));
 
     // ------------------------------------------------------------------------------------------------ zoom and pan
 
@@ -92,7 +94,7 @@
     }
 
     function probe(event) {
-        const {x, y} = inSlice(inFrame(event)), [width, height] = size();
+        const {x, y} = placeOf(event), [width, height] = size();
         const column = Math.floor(x * width), row = Math.floor(y * height);
         const isInside = column >= 0 && row >= 0 && column < width && row < height;
         glass.querySelector('.probe').textContent = isInside ? `${column}, ${row}: ${greyAt(column, row)}` : NOTHING;
@@ -128,13 +130,17 @@
     }
 
     /* What a drag does, from where it began to where it is. */
-    function drags(event) {
+    function dragOf(event) {
         if (event.button === 2 || tool === 'window') return (from, to) => {
             const {centre, width} = from.greys;
             greys.width = clamp(width * 4 ** (to.x - from.x), 0.02, 4);
             greys.centre = clamp(centre + (to.y - from.y) * greys.width, 0, 1);
             draw();
         };
+        if (drags[tool]) {
+            const drag = drags[tool](placeOf(event));
+            return Object.assign((_, to) => drag.move(inSlice(to)), drag);
+        }
         if (tool === 'ruler') return (from, to) => {
             ruler = {from: inSlice(from), to: inSlice(to)};
             draw();
@@ -154,9 +160,10 @@
         stage.addEventListener('pointerdown', event => {
             if (!isOn(event)) return;
             fingers.set(event.pointerId, inFrame(event));
+            drag?.moves.cancel?.();
             drag = pinch = null;
             if (fingers.size === 2) pinch = {...spread(), zoom: view.zoom};
-            else drag = {from: {...inFrame(event), view: {...view}, greys: {...greys}}, moves: drags(event)};
+            else drag = {from: {...inFrame(event), view: {...view}, greys: {...greys}}, moves: dragOf(event)};
             if (event.pointerType === 'mouse' || tool) event.target.setPointerCapture(event.pointerId);
         });
         stage.addEventListener('pointermove', event => {
@@ -173,11 +180,12 @@
         for (const name of ['pointerup', 'pointercancel'])
             window.addEventListener(name, event => {
                 fingers.delete(event.pointerId);
+                drag?.moves[name === 'pointerup' ? 'end' : 'cancel']?.();
                 drag = pinch = null;
             });
         stage.addEventListener('pointerleave', () => { glass.querySelector('.probe').textContent = NOTHING; });
         stage.addEventListener('contextmenu', event => { if (isOn(event)) event.preventDefault(); });
-        stage.addEventListener('dblclick', event => { if (isOn(event)) zoomTo(1); });
+        stage.addEventListener('dblclick', event => { if (isOn(event) && !drags[tool]) zoomTo(1); });
         // Two fingers are never for the page, one only where there is nothing to move.
         stage.addEventListener('touchmove', event => {
             if (isOn(event) && (event.touches.length > 1 || tool || view.zoom > 1)) event.preventDefault();
@@ -256,5 +264,5 @@
 
     const whenMeasured = () => { if (isReady()) draw(); };
 
-    Object.assign(page, {startTools, startGlass, startStage, whenMeasured});
+    Object.assign(page, {drags, placeOf, startTools, startGlass, startStage, whenMeasured});
 })();

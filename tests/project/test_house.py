@@ -39,6 +39,9 @@ GONE_IN_PYTHON_3_12 = {"asynchat", "asyncore", "distutils", "imp", "smtpd"}
 USED_BY_APP_UNIMPORTED = {
     "safetensors",  # the format that from_pretrained reads
 }
+USED_BY_PAGE_UNIMPORTED = {
+    "mcp",  # Gradio's tools for models stand on it
+}
 # What the package can do without, and the app has.
 OPTIONAL = {"nibabel", "pydicom", "python-gdcm"}
 LOOKED_FOR = {"highdicom", "onnxscript", "pillow-heif", "python-gdcm"}  # by name, before they are imported
@@ -239,6 +242,12 @@ def test_the_run_gets_the_program_that_runs_networks_in_a_browser():
     assert f"npm pack {RUNTIME})" in run and f'ONNXRUNTIME_WEB="$work/{TARBALL}"' in run
 
 
+def test_the_run_gets_what_looks_for_barriers_on_a_page():
+    run, asked = (path.read_text(encoding="utf-8") for path in (ROOT / ".ci" / "run", ROOT / "tests" / "conftest.py"))
+    (version,) = set(re.findall(r"npm pack axe-core@([\d.]+)", run + asked))
+    assert f'AXE_CORE="$work/axe-core-{version}.tgz"' in run
+
+
 def test_hooks_refuse_what_the_tests_refuse():
     configured = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     hooks = {hook["id"]: hook for repository in configured for hook in repository["hooks"]}
@@ -309,7 +318,8 @@ def test_requirements_are_what_the_app_and_the_evaluation_import():
     needed = third_party(
         sources("app.py", "space", "modeling_unet", "train/data/slices.py", "train/scoring/evaluation.py")
     )
-    assert pins("requirements.txt").keys() == needed.keys() | USED_BY_APP_UNIMPORTED | OPTIONAL
+    unimported = USED_BY_APP_UNIMPORTED | USED_BY_PAGE_UNIMPORTED | OPTIONAL
+    assert pins("requirements.txt").keys() == needed.keys() | unimported
 
 
 def test_development_requirements_are_what_the_rest_imports():

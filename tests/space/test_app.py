@@ -1,6 +1,7 @@
 """The page before anybody looks at it, and its endpoints: a client, and a tiny random network behind them."""
 
 import asyncio
+import base64
 import csv
 import functools
 import io
@@ -12,9 +13,10 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 
 import httpx
 import nibabel as nib
@@ -26,6 +28,8 @@ from gradio.route_utils import MultiPartException
 from gradio.server_messages import ProcessCompletedMessage
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
 from pages import BAD_FILES, CountedNetwork, encoded, load, save_model, saved, served, slice_of, until, zipped
 from PIL import Image
 
@@ -43,6 +47,9 @@ from space.sweeping import own_folder, start_sweeping
 from space.views import EXAMPLES
 from train.data.folds import read_manifest
 from train.data.slices import mask_hash
+
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +303,8 @@ def test_the_api_page_describes_every_parameter_and_shows_our_own_files(url):
     endpoints = httpx.get(f"{url}gradio_api/info").json()["named_endpoints"]
     for endpoint in endpoints.values():
         for parameter in endpoint["parameters"]:
-            assert len(parameter["python_type"]["description"]) > 40, parameter["parameter_name"]
+            described = parameter["python_type"]["description"]
+            assert len(described) > 40 and described.endswith("."), parameter["parameter_name"]
         example = endpoint["parameters"][0]["example_input"]
         (file,) = example if isinstance(example, list) else [example]
         assert (ROOT / file["path"]).is_file()
@@ -313,6 +321,79 @@ def test_a_link_to_the_page_shows_what_it_is(url):
     assert int(answered.headers["content-length"]) == len(answered.content)
     with Image.open(io.BytesIO(httpx.get(f"{url}preview.png").content)) as picture:
         assert picture.width > 600
+
+
+# ----------------------------------------------------------------------------------------------------------- for models
+
+
+def by_protocol(url: str, talk: Callable[[ClientSession], Awaitable[T]]) -> T:
+    """What a client of the Model Context Protocol hears."""
+
+    async def connect() -> T:
+        async with (
+            streamablehttp_client(f"{url}gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as session,
+        ):
+            await session.initialize()
+            return await talk(session)
+
+    return asyncio.run(connect())
+
+
+def as_text(path: Path) -> str:
+    return f"data:application/octet-stream;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def test_models_find_two_tools_and_what_each_parameter_means(url):
+    tools = {tool.name: tool for tool in by_protocol(url, ClientSession.list_tools).tools}
+    assert tools.keys() == {"segment", "segment_batch"}
+    for name, tool in tools.items():
+        assert "Not a medical device" in tool.description and "base64" in tool.description
+        assert tool.description.endswith("."), "cut"
+        for parameter in tool.inputSchema["properties"].values():
+            assert len(parameter["description"]) > 40 and parameter["description"].endswith("."), f"{name}: cut"
+    assert tools["segment"].inputSchema["required"] == ["image"]
+    assert tools["segment"].inputSchema["properties"]["image"]["type"] == "string"
+    assert tools["segment_batch"].inputSchema["properties"]["files"]["items"] == {"type": "string"}
+
+
+def test_a_model_sends_a_slice_as_text_and_gets_the_overlay_as_a_picture(url, network, tmp_path):
+    path = saved(tmp_path / "slice.png", slice_of(40, 56))
+    arguments = {"image": as_text(path), "spacing": 0.5}
+    overlay, _, measurements, mask, _ = by_protocol(
+        url, lambda session: session.call_tool("segment", arguments)
+    ).content
+    expected = network.segmenter(path).cut(spacing=(0.5, 0.5))
+    for picture, pixels in ((overlay, expected.overlay()), (mask, expected.mask * np.uint8(255))):
+        assert (picture.type, picture.mimeType) == ("image", "image/png")
+        np.testing.assert_array_equal(Image.open(io.BytesIO(base64.b64decode(picture.data))), pixels)
+    assert json.loads(measurements.text)["area_mm2"] == expected.area_mm2
+
+
+def test_a_model_names_files_that_were_uploaded(url, network, tmp_path):
+    paths = [saved(tmp_path / f"{name}.png", slice_of(30, 40, seed=seed)) for seed, name in enumerate("ab")]
+    sent = httpx.post(f"{url}gradio_api/upload", files=[("files", path.open("rb")) for path in paths]).json()
+    arguments = {"files": [f"{url}gradio_api/file={path}" for path in sent]}
+    answer = by_protocol(url, lambda session: session.call_tool("segment_batch", arguments))
+    archive, rows, volume = (part.text for part in answer.content)
+    assert [row["area_px"] for row in json.loads(rows)] == [network.segmenter(path).area_px for path in paths]
+    assert "a_mask.png" in zipfile.ZipFile(io.BytesIO(httpx.get(archive).content)).namelist()
+    assert json.loads(volume) is None
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        ("http://127.0.0.1:9/slice.png", "no file that can be taken"),
+        ("/etc/passwd", "no file that can be taken"),
+        ("http://127.0.0.1:9/gradio_api/file=/etc/passwd", "passwd: the file was not uploaded"),
+        ("data:image/png;base64,AAAA", "not an image"),
+    ],
+)
+def test_what_a_model_must_not_send_is_refused_in_one_sentence(url, runs, image, reason):
+    answer = by_protocol(url, lambda session: session.call_tool("segment", {"image": image}))
+    assert answer.isError and reason in answer.content[0].text and "Traceback" not in answer.content[0].text
+    assert runs == []
 
 
 @pytest.mark.parametrize("name", BAD_FILES)

@@ -390,7 +390,7 @@ def test_the_folder_holds_everything_and_names_it(site):
 def test_every_script_of_the_page_is_there():
     names = {path.name for path in page_sources().values()} | RUNTIME_FILES.keys()
     for path in (ROOT / "web").glob("*.js"):
-        imported = re.findall(r"from '\./(?:runtime/)?([^']+)'", path.read_text(encoding="utf-8"))
+        imported = re.findall(r"from '\./(?:runtime/|scripts/)?([^']+)'", path.read_text(encoding="utf-8"))
         assert set(imported) <= names, path.name
 
 
