@@ -48,7 +48,7 @@ def an_error(page: Page, folder: Path):
 
 
 def nothing(page: Page, folder: Path):
-    page.get_by_role("button", name="Clear").click()
+    page.locator("#stage .caption .clear").click()
     expect(page.locator("#report")).to_contain_text("No slice yet")
 
 
