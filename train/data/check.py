@@ -86,7 +86,7 @@ def examine(arguments: DataArguments) -> tuple[Dataset, list[Finding]]:
     """The slices, with persons if they could be assigned, and all findings, errors first."""
     found, said = scan(arguments), []
     check_classes(found, arguments.tumor_classes())
-    how = {"persons": arguments.persons_file(), "person_column": arguments.person_column}
+    how: dict[str, Any] = {"persons": arguments.persons_file(), "person_column": arguments.person_column}
     try:
         try:
             slices = assign_persons(found, num_folds=arguments.num_folds, **how)

@@ -449,7 +449,7 @@ class AugmentedSlices(TorchDataset):
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng((self.seed, self.epoch.item(), int(index)))
         if index >= self.always:
-            index = rng.integers(self.always, len(self.prepared))
+            index = int(rng.integers(self.always, len(self.prepared)))
         if self.synthesizer is not None:
             pixel_values, labels = self.synthesizer(int(index), rng)
         else:

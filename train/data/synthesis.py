@@ -327,14 +327,16 @@ def read_brains(folder: str, names: Sequence[str], side: int) -> tuple[list[np.n
         raise ValueError(
             f"--brain_masks {folder} holds no image that is named like a slice, for example {names[0]}.png."
         )
-    brains, pixels = [], hashlib.sha256()
+    brains: list[np.ndarray] = []
+    pixels = hashlib.sha256()
     for name in names:
-        brain = np.zeros((side, side), np.uint8)
-        if path := paths.get(name):
-            mask = read_mask(path).astype(np.uint8)
-            pixels.update(f"{name} {mask.shape}".encode() + mask.tobytes())
-            brain = cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST)
-        brains.append(brain)
+        path = paths.get(name)
+        if path is None:
+            brains.append(np.zeros((side, side), np.uint8))
+            continue
+        mask = read_mask(path).astype(np.uint8)
+        pixels.update(f"{name} {mask.shape}".encode() + mask.tobytes())
+        brains.append(cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST).astype(np.uint8))
     return brains, pixels.hexdigest()
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import nn
 
 from modeling_unet.files import write_atomically
 
@@ -233,7 +234,7 @@ def measure_step(size: int, batch: int, steps: int) -> float:
     """Seconds of a training step of the default network on made-up slices, the first one left out."""
     model, _ = build_model(RunArguments(all_persons=True, image_size=size))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device).train()
+    nn.Module.to(model, device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     slices = torch.rand(batch, 1, size, size, device=device)
     labels = (slices[:, 0] > 0.9).long()

@@ -62,7 +62,7 @@ from .earlier.rehearsal import load_known
 from .earlier.teachers import Teachers, describe
 from .memory import keep_freed_memory
 from .network import DEFAULT_ARCHITECTURE, build_model
-from .options import DEFAULT_RECIPE, IN_A_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
+from .options import ALSO_SHARE, DEFAULT_RECIPE, IN_A_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
 from .precision import keep_depthwise_in_float32
 from .trainer import BEST_FOLDER, WATCHED, SegmentationTrainer
 
@@ -113,7 +113,7 @@ def fit(options: FitOptions) -> dict:
         training, validation = (slices.select(rows) for rows in sides)
         to_train, to_validate = (prepared.select(rows) for rows in sides)
         known = None
-        if options.run.also_data_dir:
+        if options.run.also_data_dir and options.run.init_from:
             everything, rows = load_known(options.run.also_data_dir, options.run.init_from, training, validation)
             known = everything.select(rows)
             also = prepare_slices(everything, processor, num_proc=num_proc).select(rows)
@@ -125,7 +125,8 @@ def fit(options: FitOptions) -> dict:
     )
     always, drawn = len(training), 0
     if known is not None:
-        drawn = max(round(always * options.run.also_share / (1 - options.run.also_share)), 1)
+        share = options.run.also_share or ALSO_SHARE
+        drawn = max(round(always * share / (1 - share)), 1)
         logger.info("To every epoch come %d slices of the %d that were trained on before.", drawn, len(known))
         training = concatenate_datasets([training, known])
     canvases, brains, added = _added_pictures(options.synthesis, training["slice"], processor)
