@@ -20,7 +20,7 @@ from dataclasses import asdict, fields
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -98,37 +98,15 @@ def fit(options: FitOptions) -> dict:
     output_dir, commit = Path(options.trainer.output_dir), _commit()
     check_writable(output_dir / RECORD_FILE, "--output_dir")
     options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
-    fold, calibrated, classes = options.run.fold, options.run.calibration, options.data.tumor_classes()
+    calibrated, classes = options.run.calibration, options.data.tumor_classes()
     _refuse_for_classes(options)
     calibration = asdict(read_calibration(calibrated)) if calibrated else None
-    num_proc, count = options.data.dataset_num_proc, len(classes.names) if classes else 1
     transformers.set_seed(options.trainer.seed)
     model, processor = build_model(options.run, classes)
     teachers = Teachers(options.run.teachers, model, processor) if options.run.teachers else None
     with options.trainer.main_process_first(desc="reading the slices"):
-        slices = load_slices(options.data, without_folds=fold is None)
-        sides = (all_indices(slices), []) if fold is None else fold_indices(slices, fold)
-        # Slices of all folds, so that the folds share one cache.
-        prepared = prepare_slices(slices, processor, count, num_proc)
-        training, validation = (slices.select(rows) for rows in sides)
-        to_train, to_validate = (prepared.select(rows) for rows in sides)
-        known = None
-        if options.run.also_data_dir and options.run.init_from:
-            everything, rows = load_known(options.run.also_data_dir, options.run.init_from, training, validation)
-            known = everything.select(rows)
-            also = prepare_slices(everything, processor, num_proc=num_proc).select(rows)
-            to_train = concatenate_datasets([to_train, also])
-    logger.info(
-        "Training on %d slices of %d persons, validating on %d of %d.",
-        *(len(training), len(set(training["person_id"]))),
-        *(len(validation), len(set(validation["person_id"]))),
-    )
-    always, drawn = len(training), 0
-    if known is not None:
-        share = options.run.also_share or ALSO_SHARE
-        drawn = max(round(always * share / (1 - share)), 1)
-        logger.info("To every epoch come %d slices of the %d that were trained on before.", drawn, len(known))
-        training = concatenate_datasets([training, known])
+        sides = _read_sides(options, processor)
+    training, validation = sides.training, sides.validation
     canvases, brains, added = _added_pictures(options.synthesis, training["slice"], processor)
     started = _started(options, model.config, training)
     _warn_of_other_weights(options.run, started)
@@ -153,12 +131,12 @@ def fit(options: FitOptions) -> dict:
     as_labels: Callable[[np.ndarray], np.ndarray] | None = None
     if classes:
         as_labels = partial(to_planes, count=len(classes.names)) if model.config.classes_overlap else to_labels
-    taking = {"always": always, "drawn": drawn, "as_labels": as_labels}
+    taking = {"always": sides.always, "drawn": sides.drawn, "as_labels": as_labels}
     trainer = SegmentationTrainer(
         model=nn.SyncBatchNorm.convert_sync_batchnorm(model) if options.trainer.sync_batch_norm else model,
         args=options.trainer,
-        train_dataset=_training_slices(options, to_train, training["person_id"], canvases, brains, taking),
-        eval_dataset=AugmentedSlices(to_validate, as_labels=as_labels) if len(validation) else None,
+        train_dataset=_training_slices(options, sides.to_train, training["person_id"], canvases, brains, taking),
+        eval_dataset=AugmentedSlices(sides.to_validate, as_labels=as_labels) if len(validation) else None,
         processing_class=processor,
         teachers=teachers,
     )
@@ -186,6 +164,46 @@ def fit(options: FitOptions) -> dict:
             _write_sheet(trainer, validation, output_dir / "predictions.png")
             logger.info("The trained model is in %s; score it with: %s", output_dir, _evaluate_command(options))
     return record
+
+
+class Sides(NamedTuple):
+    """The slices of a run, and the same ones prepared for the network.
+
+    An epoch takes the first `always` ones of the training, and draws `drawn` of the others, which were known before.
+    """
+
+    training: Dataset
+    validation: Dataset
+    to_train: Dataset
+    to_validate: Dataset
+    always: int
+    drawn: int
+
+
+def _read_sides(options: FitOptions, processor: UNetImageProcessor) -> Sides:
+    classes, fold, num_proc = options.data.tumor_classes(), options.run.fold, options.data.dataset_num_proc
+    slices = load_slices(options.data, without_folds=fold is None)
+    rows = (all_indices(slices), []) if fold is None else fold_indices(slices, fold)
+    # Slices of all folds, so that the folds share one cache.
+    prepared = prepare_slices(slices, processor, len(classes.names) if classes else 1, num_proc)
+    (training, validation), (to_train, to_validate) = (
+        tuple(part.select(side) for side in rows) for part in (slices, prepared)
+    )
+    logger.info(
+        "Training on %d slices of %d persons, validating on %d of %d.",
+        *(len(training), len(set(training["person_id"]))),
+        *(len(validation), len(set(validation["person_id"]))),
+    )
+    always, drawn = len(training), 0
+    if options.run.also_data_dir and options.run.init_from:
+        everything, again = load_known(options.run.also_data_dir, options.run.init_from, training, validation)
+        share = options.run.also_share or ALSO_SHARE
+        drawn = max(round(always * share / (1 - share)), 1)
+        logger.info("To every epoch come %d slices of the %d that were trained on before.", drawn, len(again))
+        also = prepare_slices(everything, processor, num_proc=num_proc)
+        training = concatenate_datasets([training, everything.select(again)])
+        to_train = concatenate_datasets([to_train, also.select(again)])
+    return Sides(training, validation, to_train, to_validate, always, drawn)
 
 
 def _added_pictures(
