@@ -1,6 +1,6 @@
 """Take the README's picture of the page: python docs/draw_page.py docs/page.png
 
-It needs Chromium. The page shows an example, an axial slice with a glioma, in the light colours.
+It needs Chromium. The page shows an example, a slice with a glioma, in the light colours.
 """
 
 import shutil
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import app
 
 
-EXAMPLE = "Glioma axial, slice 726"
+EXAMPLE = "Glioma sagittal, slice 842"
 SIZE = {"width": 1280, "height": 960}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

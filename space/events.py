@@ -94,8 +94,8 @@ class Server:
         self._examples: dict[str, Study] = {}
 
     def arrival(self) -> View:
-        """What the page shows before anybody asks: the first example."""
-        return self._draw(self._example(views.EXAMPLES[0]), DEFAULTS)
+        """What the page shows before anybody asks."""
+        return self._draw(self._example(views.ON_ARRIVAL), DEFAULTS)
 
     # ------------------------------------------------------------------------------------------------------- to show
 

@@ -951,7 +951,7 @@ def test_an_example_is_there_again_whatever_the_server_has_forgotten(network):
     """A page that shows one has perhaps never asked for it, or long ago."""
     network.runs.clear()
     server = Server(network)
-    arrived, name = server.arrival(), views.EXAMPLES[0].stem
+    arrived, name = server.arrival(), views.ON_ARRIVAL.stem
     assert network.runs == [1]
     assert (
         f'data-shown="{name}"' in arrived.anatomy

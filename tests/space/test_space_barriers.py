@@ -17,7 +17,8 @@ import app
 VIOLATIONS = """
 async () => {
     const said = ({target, any}) => `${target} ${any.map(check => check.message)}`;
-    return (await axe.run({exclude: ['.toast-header']})).violations.map(({id, nodes}) => `${id}: ${nodes.map(said).join(' | ')}`);
+    const {violations} = await axe.run({exclude: ['.toast-header']});
+    return violations.map(({id, nodes}) => `${id}: ${nodes.map(said).join(' | ')}`);
 }
 """
 

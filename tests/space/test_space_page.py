@@ -24,7 +24,7 @@ from modeling_unet.comparison import compare
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from space import views
 from space.studies import Study
-from space.views import EXAMPLES, describe, draw_slice
+from space.views import EXAMPLES, ON_ARRIVAL, describe, draw_slice
 
 
 BY_HAND = [path.parents[1] / "masks" / path.name for path in EXAMPLES]
@@ -470,7 +470,7 @@ def test_visitors_do_not_see_each_other(page, browser, url, tmp_path):
     try:
         other.locator("#threshold input[type=range]").press("Home")
         expect(other.locator("#report")).to_contain_text(f"{512 * 512:,} px")
-        expect(other.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[0]))
+        expect(other.locator("#stage .caption")).to_contain_text(describe(ON_ARRIVAL))
         expect(page.locator("#report")).not_to_contain_text(f"{512 * 512:,} px")
         assert Image.open(download(page, "Mask", tmp_path)).size == (80, 60)
     finally:

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from visits import asked, choose_example, drop, opened, style_of
 
 import app
-from space.views import EXAMPLES, describe
+from space.views import EXAMPLES, ON_ARRIVAL, describe
 
 
 SETTLE_MS = 300
@@ -66,10 +66,10 @@ def matrix(page: Page, selector: str = "#anatomy .slice > img") -> tuple[float, 
 
 
 def test_a_result_is_there_before_anything_is_asked(page, network):
-    name = describe(EXAMPLES[0])
+    name = describe(ON_ARRIVAL)
     expect(page.locator("#stage .caption")).to_contain_text(name)
     expect(page.locator("#layers :is(.fill, .truth)")).to_have_count(2)
-    cut = network.segmenter(EXAMPLES[0]).cut(spacing=(0.49, 0.49))
+    cut = network.segmenter(ON_ARRIVAL).cut(spacing=(0.49, 0.49))
     expect(page.locator("#report dd").first).to_contain_text(f"{cut.area_mm2:,.0f} mm²")
     expect(page.locator("#report")).to_contain_text("Dice")
     expect(page.locator("#spacing")).to_contain_text("Pixel size: 0.49 × 0.49 mm (data set)")
@@ -128,7 +128,7 @@ def test_a_link_leads_to_an_example_and_a_button_copies_it(browser, url):
     assert page.evaluate("navigator.clipboard.readText()") == f"{url}?example={EXAMPLES[3].stem}"
     page.goto(f"{url}?example=nobody")
     expect(page.locator("#drop-hint")).to_have_text("There is no example called nobody; choose one here.")
-    expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[0]))
+    expect(page.locator("#stage .caption")).to_contain_text(describe(ON_ARRIVAL))
     context.close()
 
 
