@@ -24,7 +24,9 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from modeling_unet import UNetForSemanticSegmentation, read_image, read_mask
+from modeling_unet.files import write_atomically
 from modeling_unet.image_processing_unet import to_grayscale
+from modeling_unet.pictures import encode_png
 from train.data.augmentation import Augmentation, standardize
 from train.data.raw import image_files
 from train.fitting.options import read_recipe
@@ -159,21 +161,21 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("pictures", type=Path, nargs="*")
     parser.add_argument("--steps", type=int, default=350)
+    parser.add_argument("--stripped", type=Path, help="folder for the pictures, black outside the brain")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     slices = list(slices_of_volumes(options.volumes, options.masks))
     model = train(slices, lesions_of(options.data, rng), options.steps, rng)
-    options.out.mkdir(parents=True, exist_ok=True)
     tumors = {path.stem: path for path in image_files(options.data / "masks")}
-    for path in [
-        *image_files(options.data / "images"),
-        *(file for place in options.pictures for file in image_files(place)),
-    ]:
-        is_slice = path.parent == options.data / "images"
-        tumor = (
-            shrunk(read_mask(tumors[path.stem]), MASK_SIDE) if is_slice else np.zeros((MASK_SIDE, MASK_SIDE), np.uint8)
-        )
-        cv2.imwrite(str(options.out / f"{path.stem}.png"), 255 * mask(model, path, tumor))
+    given = [(path, read_mask(tumors[path.stem])) for path in image_files(options.data / "images")]
+    given += [(path, np.zeros((1, 1), bool)) for folder in options.pictures for path in image_files(folder)]
+    for path, tumor in given:
+        brain = mask(model, path, shrunk(tumor, MASK_SIDE))
+        write_atomically(options.out / f"{path.stem}.png", encode_png(brain.astype(bool)))
+        if options.stripped:
+            image = to_grayscale(read_image(path))
+            whole = cv2.resize(brain, image.shape[::-1], interpolation=cv2.INTER_LINEAR)
+            write_atomically(options.stripped / f"{path.stem}.png", encode_png(image * whole))
 
 
 if __name__ == "__main__":

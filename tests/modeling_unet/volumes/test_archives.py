@@ -220,7 +220,11 @@ def test_files_of_a_tar_are_listed_and_read_in_any_order(tmp_path, name, form):
     assert is_archive(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 10_240, gzip.compress(b"no tar"), b"\x1f\x8bno gzip", RANDOM])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 10_240, gzip.compress(b"no tar"), b"\x1f\x8bno gzip", RANDOM],
+    ids=["empty", "zeros", "another file in gzip", "no gzip", "noise"],
+)
 def test_what_is_no_tar_is_no_archive(tmp_path, content):
     (tmp_path / "a.tar.gz").write_bytes(content)
     assert not is_archive(tmp_path / "a.tar.gz")
