@@ -179,7 +179,7 @@ def _files(given: object) -> object:
     elif OF_THIS_SERVER in text:
         path = unquote(text.partition(OF_THIS_SERVER)[2])
     else:
-        raise ValueError(f"{text[:60]!r} is no file that can be taken.{FILES_OF_TOOLS}")
+        raise ValueError(f"{FILES_OF_TOOLS.strip()} What was given, {text[:60]!r}, is neither.")
     # Gradio reads it before the endpoint sees it: never a file that was not sent.
     return {"path": str(uploaded({"path": path})), "meta": {"_type": "gradio.FileData"}}
 

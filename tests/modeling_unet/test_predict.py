@@ -420,7 +420,7 @@ class TestBadFiles:
         segment = TumorSegmenter.batch
 
         def fail_for_a(self, images, *arguments):
-            if any(image.shape == (20, 20) for image in images):
+            if any(picture.pixels.shape == (20, 20) for picture in images):
                 raise KeyError("first\nsecond")
             return segment(self, images, *arguments)
 
@@ -449,7 +449,7 @@ class TestBadFiles:
         segment = TumorSegmenter.batch
 
         def interrupt(self, images, *arguments):
-            if images[0].shape == (30, 30):
+            if images[0].pixels.shape == (30, 30):
                 raise KeyboardInterrupt
             return segment(self, images, *arguments)
 
