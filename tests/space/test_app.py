@@ -384,8 +384,8 @@ def test_a_model_names_files_that_were_uploaded(url, network, tmp_path):
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        ("http://127.0.0.1:9/slice.png", "no file that can be taken"),
-        ("/etc/passwd", "no file that can be taken"),
+        ("http://127.0.0.1:9/slice.png", "is neither"),
+        ("/etc/passwd", "is neither"),
         ("http://127.0.0.1:9/gradio_api/file=/etc/passwd", "passwd: the file was not uploaded"),
         ("data:image/png;base64,AAAA", "not an image"),
     ],
