@@ -199,6 +199,10 @@ class Page(gr.Blocks):
         for files in self.temp_file_sets:  # only Gradio's own sweep would ever shorten them
             files.clear()
 
+    def launch(self, *arguments, app_kwargs: dict[str, Any] | None = None, **options):
+        """As in Gradio, which writes what runs at its start into `app_kwargs`: another page would run that again."""
+        return super().launch(*arguments, app_kwargs={**(app_kwargs or {})}, **options)
+
     def queue(self, *arguments, **options):
         """As in Gradio, with answers that wait within bounds."""
         super().queue(*arguments, **options)
