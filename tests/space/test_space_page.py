@@ -258,7 +258,7 @@ def test_of_two_choices_both_are_segmented_and_the_second_is_shown(page, network
 def test_the_network_runs_once_for_an_example_whoever_comes(page, network, browser, url):
     choose_example(page, 5)
     first, other = list(network.runs), opened(browser, url)
-    for index in (5, 0):
+    for index in (5, EXAMPLES.index(ON_ARRIVAL)):
         choose_example(other, index)
     other.close()
     assert network.runs == first
