@@ -187,7 +187,8 @@ def test_no_label_is_cut(browser, url, width):
 # Texts that reach beyond what is to be seen of the boxes around them.
 CUT = """
 elements => elements.filter(element => {
-    if (!element.checkVisibility() || !element.innerText?.trim() || element.closest('#color label') || element.closest('.bar')) return false;
+    if (!element.checkVisibility() || !element.innerText?.trim()) return false;
+    if (element.closest('#color label') || element.closest('.bar')) return false;
     const text = document.createRange();
     text.selectNodeContents(element);
     const {left, right} = text.getBoundingClientRect();
