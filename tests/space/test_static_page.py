@@ -273,7 +273,9 @@ def test_threshold_pixel_size_and_hidden_pieces_cut_again(page, segmenter):
     cut = expected.cut(threshold=0.3, spacing=(0.5, 0.5))
     page.locator("#threshold input[type=number]").fill("0.3")
     page.locator("#spacing input").fill("0.5")
-    expect(page.locator("#report")).to_contain_text(f"{cut.area_mm2:,.0f} mm²")
+    # Weights of 16 bits move a pixel or two at the edge.
+    nearly = "|".join(f"{area:,.0f} mm²" for area in cut.area_mm2 + np.arange(-2, 3) * 0.25)
+    expect(page.locator("#report")).to_contain_text(re.compile(nearly))
     expect(page.locator("#report")).to_contain_text(f"{cut.longest_diameter_mm:.1f} mm")
     page.locator("#spacing input").fill("0")
     page.locator("#threshold input[type=number]").fill("0.5")

@@ -75,13 +75,13 @@ class TestLoss:
             assert not gradient[..., 5:].any() and gradient[:, 1:, :, :5].all()
 
     def test_a_model_learns_regions_that_overlap(self):
-        torch.manual_seed(0)
+        torch.manual_seed(2)
         model = UNetForSemanticSegmentation(overlapping_config(norm="none")).train()
         pictures = torch.zeros(2, 1, 16, 16)
         pictures[..., 4:12, 4:12], pictures[..., 6:10, 6:10] = 1, 2
         labels = torch.stack([pictures[:, 0] > 0, pictures[:, 0] > 1, pictures[:, 0] > 1], dim=1).long()
-        optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-        for _ in range(40):
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(80):
             optimizer.zero_grad()
             model(pictures, labels=labels).loss.backward()
             optimizer.step()

@@ -258,7 +258,7 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"mask has size \(50, 40\), but the image has size \(40, 50\)"):
             draw_overlay(noise(), square().T)
 
-    @pytest.mark.parametrize("shape", [(40,), (40, 50, 1), (0, 50)])
+    @pytest.mark.parametrize("shape", [(40,), (1, 40, 50, 1), (0, 50)])
     def test_mask_of_another_shape(self, shape):
         with pytest.raises(ValueError, match=r"mask has shape .* allowed is \[H, W\]"):
             draw_overlay(noise(), np.zeros(shape, bool))
