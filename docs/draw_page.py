@@ -33,7 +33,7 @@ def main(output: str) -> None:
         page.get_by_role("button", name=EXAMPLE).click()
         page.get_by_text("Tumour found").wait_for()
         page.evaluate("window.scrollTo(0, 0)")
-        page.wait_for_timeout(1000)  # until the pictures have faded in
+        page.wait_for_timeout(4000)  # until the pictures have faded in
         page.screenshot(path=output)
         browser.close()
     served.close(verbose=False)
