@@ -1,16 +1,13 @@
 """No barriers on the page, by axe-core, whatever is on it; and nothing of it jumps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import phantoms
 import pytest
-from pages import load, save_model, served
 from playwright.sync_api import Page, expect
 from visits import choose_example, drop, opened
-
-import app
 
 
 # The head of an error is Gradio's own: a button inside a button.
@@ -21,12 +18,6 @@ async () => {
     return violations.map(({id, nodes}) => `${id}: ${nodes.map(said).join(' | ')}`);
 }
 """
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory) -> Iterator[str]:
-    with served(app.build_app(load(save_model(tmp_path_factory.mktemp("model"))))) as url:
-        yield url
 
 
 def arrival(page: Page, folder: Path):

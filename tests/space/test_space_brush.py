@@ -3,41 +3,20 @@
 import csv
 import io
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import CountedNetwork, encoded, load, save_model, saved, served, slice_of, zipped
+from pages import encoded, saved, slice_of, zipped
 from PIL import Image
 from playwright.sync_api import Page, expect
 from visits import asked, drop, opened
 
-import app
 from space.views import EXAMPLES, describe
 from train.__main__ import main
 
 
 HEIGHT, WIDTH = 40, 30
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory) -> CountedNetwork:
-    return load(save_model(tmp_path_factory.mktemp("model")))
-
-
-@pytest.fixture(scope="module")
-def url(network) -> Iterator[str]:
-    with served(app.build_app(network)) as url:
-        yield url
-
-
-@pytest.fixture
-def page(browser, url) -> Iterator[Page]:
-    page = opened(browser, url)
-    yield page
-    assert page.errors == []
-    page.close()
 
 
 @pytest.fixture

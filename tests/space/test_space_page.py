@@ -5,7 +5,6 @@ import io
 import re
 import threading
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +12,7 @@ import numpy as np
 import phantoms
 import pytest
 from gradio_client import Client, handle_file
-from pages import BAD_FILES, CountedNetwork, encoded, load, save_model, saved, served, slice_of, zipped
+from pages import BAD_FILES, CountedNetwork, encoded, saved, served, slice_of, zipped
 from PIL import Image
 from playwright.sync_api import Page, expect
 from visits import PATIENCE_MS, asked, choose_example, drop, opened, style_of
@@ -30,24 +29,10 @@ from space.views import EXAMPLES, ON_ARRIVAL, describe, draw_slice
 BY_HAND = [path.parents[1] / "masks" / path.name for path in EXAMPLES]
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory) -> CountedNetwork:
-    return load(save_model(tmp_path_factory.mktemp("model")))
-
-
-@pytest.fixture(scope="module")
-def url(network) -> Iterator[str]:
-    with served(app.build_app(network)) as url:
-        yield url
-
-
 @pytest.fixture
-def page(browser, url, network) -> Iterator[Page]:
-    page = opened(browser, url)
+def page(page, network) -> Page:
     network.runs.clear()
-    yield page
-    assert page.errors == []
-    page.close()
+    return page
 
 
 def choose_mask(page: Page, path: Path):

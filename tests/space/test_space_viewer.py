@@ -3,11 +3,10 @@
 import base64
 import io
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from pages import CountedNetwork, encoded, load, save_model, saved, served, slice_of, zipped
+from pages import encoded, saved, served, slice_of, zipped
 from PIL import Image
 from playwright.sync_api import Page, expect
 from visits import asked, choose_example, drop, opened, style_of
@@ -17,25 +16,6 @@ from space.views import EXAMPLES, ON_ARRIVAL, describe
 
 
 SETTLE_MS = 300
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory) -> CountedNetwork:
-    return load(save_model(tmp_path_factory.mktemp("model")))
-
-
-@pytest.fixture(scope="module")
-def url(network) -> Iterator[str]:
-    with served(app.build_app(network)) as url:
-        yield url
-
-
-@pytest.fixture
-def page(browser, url) -> Iterator[Page]:
-    page = opened(browser, url)
-    yield page
-    assert page.errors == []
-    page.close()
 
 
 def box(page: Page, selector: str = "#anatomy .slice") -> dict:

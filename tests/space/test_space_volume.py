@@ -13,12 +13,11 @@ import nibabel as nib
 import numpy as np
 import phantoms
 import pytest
-from pages import CountedNetwork, load, save_model, served, until
+from pages import until
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from visits import asked, drop, opened
 
-import app
 from modeling_unet.volumes import read_volume
 from space import downloads, vendor
 from space.events import NO_VOLUME, Server
@@ -50,11 +49,6 @@ def scan(folder: Path, axes: str = "RAS", edit=None) -> Path:
     path = folder / f"head-{axes}.nii.gz"
     path.write_bytes(phantoms.nifti(np.asarray(turned.dataobj), turned.affine, edit=edit))
     return path
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory) -> CountedNetwork:
-    return load(save_model(tmp_path_factory.mktemp("model")))
 
 
 # -------------------------------------------------------------------------------------------- what the server sends
@@ -159,19 +153,10 @@ def browser(chromium) -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def url(network) -> Iterator[str]:
-    with served(app.build_app(network)) as url:
-        yield url
-
-
 @pytest.fixture
-def page(browser, url) -> Iterator[Page]:
-    page = opened(browser, url)
+def page(page, url) -> Iterator[Page]:
     yield page
-    assert page.errors == []
     assert not [request for request in asked(page) if not request.startswith(url)]
-    page.close()
 
 
 def choose(page: Page, view: str):
