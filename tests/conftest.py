@@ -7,9 +7,10 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
+from surroundings import BROWSERS, ROOT, SLOW_FIXTURES, WEIGHTS, missing
 
 
 if TYPE_CHECKING:
@@ -29,15 +30,6 @@ os.environ.update(
     MPLBACKEND="Agg",
     OMP_NUM_THREADS="1",
 )
-
-ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = ROOT / "weights" / "brain-tumor-unet"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# What is trained for long, read by a browser, served, or made by fresh processes.
-SLOW_FIXTURES = {
-    *("chromium", "ended", "executed", "exported", "fine_tuned", "loaded", "published"),
-    *("received", "site", "straight", "stranger", "trained", "tuned", "url"),
-}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -59,13 +51,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-
-
-def missing(what: str) -> NoReturn:
-    """Fail where the whole suite has to run (`CI=true`), skip with the reason anywhere else."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what, pytrace=False)
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
-from conftest import ROOT
+from surroundings import ROOT
 
 
 # What transformers imports of other packages: most of the time that a process takes to start.

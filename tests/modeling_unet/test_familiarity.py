@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from safetensors import safe_open
 from safetensors.torch import save_file
 from slices import draw_slice, write_data_set, write_persons
+from surroundings import ROOT
 from tiny import tiny_config
 
 from modeling_unet import TumorSegmenter, UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor

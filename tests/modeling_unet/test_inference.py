@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
 from safetensors.torch import load_file
+from surroundings import ROOT
 from tiny import TINY, tiny_config
 from torch import nn
 

@@ -16,9 +16,9 @@ import fresh
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from surroundings import ROOT
 from tiny import EVEN_LOGIT, save_even_model
 
 from modeling_unet import UNetForSemanticSegmentation, __main__, prediction, provenance

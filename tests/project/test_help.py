@@ -5,7 +5,7 @@ import runpy
 import sys
 
 import pytest
-from conftest import ROOT
+from surroundings import ROOT
 
 from modeling_unet.__main__ import build_parser, main
 from train.__main__ import COMMANDS

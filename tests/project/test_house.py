@@ -19,10 +19,10 @@ from pathlib import Path
 import fresh
 import pytest
 import yaml
-from conftest import BROWSERS, ROOT, SLOW_FIXTURES, missing
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from surroundings import BROWSERS, ROOT, SLOW_FIXTURES, missing
 
 
 MIB = 1024 * 1024

@@ -4,9 +4,9 @@ import os
 
 import nbformat
 import pytest
-from conftest import ROOT
 from nbclient import NotebookClient
 from slices import write_data_set, write_persons
+from surroundings import ROOT
 
 
 NOTEBOOK = ROOT / "docs" / "train.ipynb"

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import phantoms
 import pytest
-from conftest import ROOT
 from fresh import PYTORCH, Starter
 from hub import Hub
 from pages import served
 from served import serve
+from surroundings import ROOT
 
 import app
 from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from safetensors.torch import load_file
+from surroundings import ROOT
 from transformers import AutoConfig, AutoModelForSemanticSegmentation
 
 from docs import write_card

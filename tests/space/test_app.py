@@ -23,7 +23,6 @@ import nibabel as nib
 import numpy as np
 import phantoms
 import pytest
-from conftest import ROOT
 from gradio.route_utils import MultiPartException
 from gradio.server_messages import ProcessCompletedMessage
 from gradio_client import Client, handle_file
@@ -32,6 +31,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 from pages import BAD_FILES, CountedNetwork, encoded, load, save_model, saved, served, slice_of, until, zipped
 from PIL import Image
+from surroundings import ROOT
 
 import app
 from modeling_unet import TumorSegmenter, provenance, read_mask

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from labs import AFFINE, draw_head, write_brats
+from surroundings import ROOT
 from tiny import TINY
 
 from modeling_unet import TumorSegmenter

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from surroundings import ROOT
 
 from modeling_unet import read_image, read_mask
 from train.data.raw import RawSlice

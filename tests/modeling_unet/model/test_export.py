@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import ROOT
+from surroundings import ROOT
 from tiny import tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor, __main__, export

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import fresh
 import pytest
 import torch
-from conftest import ROOT
 from hub import Hub
 from safetensors.torch import load_file
 from served import save_tiny_model, serve
+from surroundings import ROOT
 from torch.testing import assert_close
 from transformers import AutoModelForSemanticSegmentation, pipeline
 

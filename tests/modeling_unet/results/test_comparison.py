@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from masks import box, mask
+from slices import box, mask
 
 from modeling_unet.comparison import Comparison, Overlap, compare
 

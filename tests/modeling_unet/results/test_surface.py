@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from masks import box, mask, random_masks
+from slices import box, mask, random_masks
 
 from modeling_unet.surface import hd95, nsd, surface_distances
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image
 from slices import write_data_set
+from surroundings import ROOT
 
 from modeling_unet import read_mask
 from train.data.arguments import DataArguments

@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
 from datasets import load_dataset
 from mat import mat_bytes, write_zip
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from slices import write_data_set, write_manifest, write_persons
+from surroundings import ROOT
 
 from modeling_unet import read_image, read_mask
 from train.data import folds

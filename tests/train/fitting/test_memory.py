@@ -6,7 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import missing
+from surroundings import missing
 
 from train.fitting import memory
 

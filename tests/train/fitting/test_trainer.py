@@ -15,9 +15,9 @@ from pathlib import Path
 import fresh
 import pytest
 import torch
-from conftest import ROOT
 from safetensors.torch import load_file
 from slices import write_data_set, write_persons
+from surroundings import ROOT
 from tiny import TINY
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 

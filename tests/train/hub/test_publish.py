@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import fresh
 import pytest
-from conftest import ROOT
 from hub import DROP, HANG, READER, STRANGER, WRITER, Hub, Repo
 from huggingface_hub import DatasetCard, ModelCard, RepoCard, get_session
 from PIL import Image
 from safetensors.torch import load_file
 from served import save_tiny_model, serve
 from slices import write_data_set, write_persons
+from surroundings import ROOT
 from tiny import TINY, tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from masks import box, mask, random_masks
+from slices import box, mask, random_masks
 
 from modeling_unet.comparison import Overlap
 from modeling_unet.segmentation import find_lesions

@@ -12,10 +12,10 @@ import cv2
 import h5py
 import numpy as np
 import pytest
-from conftest import ROOT
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from mat import mat_bytes, write_zip
 from slices import draw_slice, write_data_set
+from surroundings import ROOT
 
 from modeling_unet import read_image, read_mask
 from train.data.raw import DataError, Reading, as_file, encode_png, natural_order
