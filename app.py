@@ -98,6 +98,7 @@ LAUNCH_OPTIONS: dict[str, Any] = {
     "footer_links": ["api"],
     "mcp_server": True,
     "share": False,
+    "_frontend": False,  # or Gradio ends what does not answer itself within 3 s, as on a busy machine
     "app_kwargs": {
         "exception_handlers": EXCEPTION_HANDLERS,
         "middleware": [(ShortBodies, (), {}), (Previews, (), {})],
