@@ -49,7 +49,7 @@ EVERY_OPTION_CHANGED = {
     "encoder_initialization": "elsewhere",
 }
 
-LISTS = ("channel_names", "widths", "depths", "strides", "kernel_sizes", "expansion_ratios", "decoder_widths")
+LISTS = ("widths", "depths", "strides", "kernel_sizes", "expansion_ratios", "decoder_widths")
 
 
 class TestKeeping:
