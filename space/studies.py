@@ -291,10 +291,10 @@ class Study:
         return dict(zip(names, np.sum(self._measure(class_extents, settings), axis=0).tolist(), strict=True))
 
     def class_volumes(self, settings: Settings) -> list[str]:
-        """The same in words, in mL where that is known."""
+        """The same in words, in mL where that is known; "" of none."""
         voxel_ml = self.whole.volume.voxel_ml if self.whole else None
         return [
-            "not found" if not count else f"{count:,} voxels" if voxel_ml is None else f"{count * voxel_ml:,.1f} mL"
+            "" if not count else f"{count:,} voxels" if voxel_ml is None else f"{count * voxel_ml:,.1f} mL"
             for count in self.class_voxels(settings).values()
         ]
 

@@ -250,7 +250,8 @@ def _legend(study: Study, cut: Segmentation, settings: Settings) -> str:
         return ""
     sizes = class_areas(cut)
     if study.whole:
-        sizes = [f"{volume} · {area} here" for volume, area in zip(study.class_volumes(settings), sizes, strict=True)]
+        whole = study.class_volumes(settings)
+        sizes = [f"{size} · {area} here" if size else area for size, area in zip(whole, sizes, strict=True)]
     names, colors = (html.escape(name) for name in cut.class_names), class_colors(len(cut.classes))
     return "<fieldset class='legend'><legend>Classes, which can be hidden</legend>{}</fieldset>\n    ".format(
         "".join(

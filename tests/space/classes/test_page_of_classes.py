@@ -88,6 +88,12 @@ class TestBrowser:
         assert [box.is_checked() for box in legend.locator("input").all()] == [True, False, False]
         assert shown_color(page, *heart) == whole
         expect(page.locator("#color")).to_have_count(0)
+        with page.expect_download() as download:
+            page.locator("#saving .mask").click()
+        assert np.array_equal(np.unique(read_labels(download.value.path())), [0, 1, 2, 3])
+        with page.expect_download() as download:
+            page.locator("#saving .overlay").click()
+        assert download.value.suggested_filename == "squares_overlay.png"
 
     def test_the_brush_says_why_it_is_not_there(self, page):
         expect(page.locator("#tools [data-tool=brush]")).to_be_disabled()
