@@ -4,21 +4,29 @@ Each figure is a list of its value and of notes to it; where the size of a pixel
 """
 
 from .comparison import Comparison
-from .segmentation import Segmentation
+from .segmentation import Segmentation, TumorClass
 
 
 def slice_figures(segmentation: Segmentation) -> dict[str, list[str]]:
-    """Area and longest diameter of the tumour, and the area of each of several classes."""
+    """Area and longest diameter of the tumour."""
     areas = [f"{segmentation.area_px:,} px", f"{segmentation.area_percent:.2f} % of the slice"]
     diameters = [f"{segmentation.longest_diameter_px or 0:.1f} px"]
     if segmentation.spacing:
         areas.insert(0, f"{segmentation.area_mm2:,.0f} mm²")
         diameters.insert(0, f"{segmentation.longest_diameter_mm or 0:.1f} mm")
-    classes = [
-        f"{one.name} {one.area_px:,} px" if one.area_mm2 is None else f"{one.name} {one.area_mm2:,.0f} mm²"
-        for one in segmentation.classes
-    ]
-    return {"Area": areas, "Longest diameter": diameters, **({"Area of each class": classes} if classes else {})}
+    return {"Area": areas, "Longest diameter": diameters}
+
+
+def class_areas(segmentation: Segmentation) -> list[str]:
+    """The area of each of several classes, or that it is not found: pieces that are too small are no lesions."""
+    return [_class_area(one) for one in segmentation.classes]
+
+
+def _class_area(one: TumorClass) -> str:
+    area = f"{one.area_px:,} px" if one.area_mm2 is None else f"{one.area_mm2:,.0f} mm²"
+    if one.lesions:
+        return area
+    return f"not found ({area})" if one.area_px else "not found"
 
 
 def distances(comparison: Comparison) -> list[str]:

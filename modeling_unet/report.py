@@ -18,9 +18,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .comparison import Comparison
-from .figures import distances, slice_figures
+from .figures import class_areas, distances, slice_figures
 from .image_processing_unet import printable
-from .overlay import COLORMAP, DEFAULT_ALPHA, DEFAULT_COLOR, parse_color
+from .overlay import COLORMAP, DEFAULT_ALPHA, DEFAULT_COLOR, class_colors, parse_color
 from .pictures import data_uri
 from .segmentation import Lesion, Segmentation
 
@@ -30,6 +30,7 @@ MAX_LESIONS = 8
 MAX_WARNINGS = 2
 MAX_TITLE = 120
 MAX_NAME = 80
+MAX_CLASS_NAME = 24
 MAX_WARNING = 200
 MAX_PICTURE_SIDE = 1200  # px, about 270 dpi on the page; a slice of 8192 px a side would make a file of 100 MB
 MAX_SCALE_BAR = 0.3  # of the picture's width
@@ -70,6 +71,8 @@ def draw_report(
         ValueError: a colour, opacity or style is not allowed.
     """
     canvas, lesions = Canvas(segmentation), segmentation.lesions[:MAX_LESIONS]
+    names = [_shortened(name, MAX_CLASS_NAME) for name in segmentation.class_names]
+    areas = [" ".join(both) for both in zip(names, class_areas(segmentation), strict=True)]
     return TEMPLATES.get_template("report.html").render(
         segmentation=segmentation,
         title=_shortened(title, MAX_TITLE),
@@ -78,9 +81,11 @@ def draw_report(
         overlay=data_uri(_small(segmentation.overlay(color, alpha, style))),
         plain=data_uri(_small(segmentation.image)),
         detail=canvas.around(lesions[0]) if lesions else None,
+        classes=dict(zip(names, class_colors(len(names)), strict=True)),
         steps=_color_steps() if style == "heatmap" else None,
         figures={
             **slice_figures(segmentation),
+            **({"Area of each class": areas} if areas else {}),
             "Lesions": [str(len(segmentation.lesions))],
             "Highest probability": [f"{100 * segmentation.highest_probability:.0f} %"],
         },

@@ -24,7 +24,7 @@ from .familiarity import UNFAMILIAR
 from .files import write_atomically
 from .image_processing_unet import COLOURED, MAX_FILE_BYTES, MAX_SIDE, MIN_SIDE
 from .overlay import COLORMAP, DEFAULT_ALPHA
-from .segmenter import TumorSegmenter, check_one_class
+from .segmenter import TumorSegmenter, check_one_channel, check_one_class
 from .whole_graph import to_whole_onnx
 
 
@@ -65,10 +65,11 @@ def write_page(folder: Path, segmenter: TumorSegmenter, name: str, revision: str
 
     Raises:
         ImportError: `onnxscript` is not installed.
-        ValueError: this is no clone, the runtime is another version, or the model tells several classes apart.
+        ValueError: this is no clone, the runtime is another version, or the model has several classes or channels.
         OSError: npm is missing or failed, or a file cannot be written.
     """
     check_one_class(segmenter.class_names, "static pages")
+    check_one_channel(segmenter.channel_names, "static pages")
     content = {file: source.read_bytes() for file, source in page_sources().items()} | runtime_files(runtime)
     metadata = describe(segmenter.model, segmenter.image_processor, name, revision)
     content[MODEL_FILE] = to_whole_onnx(segmenter.model, segmenter.image_processor, segmenter.familiarity, metadata)

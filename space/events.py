@@ -14,6 +14,7 @@ import gradio as gr
 from modeling_unet import InvalidImageError, read_mask
 from modeling_unet.pictures import encode_png
 from modeling_unet.segmentation import DEFAULT_THRESHOLD
+from modeling_unet.segmenter import check_one_class
 
 from . import downloads, views
 from .downloads import Look
@@ -224,6 +225,7 @@ class Server:
         self, threshold: float, min_area: int, spacing: float | None, event: gr.EventData, page: gr.Request
     ) -> View | dict:
         """Measure the mask of a slice as the visitor has corrected it; without one, the network's counts again."""
+        check_one_class(self.network.class_names, "corrections by hand")
         moment = self._ask((threshold, min_area, spacing), mark_of(event), page.session_hash)
 
         def corrected(study: Study) -> Study:

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from modeling_unet.comparison import compare
-from modeling_unet.figures import distances, slice_figures
-from modeling_unet.overlay import draw_layer, draw_overlay
+from modeling_unet.figures import class_areas, distances, slice_figures
+from modeling_unet.overlay import class_colors, draw_layer, draw_overlay
 from modeling_unet.pictures import data_uri
 from modeling_unet.report import definitions
 from modeling_unet.segmentation import Lesion, Segmentation
@@ -98,6 +98,7 @@ BRUSH = """
     </div>
 </div>
 """
+NO_BRUSH = '<small class="no-brush">The brush is for models of one class; this one has {count}.</small>'
 PAINT = """
 <div class="slice" tabindex="0" role="application" hidden aria-label="Brush: arrows move it, Space paints, E erases,
 [ and ] change its size, Escape puts it away"><canvas></canvas><i class="ring"></i></div>
@@ -148,23 +149,52 @@ def _viewed(volume: Volume, token: str) -> str:
 def draw_layers(cut: Segmentation, truth: np.ndarray | None, name: str = "") -> str:
     """What lies over the slice: shapes whose colour and opacity are left to CSS; `name` is that of the settings."""
     shapes = {"tumor fill": draw_layer(cut.mask), "tumor contour": draw_layer(cut.mask, style="contour")}
+    several, classes = "", ""
+    if cut.classes:
+        several = "".join(_draw_classes(cut, style) for style in ("fill", "contour"))
+        classes = f' data-classes="{" ".join(class_colors(len(cut.classes)))}"'
+        shapes = {}
     if truth is not None:
         shapes["truth"] = draw_layer(truth, style="contour")
     height, width = cut.mask.shape
-    layers = "".join(
+    layers = several + "".join(
         f'<div class="{name}" style="mask-image: url({data_uri(shape)})"></div>' for name, shape in shapes.items()
     )
     spacing = f' data-spacing="{cut.spacing[0]:g} {cut.spacing[1]:g}"' if cut.spacing else ""
     corrected = " data-corrected" if isinstance(cut, Corrected) else ""
-    return f'''<div class="slice" style="--width: {width}; --height: {height}" data-cut="{name}"{spacing}{corrected}>
-    {layers}</div>'''
+    facts = f'data-cut="{name}"{spacing}{corrected}{classes}'
+    return f"""<div class="slice" style="--width: {width}; --height: {height}" {facts}>
+    {layers}</div>"""
 
 
-def draw_tools() -> str:
-    """The buttons below the stage, and the colours of the heat map as it draws them on black."""
+def _draw_classes(cut: Segmentation, style: str) -> str:
+    """All classes in their colours, each to be hidden by itself; together they are as opaque as one."""
+    layers = "".join(
+        f'<i data-class="{number}" style="background: {color}; mask-image: url({data_uri(shape)})"></i>'
+        for number, (color, shape) in enumerate(
+            zip(
+                class_colors(len(cut.classes)),
+                (draw_layer(one.mask, style=style) for one in cut.classes),
+                strict=True,
+            ),
+            start=1,
+        )
+    )
+    return f'<div class="tumor {style} classes">{layers}</div>'
+
+
+def draw_tools(class_names: Sequence[str]) -> str:
+    """The buttons below the stage, and the colours of the heat map as it draws them on black.
+
+    Args:
+        class_names: of the model; masks of several classes are not for the brush.
+    """
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
     black = np.zeros((*ramp.shape, 3), np.uint8)
-    return BRUSH + TOOLS.format(bar=data_uri(draw_overlay(black, ramp > 0, alpha=1, style="heatmap", probability=ramp)))
+    brush = BRUSH
+    if len(class_names) > 1:
+        brush = BRUSH.replace("<button", "<button disabled", 1) + NO_BRUSH.format(count=len(class_names))
+    return brush + TOOLS.format(bar=data_uri(draw_overlay(black, ramp > 0, alpha=1, style="heatmap", probability=ramp)))
 
 
 def spacing_label(study: Study | None) -> str:
@@ -209,16 +239,35 @@ def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Ori
     <p class="detail">Highest probability {100 * probability:.0f} %{" in this slice" if len(study.slices) > 1 else ""}
     · {study.timing}</p>
     <p class="detail">Model {html.escape(origin.name)}{revision}</p>
-    {_sentences(study.warnings)}
+    {_legend(study, cut, settings)}{_sentences(study.warnings)}
     {definitions(figures)}
     {_lesion_table(cut)}"""
+
+
+def _legend(study: Study, cut: Segmentation, settings: Settings) -> str:
+    """Of several classes: colour, name and size of each, with a box that hides it on the stage."""
+    if not cut.classes:
+        return ""
+    sizes = class_areas(cut)
+    if study.whole:
+        whole = study.class_volumes(settings)
+        sizes = [f"{size} · {area} here" if size else area for size, area in zip(whole, sizes, strict=True)]
+    names, colors = (html.escape(name) for name in cut.class_names), class_colors(len(cut.classes))
+    return "<fieldset class='legend'><legend>Classes, which can be hidden</legend>{}</fieldset>\n    ".format(
+        "".join(
+            f"<label><input type='checkbox' value='{number}' checked><i style='background: {color}'></i>"
+            f"<span>{name}</span><span>{size}</span></label>"
+            for number, (color, name, size) in enumerate(zip(colors, names, sizes, strict=True), start=1)
+        )
+    )
 
 
 def _agreement(cut: Segmentation, truth: np.ndarray) -> dict[str, list[str]]:
     """With the outline drawn by hand."""
     agreement = compare(cut.mask, truth, cut.spacing)
+    together = ["all classes as one"] if cut.classes else []
     return {
-        "Dice": [f"{agreement.dice:.2f}", f"IoU {agreement.iou:.2f}"],
+        "Dice": [f"{agreement.dice:.2f}", f"IoU {agreement.iou:.2f}", *together],
         "HD95": [*distances(agreement), "to the outline drawn by hand"],
     }
 
@@ -378,8 +427,9 @@ def _thumbnail(cut: Segmentation) -> str:
     scale = THUMBNAIL_SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(np.ascontiguousarray(cut.image), size, interpolation=cv2.INTER_AREA)
-    mask = cv2.resize(cut.mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
-    return data_uri(draw_overlay(small, mask, alpha=0.6), "WEBP")
+    masks = [one.mask for one in cut.classes] or [cut.mask]
+    shrunk = [cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0 for mask in masks]
+    return data_uri(draw_overlay(small, np.stack(shrunk) if cut.classes else shrunk[0], alpha=0.6), "WEBP")
 
 
 # --------------------------------------------------------------------------------------------------------- the examples

@@ -65,9 +65,13 @@
             return Object.assign(image, {cal_min: 0, cal_max: top});
         }
 
-        async function load(scanUrl, maskUrl) {
-            setColor('#000000');
-            const files = [read(scanUrl, 'scan.nii.gz', 255, 'gray'), read(maskUrl, 'mask.nii.gz', 1, MASK_COLORS)];
+        /* A mask has a bit for each of `count` classes. */
+        const topOf = count => 2 ** count - 1;
+
+        async function load(scanUrl, maskUrl, count) {
+            setColors(Array(count).fill('#000000'));
+            const mask = read(maskUrl, 'mask.nii.gz', topOf(count), MASK_COLORS);
+            const files = [read(scanUrl, 'scan.nii.gz', 255, 'gray'), mask];
             const images = await Promise.all(files);
             nv.volumes = [];
             for (const image of images) nv.addVolume(image);
@@ -75,7 +79,7 @@
 
         /* Another mask in the same grid. */
         async function setMask(url) {
-            nv.volumes[1].img = (await read(url, 'mask.nii.gz', 1, MASK_COLORS)).img;
+            nv.volumes[1].img = (await read(url, 'mask.nii.gz', nv.volumes[1].cal_max, MASK_COLORS)).img;
             draw(1);
         }
 
@@ -91,13 +95,23 @@
             waiting.add(layer);
         }
 
-        function setColor(color) {
-            const [r, g, b] = [1, 3, 5].map(start => parseInt(color.slice(start, start + 2), 16));
-            nv.addColormap(MASK_COLORS, {R: [r, r], G: [g, g], B: [b, b], A: [0, 255], I: [0, 255]});
+        /* Each value of the mask has the colour of its last class that is not hidden (null). */
+        function setColors(colors) {
+            const top = topOf(colors.length), any = colors.find(Boolean) ?? '#000000', nodes = [];
+            for (let bits = 0; bits <= top; bits++) {
+                const color = colors.findLast((one, index) => one && bits >> index & 1);
+                for (const edge of [bits - 0.25, bits + 0.25]) {
+                    const at = clamp(Math.round(255 * edge / top), 0, 255);
+                    if (at > (nodes.at(-1)?.at ?? -1)) nodes.push({at, color});
+                }
+            }
+            const channel = start => nodes.map(({color}) => parseInt((color ?? any).slice(start, start + 2), 16));
+            const [A, I] = [nodes.map(({color}) => color ? 255 : 0), nodes.map(({at}) => at)];
+            nv.addColormap(MASK_COLORS, {R: channel(1), G: channel(3), B: channel(5), A, I});
         }
 
-        function setLook(color, opacity) {
-            setColor(color);
+        function setLook(colors, opacity) {
+            setColors(colors);
             if (!nv.volumes[1]) return;
             nv.volumes[1].opacity = opacity;
             draw(1);

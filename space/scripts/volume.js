@@ -89,7 +89,7 @@
         work = work.then(async () => {
             const its = opening, on = await its;
             if (!on || volume !== wanted().volume || (!scan && drawn.volume !== volume)) return;
-            await (scan ? on.load(scan.url, mask.url) : on.setMask(mask.url));
+            await (scan ? on.load(scan.url, mask.url, classColors()?.length ?? 1) : on.setMask(mask.url));
             if (opening !== its) return; // meanwhile, another volume or none came
             if (!scan) return;
             planes = on;
@@ -130,7 +130,14 @@
         if (!planes) return;
         const style = getComputedStyle(document.documentElement);
         const [color, opacity] = ['color', 'opacity'].map(name => style.getPropertyValue(`--tumor-${name}`).trim());
-        planes.setLook(color, find('#stage').dataset.hidden === 'true' ? 0 : Number(opacity));
+        planes.setLook(classColors() ?? [color], find('#stage').dataset.hidden === 'true' ? 0 : Number(opacity));
+    }
+
+    /* Of several classes, null for those that are hidden. */
+    function classColors() {
+        const without = (find('#stage').dataset.without ?? '').split(' ');
+        const colors = find('#layers .slice')?.dataset.classes?.split(' ');
+        return colors?.map((color, index) => without.includes(`${index + 1}`) ? null : color);
     }
 
     // ------------------------------------------------------------------------- the slice and the crosshair, together
@@ -194,7 +201,7 @@
         startFollowing();
         startKeys();
         new MutationObserver(look).observe(document.documentElement, {attributeFilter: ['style']});
-        new MutationObserver(look).observe(find('#stage'), {attributeFilter: ['data-hidden']});
+        new MutationObserver(look).observe(find('#stage'), {attributeFilter: ['data-hidden', 'data-without']});
         followVolume();
     }
 

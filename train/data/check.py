@@ -22,7 +22,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from modeling_unet import InvalidImageError, read_image
+from modeling_unet import InvalidImageError
 from modeling_unet.files import write_atomically
 from modeling_unet.overlay import draw_overlay, to_display
 
@@ -32,7 +32,7 @@ from .arguments import DataArguments
 from .audit import Finding, errors_first, fast_findings, near_duplicates, persons_known, slice_findings, sound_slices
 from .folds import UNKNOWN, TooFewPersonsError, assign_persons
 from .masks import read_bits
-from .raw import SHOWN, DataError, as_file
+from .raw import SHOWN, DataError, as_file, shown_channel
 from .slices import check_classes, format_rows, scan, take_share
 
 
@@ -342,10 +342,10 @@ def _label(row: dict) -> str:
 def _draw_slice(row: dict) -> np.ndarray | None:
     """uint8 [H, W, 3], at most `PANEL_SIDE` long, with the mask's outline if slice and mask have no fault.
 
-    None if the image cannot be read.
+    Of several channels the first is drawn. None if the image cannot be read.
     """
     try:
-        image = to_display(read_image(as_file(row["image"]))) if row["image"] else None
+        image = to_display(shown_channel(row["image"])) if row["image"] else None
     except InvalidImageError:
         image = None
     if image is None:

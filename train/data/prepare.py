@@ -106,6 +106,8 @@ def prepare(source: str | Path, out: str | Path, persons: str | Path | None = No
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} is there already; name a folder that is new or empty.")
     arguments = DataArguments(str(source), persons=None if persons is None else str(persons), **reading)
+    if arguments.sequences:
+        raise DataError("--sequences is for check, fit, cv and evaluate: prepare writes pictures of one sequence each.")
     if arguments.classes:
         raise DataError("--classes is for check, fit, cv and evaluate: prepare writes masks of tumour or not.")
     open_source(source, arguments.reading()).verify()

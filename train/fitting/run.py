@@ -100,9 +100,12 @@ def fit(options: FitOptions) -> dict:
     options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
     calibrated, classes = options.run.calibration, options.data.tumor_classes()
     _refuse_for_classes(options)
-    calibration = asdict(read_calibration(calibrated)) if calibrated else None
+    _adapt_to_channels(options)
+    calibration = read_calibration(calibrated) if calibrated else None
     transformers.set_seed(options.trainer.seed)
-    model, processor = build_model(options.run, classes)
+    model, processor = build_model(options.run, classes, options.data.sequences or ())
+    if calibration:
+        calibration.check_fits(model.config.class_names, options.trainer.output_dir)
     teachers = Teachers(options.run.teachers, model, processor) if options.run.teachers else None
     with options.trainer.main_process_first(desc="reading the slices"):
         sides = _read_sides(options, processor)
@@ -111,8 +114,8 @@ def fit(options: FitOptions) -> dict:
     started = _started(options, model.config, training)
     _warn_of_other_weights(options.run, started)
     started.update(added)
-    if calibrated:
-        started[CALIBRATION] = calibration
+    if calibration:
+        started[CALIBRATION] = calibration.to_record()
         for folder in calibrated_folders(calibrated):
             _warn_of_another_recipe(folder, started)
     if options.run.all_persons:
@@ -230,9 +233,26 @@ def _refuse_for_classes(options: FitOptions) -> None:
             f"--dark_probability is {options.synthesis.dark_probability:g}; with --classes it must be 0, because what "
             "it draws is of no class."
         )
-    for name in ("calibration", "teachers", "also_data_dir"):
+    for name in ("teachers", "also_data_dir"):
         if options.data.classes and getattr(options.run, name):
             raise ValueError(f"--{name} is for models of one class; leave it out with --classes.")
+
+
+def _adapt_to_channels(options: FitOptions) -> None:
+    """Leave out what changes slices of one channel alone; a ValueError for options that ask for it by name."""
+    if not options.data.sequences:
+        return
+    for group, names in (
+        (options.synthesis, ("canvases", "brain_masks")),
+        (options.run, ("teachers", "also_data_dir")),
+    ):
+        for name in names:
+            if getattr(group, name):
+                raise ValueError(f"--{name} is for models of one channel; leave it out with --sequences.")
+    for option in fields(options.synthesis):
+        if option.name.endswith("_probability"):
+            setattr(options.synthesis, option.name, 0.0)
+    logger.info("With --sequences, tumours are neither removed, copied nor pasted: that is for slices of one channel.")
 
 
 def _training_slices(
@@ -245,6 +265,8 @@ def _training_slices(
 ) -> AugmentedSlices:
     if not options.run.augment:
         return AugmentedSlices(prepared, seed=options.trainer.seed, **taking)
+    if options.data.sequences:
+        return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, **taking)
     plain = AugmentedSlices(prepared)
     axes = find_axes(prepared, options.data.dataset_num_proc) if options.synthesis.mirror_probability else []
     synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases, brains)

@@ -43,7 +43,7 @@ where = {{"revision": "{revision}", "trust_remote_code": True}}  # better still,
 processor = AutoImageProcessor.from_pretrained("{repo_id}", **where)
 model = AutoModelForSemanticSegmentation.from_pretrained("{repo_id}", **where).eval()
 
-outputs = model(**processor("slice.png", return_tensors="pt"))
+outputs = model(**processor({slice}, return_tensors="pt"))
 (mask,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[(height, width)])  # {values}
 ```
 
@@ -54,7 +54,7 @@ The code that this runs lies beside the weights.
 | | |
 |---|---|
 | network | U-Net, {block} blocks, {parameters:.2f} M parameters |
-| input | one slice of any size and depth; the processor makes it grey, fits it into {side}×{side} and standardises it |
+| input | {input} |
 | output | {output} |
 | weights | float16 safetensors; they load as float32 |
 | encoder started from | {initialization} |
@@ -183,7 +183,8 @@ def write_model_card(
         revision=revision,
         block=config.block_type.replace("_", " "),
         parameters=model.num_parameters() / 1e6,
-        side=processor.size["longest_edge"],
+        slice=_describe_slice(config),
+        input=_describe_input(config, processor.size["longest_edge"]),
         initialization=config.encoder_initialization,
         values=_describe_values(config),
         output=_describe_output(config),
@@ -232,6 +233,25 @@ def _base_model(record: dict | None) -> str | None:
     """The id on the Hub that a fine-tuning started from; None for a folder, whose name means nothing to others."""
     init_from = (record or {}).get("recipe", {}).get("init_from") or ""
     return init_from if "/" in init_from else None
+
+
+def _describe_slice(config: UNetConfig) -> str:
+    if config.num_channels == 1:
+        return '"slice.png"'
+    return "[{}]".format(", ".join(f'"{name}.png"' for name in config.channels))
+
+
+def _describe_input(config: UNetConfig, side: int) -> str:
+    if config.num_channels == 1:
+        return (
+            "one slice of any size and depth; the processor makes it grey, fits it into "
+            f"{side}×{side} and standardises it"
+        )
+    return (
+        f"one slice of {config.num_channels} channels of one size ({', '.join(config.channels)}), a picture for each "
+        f"or an array [{config.num_channels}, height, width]; the processor fits them into {side}×{side} and "
+        "standardises each by itself"
+    )
 
 
 def _describe_values(config: UNetConfig) -> str:
@@ -292,10 +312,12 @@ def _describe_public_slices(record: dict) -> Iterator[str]:
 
 
 def _describe_calibration(record: dict | None) -> str:
-    if platt := (record or {}).get(CALIBRATION):
+    if found := (record or {}).get(CALIBRATION):
+        parts = {f" ({name})": platt for name, platt in found["classes"].items()} if "classes" in found else {"": found}
+        pairs = [f"scale {platt['scale']:.3f} and shift {platt['shift']:+.3f}{of}" for of, platt in parts.items()]
         return (
-            "Its probabilities are calibrated on persons whom the training left out: scale "
-            f"{platt['scale']:.3f} and shift {platt['shift']:+.3f} of the logits are in the weights of its head."
+            f"Its probabilities are calibrated on persons whom the training left out: {', '.join(pairs)} of the logits "
+            "are in the weights of its head."
         )
     return "No calibration has been fitted: a probability of 0.7 is not a 70 % chance."
 

@@ -195,7 +195,7 @@ def test_an_unknown_recipe_is_refused_with_those_that_are_there():
         ("{", "is not JSON"),
         ("[1]", "is no mapping"),
         ('{"widht": 1}', "fields that UNetConfig does not have: widht"),
-        ('{"num_channels": 3}', "gives num_channels; slices have one channel"),
+        ('{"num_channels": 3}', "gives num_channels; the channels follow from --sequences"),
         ('{"num_labels": 4}', "gives num_labels; it follows from --classes"),
         ('{"id2label": {"0": "a", "1": "b", "2": "c"}}', "names the labels a, b, c, and the masks are of one class"),
         ('{"problem_type": "multi_label_classification"}', "one class has nothing to overlap with"),

@@ -36,6 +36,7 @@ AS_USUAL = Reading()
 USED_BY = {
     "planes": "volumes",
     "sequence": "sequences by name",
+    "sequences": "sequences by name",
     "person_column": "table of persons (which --persons FILE.csv would be)",
 }
 

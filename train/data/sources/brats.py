@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..raw import Reading, natural_order
 from .pairs import MASK_ENDING, FilePairs, Pair, bare_name, described, images_below
-from .sequences import choose
+from .sequences import choose, gathered
 from .slicing import is_nifti
 
 
@@ -21,7 +21,7 @@ VISIT = re.compile(r"(?P<person>BraTS-[A-Za-z]+-\d+)-\d{3}")
 
 
 def find(folder: Path, reading: Reading) -> FilePairs | None:
-    """Raises DataError if none or several of the sequences could be the one to read."""
+    """Raises DataError if it is not clear which sequence to read."""
     masks: dict[Path, Path] = {}
     scans: dict[Path, dict[str, Path]] = defaultdict(dict)
     for path in filter(is_nifti, images_below(folder)):
@@ -34,16 +34,16 @@ def find(folder: Path, reading: Reading) -> FilePairs | None:
         return None
     chosen, said = choose((name for case in scans.values() for name in case), reading, folder.name)
     cases = sorted({*masks, *scans}, key=lambda case: natural_order(case.as_posix()))
-    pairs = [_pair(folder, case, scans.get(case, {}).get(chosen), masks, chosen) for case in cases]
+    pairs = [_pair(folder, case, *gathered(scans.get(case, {}), chosen), masks) for case in cases]
     return FilePairs("BraTS: sequences beside their mask", tuple(pairs), reading, {"sequence": said}, folder=folder)
 
 
-def _pair(folder: Path, case: Path, image: Path | None, masks: dict[Path, Path], chosen: str) -> Pair:
+def _pair(folder: Path, case: Path, images: tuple[Path, ...], missing: str, masks: dict[Path, Path]) -> Pair:
     # Folders above that of the case may be those of a split, or of a kind of tumour.
     known = described(case.parent.relative_to(folder).parts[:-1]) | {"person_id": _person(case.name)}
-    if image:
-        return Pair(case.name, image, masks.get(case), **known)
-    problem = f"{case.parent.name} holds no {chosen} of {case.name}."
+    if images:
+        return Pair(case.name, images[0], masks.get(case), **known, others=images[1:])
+    problem = f"{case.parent.name} holds no {missing} of {case.name}."
     return Pair(case.name, None, masks.get(case), **known, problem_kind="unpaired", problem=problem)
 
 

@@ -9,11 +9,12 @@
 
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 
 from ..raw import DataError, Reading, natural_order
 from .pairs import FilePairs, Pair, bare_name, is_image
-from .sequences import choose
+from .sequences import choose, gathered
 
 
 DESCRIPTION = "dataset.json"
@@ -28,29 +29,29 @@ def find(folder: Path, reading: Reading) -> FilePairs | None:
     description = _read(folder / DESCRIPTION)
     # Older versions of nnU-Net called them modalities.
     channels = description.get("channel_names") or description.get("modality") or {"0": "0"}
-    name, said = choose(channels.values(), reading, f"{folder.name}/{DESCRIPTION}")
-    number = next(number for number, channel in channels.items() if channel == name)
-    scans = {
-        match["case"]: path
-        for path in images.iterdir()
-        if is_image(path) and (match := CHANNEL.fullmatch(bare_name(path))) and int(match["number"]) == int(number)
-    }
+    names, said = choose(channels.values(), reading, f"{folder.name}/{DESCRIPTION}")
+    numbers = [f"{int(next(number for number, own in channels.items() if own == name)):04d}" for name in names]
+    scans: dict[str, dict[str, Path]] = defaultdict(dict)
+    for path in images.iterdir():
+        if is_image(path) and (match := CHANNEL.fullmatch(bare_name(path))) and match["number"] in numbers:
+            scans[match["case"]][match["number"]] = path
     masks = {bare_name(path): path for path in labels.iterdir() if is_image(path)}
     pairs = [
-        _pair(case, scans.get(case), masks.get(case), int(number))
+        _pair(case, *gathered(scans.get(case, {}), numbers), masks.get(case))
         for case in sorted({*scans, *masks}, key=natural_order)
     ]
-    rows = {"sequence": f"{said} (channel {int(number):04d})", "labels": _named(description.get("labels", {}))}
+    shown = f"channel{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
+    rows = {"sequence": f"{said} ({shown})", "labels": _named(description.get("labels", {}))}
     layout = "nnU-Net raw: imagesTr/, labelsTr/ and dataset.json"
     return FilePairs(layout, tuple(pairs), reading, rows, (folder / DESCRIPTION,), folder) if pairs else None
 
 
-def _pair(case: str, image: Path | None, mask: Path | None, number: int) -> Pair:
-    pair = Pair(case, image, mask, person_id=case)
-    if image:
-        return pair
-    assert mask is not None  # or there would be no case
-    problem = f"labelsTr/{mask.name} has no image {case}_{number:04d} in imagesTr/."
+def _pair(case: str, images: tuple[Path, ...], missing: str, mask: Path | None) -> Pair:
+    if images:
+        return Pair(case, images[0], mask, person_id=case, others=images[1:])
+    problem = f"imagesTr/ has no channel {missing} of {case}."
+    if mask:
+        problem = f"labelsTr/{mask.name} has no image {case}_{missing.replace(', ', f', {case}_')} in imagesTr/."
     return Pair(case, None, mask, case, problem_kind="unpaired", problem=problem)
 
 

@@ -3,13 +3,13 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
+from modeling_unet.image_processing_unet import IMAGE_SUFFIXES, InvalidImageError, read_channels
 
-from ..raw import SPLITS, Picture, RawSlice, Reading, Source, listed, stamps
+from ..raw import SPLITS, Picture, RawSlice, Reading, Source, encode_channels, listed, stamps
 from . import slicing
 
 
@@ -28,7 +28,7 @@ TUMOR_TYPES = {word: word for word in ("glioma", "meningioma", "pituitary", "met
 class Pair:
     """A picture or volume and its mask; "" stands for what the layout does not say, None for a file that is not there.
 
-    `problem_kind` and `problem` are those of its slices, see `RawSlice`.
+    `problem_kind` and `problem` are those of its slices, see `RawSlice`. `others` are the further channels of `image`.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Pair:
     split: str = ""
     problem_kind: str = ""
     problem: str = ""
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class FilePairs(Source):
     @property
     def heeds(self) -> frozenset[str]:
         found = {"planes"} if self.unit == "volume" else set()
-        found |= {"sequence"} & {*self.said} | ({"person_column"} if "columns" in self.said else set())
+        found |= {"sequence", "sequences"} if "sequence" in self.said else set()
+        found |= {"person_column"} if "columns" in self.said else set()
         return frozenset(found)
 
     def parts(self) -> Iterator[Pair]:
@@ -94,14 +96,19 @@ class FilePairs(Source):
             part.problem,
         )
         if part.image and not part.problem and slicing.is_nifti(part.image):
-            return slicing.cut(raw, part.image, part.mask, self.reading.planes)
+            return slicing.cut(raw, (part.image, *part.others), part.mask, self.reading.planes)
+        if part.image and not part.problem and part.others:
+            return (_joined(raw, (part.image, *part.others)),)
         return (raw,)
 
     def stamp(self) -> object:
         return stamps(self._files())
 
     def _files(self) -> list[Path]:
-        return [*self.others, *(path for pair in self.pairs for path in (pair.image, pair.mask) if path)]
+        return [
+            *self.others,
+            *(path for pair in self.pairs for path in (pair.image, *pair.others, pair.mask) if path),
+        ]
 
     def facts(self) -> dict[str, str]:
         images = [pair.image for pair in self.pairs if pair.image]
@@ -125,6 +132,15 @@ class FilePairs(Source):
         if self.folder and (over := _passed_over(self.folder, {*self._files()})):
             facts["passed over"] = over
         return facts
+
+
+def _joined(raw: RawSlice, images: Sequence[Path]) -> RawSlice:
+    """The slice whose channels are pictures of their own."""
+    try:
+        planes = read_channels(images, [path.name for path in images])
+    except InvalidImageError as error:
+        return replace(raw, problem_kind="unreadable", problem=str(error))
+    return replace(raw, image={"path": f"{raw.slice}.npy", "bytes": encode_channels(planes)})
 
 
 def picture(path: Path) -> Picture:
