@@ -1,6 +1,7 @@
-"""nnU-Net's raw data: every case a volume per channel, and labels.
+"""nnU-Net's raw data: every case a volume per channel, and labels; Medical Decathlon's, with all channels in one file.
 
     DATA/imagesTr/CASE_0000.nii.gz, CASE_0001.nii.gz, …        one for each of the channels in dataset.json
+    DATA/imagesTr/CASE.nii.gz                                  or a volume for each in one file
     DATA/labelsTr/CASE.nii.gz
     DATA/dataset.json                                          {"channel_names": {"0": "T1Gd", …}, "labels": {…}}
 
@@ -36,21 +37,26 @@ def find(folder: Path, reading: Reading) -> FilePairs | None:
         if is_image(path) and (match := CHANNEL.fullmatch(bare_name(path))) and int(match["number"]) == int(number)
     }
     masks = {bare_name(path): path for path in labels.iterdir() if is_image(path)}
+    layout, where = "nnU-Net raw: imagesTr/, labelsTr/ and dataset.json", f"channel {int(number):04d}"
+    whole, in_file = {bare_name(path): path for path in images.iterdir() if is_image(path)}, None
+    if whole.keys() & masks.keys():
+        scans, in_file = whole, int(number) + 1
+        layout, where = "Medical Decathlon: imagesTr/, labelsTr/ and dataset.json", f"volume {in_file} of each file"
     pairs = [
-        _pair(case, scans.get(case), masks.get(case), int(number))
+        _pair(case, scans.get(case), masks.get(case), int(number), in_file)
         for case in sorted({*scans, *masks}, key=natural_order)
     ]
-    rows = {"sequence": f"{said} (channel {int(number):04d})", "labels": _named(description.get("labels", {}))}
-    layout = "nnU-Net raw: imagesTr/, labelsTr/ and dataset.json"
+    rows = {"sequence": f"{said} ({where})", "labels": _named(description.get("labels", {}))}
     return FilePairs(layout, tuple(pairs), reading, rows, (folder / DESCRIPTION,), folder) if pairs else None
 
 
-def _pair(case: str, image: Path | None, mask: Path | None, number: int) -> Pair:
-    pair = Pair(case, image, mask, person_id=case)
+def _pair(case: str, image: Path | None, mask: Path | None, number: int, in_file: int | None) -> Pair:
+    pair = Pair(case, image, mask, person_id=case, number=in_file)
     if image:
         return pair
     assert mask is not None  # or there would be no case
-    problem = f"labelsTr/{mask.name} has no image {case}_{number:04d} in imagesTr/."
+    wanted = case if in_file else f"{case}_{number:04d}"
+    problem = f"labelsTr/{mask.name} has no image {wanted} in imagesTr/."
     return Pair(case, None, mask, case, problem_kind="unpaired", problem=problem)
 
 

@@ -28,6 +28,7 @@ TUMOR_TYPES = {word: word for word in ("glioma", "meningioma", "pituitary", "met
 class Pair:
     """A picture or volume and its mask; "" stands for what the layout does not say, None for a file that is not there.
 
+    `number` is that of the volume, from 1, where a file holds several and the layout says which one is meant.
     `problem_kind` and `problem` are those of its slices, see `RawSlice`.
     """
 
@@ -40,6 +41,7 @@ class Pair:
     split: str = ""
     problem_kind: str = ""
     problem: str = ""
+    number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,15 @@ class FilePairs(Source):
     others: tuple[Path, ...] = ()
     folder: Path | None = None
 
+    def __post_init__(self):
+        """Make each volume a person where nothing says whose they are: a volume's slices are never of two."""
+        images = [pair.image for pair in self.pairs if pair.image]
+        if images and all(map(slicing.is_nifti, images)) and not any(pair.person_id for pair in self.pairs):
+            own = tuple(replace(pair, person_id=pair.name) for pair in self.pairs)
+            said = {"persons": f"not said here; each of the {len(images):,} volumes counts as one"} | self.said
+            for name, value in (("pairs", own), ("said", said)):
+                object.__setattr__(self, name, value)  # as the class is frozen
+
     @property
     def unit(self) -> str:
         return "volume" if any(pair.image and slicing.is_nifti(pair.image) for pair in self.pairs) else "slice"
@@ -70,7 +81,13 @@ class FilePairs(Source):
     def heeds(self) -> frozenset[str]:
         found = {"planes"} if self.unit == "volume" else set()
         found |= {"sequence"} & {*self.said} | ({"person_column"} if "columns" in self.said else set())
-        return frozenset(found)
+        return frozenset(found | ({"sequence"} if found and self._number else set()))
+
+    @property
+    def _number(self) -> int | None:
+        """Which volume of files that hold several, if --sequence is a number and not the name of one."""
+        sequence = self.reading.sequence or ""
+        return int(sequence) if sequence.isdecimal() and "sequence" not in self.said else None
 
     def parts(self) -> Iterator[Pair]:
         return iter(self.pairs)
@@ -80,7 +97,7 @@ class FilePairs(Source):
 
     def read(self, part: Pair) -> Iterable[RawSlice]:
         if part.image and not part.problem and not part.mask and not self.reading.takes_missing_masks:
-            problem = f"{_shown(part.image)} has no mask."
+            problem = f"{slicing.shown(part.image)} has no mask."
             part = replace(part, problem_kind="unpaired", problem=problem)
         raw = RawSlice(
             part.name,
@@ -94,7 +111,7 @@ class FilePairs(Source):
             part.problem,
         )
         if part.image and not part.problem and slicing.is_nifti(part.image):
-            return slicing.cut(raw, part.image, part.mask, self.reading.planes)
+            return slicing.cut(raw, part.image, part.mask, self.reading.planes, part.number or self._number)
         return (raw,)
 
     def stamp(self) -> object:
@@ -193,10 +210,6 @@ def named(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
 def _without_folders(path: str) -> str:
     *folders, name = path.split("/")
     return name if folders and re.match(rf"{re.escape(folders[-1])}([-_. ]|$)", name) else path
-
-
-def _shown(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
 
 
 def _persons_of(pairs: Iterable[Pair]) -> str:

@@ -36,7 +36,14 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
-def cut(raw: RawSlice, image: Path, mask: Path | None, planes: Sequence[str]) -> Iterator[RawSlice]:
+def shown(path: Path) -> str:
+    """What to call a file in a message: images and masks often differ by their folders alone."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def cut(
+    raw: RawSlice, image: Path, mask: Path | None, planes: Sequence[str], number: int | None = None
+) -> Iterator[RawSlice]:
     """The slices of a volume, plane by plane; one slice with a problem if it cannot be cut.
 
     Args:
@@ -44,12 +51,23 @@ def cut(raw: RawSlice, image: Path, mask: Path | None, planes: Sequence[str]) ->
         image: the volume.
         mask: on the same grid; None if there is no tumour.
         planes: of `PLANES`; none for the one in which the slices were taken.
+        number: of the volume in a file of several, from 1.
     """
     try:
-        volume = read_volume(image)
+        volume = read_volume(image, number)
+        if volume.stacks and number is None:
+            count = len(volume.stacks)
+            raise VolumeError(
+                f"{image.name} holds {count} volumes; say with --sequence which one to read, 1 to {count}."
+            )
         labels = None
         if mask:
             labels = read_volume(mask)
+            if labels.stacks:
+                raise VolumeError(
+                    f"The mask {shown(mask)} holds {len(labels.stacks)} volumes; a mask is one, with a value for each "
+                    "label."
+                )
             _check_grid(image, mask, volume, labels)
         for plane in planes or (volume.plane,):
             yield from _slices(raw, volume, labels, plane)
@@ -141,14 +159,14 @@ def _check_grid(image: Path, mask: Path, volume: Volume, labels: Volume):
     if size != other:
         needed, written = (" × ".join(map(str, shape)) for shape in (size, other))
         raise _GridError(
-            f"The mask {mask.name} has {written} voxels and {image.name} {needed}; they must be of one size."
+            f"The mask {shown(mask)} has {written} voxels and {shown(image)} {needed}; they must be of one size."
         )
     corners = np.array([[i, j, k, 1] for i in (0, size[0]) for j in (0, size[1]) for k in (0, (*size, 1)[2])])
     beside = np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max()
     smallest = np.linalg.norm(first[:3, :3], axis=0).min()
     if beside > MAX_BESIDE * smallest or volume.slices.shape != labels.slices.shape or volume.plane != labels.plane:
         raise _GridError(
-            f"The mask {mask.name} lies up to {beside:.3g} mm beside {image.name}, by their headers; if its voxels "
+            f"The mask {shown(mask)} lies up to {beside:.3g} mm beside {shown(image)}, by their headers; if its voxels "
             f"belong to those of the image one by one, save it with its affine, else resample it onto that image."
         )
 
