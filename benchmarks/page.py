@@ -18,8 +18,7 @@ from playwright.sync_api import Browser, sync_playwright
 from modeling_unet.provenance import SHIPPED_MODEL
 from train.files import write_json
 
-from .measuring import EXAMPLES, describe_machine, print_table
-from .serving import serve
+from .measuring import EXAMPLES, describe_machine, print_table, serve
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -37,7 +37,10 @@ class ReadingArguments:
     )
     sequence: str | None = field(
         default=None,
-        metadata={"help": "Which sequence of BraTS, BIDS or nnU-Net is read; by default T1 with contrast."},
+        metadata={
+            "help": "Which sequence is read: by name in BraTS, BIDS and nnU-Net, there by default T1 with contrast; or "
+            "by number, from 1, where a file holds several volumes."
+        },
     )
     image_channel: str | None = field(
         default=None,

@@ -42,6 +42,7 @@ from modeling_unet.image_processing_unet import (
 )
 from modeling_unet.volumes import read_volume
 
+from ..columns import values_of
 from ..looks import look_of
 from .arguments import DataArguments
 from .audit import fast_findings, refuse
@@ -116,7 +117,7 @@ def load_slices(arguments: DataArguments, without_folds: bool = False) -> Datase
 
 def check_classes(slices: Dataset, classes: Classes | None) -> None:
     """Raise a `DataError` for a class that no mask has, as it could not be learned."""
-    bits = int(np.bitwise_or.reduce(slices["class_bits"], initial=0))
+    bits = int(np.bitwise_or.reduce([*values_of(slices, "class_bits")], initial=0))
     missing = [word for number, word in enumerate(classes.words if classes else ()) if not bits >> number & 1]
     if missing:
         raise DataError(f"--classes names {', '.join(missing)}, and no mask has these values.")
@@ -311,8 +312,10 @@ def take_share(slices: Dataset, negative_share: float | None) -> Dataset:
         slices: the scan, after `assign_persons`.
         negative_share: of all slices that stay; None keeps all.
     """
-    columns = zip(*(slices[name] for name in ("slice", "person_id", "mask_area", "problem_kind")), strict=True)
-    rows = list(zip(columns, slices["volume"], map(any, slices["thumbnail"]), strict=True))
+    names = ("slice", "person_id", "mask_area", "problem_kind")
+    columns = zip(*(values_of(slices, name) for name in names), strict=True)
+    shown = map(any, values_of(slices, "thumbnail"))
+    rows = list(zip(columns, values_of(slices, "volume"), shown, strict=True))
     blank, negatives, stay = 0, [], []
     for index, ((name, person, area, kind), volume, is_shown) in enumerate(rows):
         if area or kind:
@@ -346,7 +349,8 @@ def _spread_over_persons(negatives: list[tuple[bytes, str, int]]) -> list[int]:
 
 def content_hash(slices: Dataset, in_order: bool = False) -> str:
     """SHA-256 over the pixels of all slices and masks, in hexadecimal; in whatever order they come, or in this one."""
-    parts = list(map("".join, zip(slices["image_sha256"], slices["mask_sha256"], strict=True)))
+    hashes = (values_of(slices, name) for name in ("image_sha256", "mask_sha256"))
+    parts = list(map("".join, zip(*hashes, strict=True)))
     return hashlib.sha256("".join(parts if in_order else sorted(parts)).encode()).hexdigest()
 
 

@@ -126,6 +126,7 @@ COLUMNS = """\
 | `person_id` | whose slice it is, a string; empty if that is not known |
 | `tumor_type`, `plane` | strings |
 | `fold` | the fold in which it validates, or -1 |
+| `volume`, `row_mm`, `column_mm` | the volume that it was cut from, and the size of a pixel; empty if not known |
 
 The pictures are embedded in Parquet files, one set for each split: {splits}.
 """
@@ -138,7 +139,7 @@ slices = load_dataset("{repo_id}", split="train")  # columns image, mask, slice,
 ```
 
 ```bash
-python -m train fit --data_dir {repo_id} --output_dir RUN --fold 0
+python -m train fit --data_dir {repo_id}{num_folds} --output_dir RUN --fold 0
 ```
 """
 
@@ -392,9 +393,9 @@ def write_data_card(readme: str, repo_id: str, splits: Sequence[str]) -> str:
     ]
     columns = COLUMNS.format(splits=", ".join(f"`{split}`" for split in splits))
     text = re.sub(r"^\| file \| holds \|\n(\|.*\n)+", lambda _: columns, str(card), flags=re.MULTILINE)
-    return re.sub(
-        r"^## Use\n.*?(?=^## |\Z)", lambda _: DATA_USE.format(repo_id=repo_id), text, flags=re.MULTILINE | re.DOTALL
-    )
+    num_folds = found[0] if (found := re.search(r" --num_folds \d+", readme)) else ""
+    use = DATA_USE.format(repo_id=repo_id, num_folds=num_folds)
+    return re.sub(r"^## Use\n.*?(?=^## |\Z)", lambda _: use, text, flags=re.MULTILINE | re.DOTALL)
 
 
 def write_space_card(readme: str, model_id: str, dataset_id: str | None) -> str:

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from modeling_unet import UNetImageProcessor
+from train.data import synthesis
 from train.data.synthesis import (
     Axis,
     Donors,
@@ -221,6 +222,29 @@ def test_what_covers_shows_no_tumor_and_is_of_another_person():
     assert [set(made.donors.of(index)) for index in range(3)] == [{1, 2}, {0, 2}, {0, 1}]
     alone = Synthesizer(made.slices[:2], [], ["a", "a"], Synthesis(**NOTHING | {"cover_probability": 1.0}))
     assert all(labels.any() for _, labels in drawn(alone, count=10))
+
+
+def test_of_many_slices_a_part_is_looked_at_and_donors_are_the_most_similar_of_it(monkeypatch):
+    slices = [{"pixel_values": head_with_tumor((40 + 9 * n // 2, 70))[0][None]} for n in range(9)]
+    person = np.array([*"aabbccdde"])
+    monkeypatch.setattr(synthesis, "DONOR_POOL", 3)
+    found = Donors(slices, person)
+    assert [found.of(index).tolist() for index in range(9)] == [
+        *([3, 6], [3, 6], [0, 6], [0, 6], [3, 6, 0], [6, 3, 0], [3, 0], [3, 0], [6, 3, 0])
+    ]
+    monkeypatch.undo()
+    whole = Donors(slices, person)
+    assert sorted(whole.of(0)) == [2, 3, 4, 5, 6, 7, 8] and np.array_equal(whole.boxes, found.boxes)
+
+
+def test_another_person_is_drawn_as_if_from_a_list_of_the_others():
+    person_id = [*"cabacbbacdb"]
+    made = Synthesizer([{}] * 11, [], person_id, Synthesis(**NOTHING))
+    for index, own in enumerate(person_id):
+        others = [other for other, person in enumerate(person_id) if person != own]
+        for seed in range(30):
+            drawn, chosen = (np.random.default_rng(seed) for _ in range(2))
+            assert made._of_another_person(index, drawn) == chosen.choice(others)
 
 
 def test_donors_lie_over_the_head_that_they_cover():

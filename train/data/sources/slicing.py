@@ -8,6 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,14 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
-def cut(raw: RawSlice, images: Sequence[Path], mask: Path | None, planes: Sequence[str]) -> Iterator[RawSlice]:
+def shown(path: Path) -> str:
+    """What to call a file in a message: images and masks often differ by their folders alone."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def cut(
+    raw: RawSlice, images: Sequence[Path], mask: Path | None, planes: Sequence[str], numbers: Sequence[int] = ()
+) -> Iterator[RawSlice]:
     """The slices of a volume, plane by plane; one slice with a problem if it cannot be cut.
 
     Args:
@@ -44,17 +52,21 @@ def cut(raw: RawSlice, images: Sequence[Path], mask: Path | None, planes: Sequen
         images: the volume, or one for each channel, all on one grid.
         mask: on the same grid; None if there is no tumour.
         planes: of `PLANES`; none for the one in which the slices were taken.
+        numbers: of the volume of each channel in a file of several, from 1.
     """
     try:
         first, *others = images
-        volume = read_volume(first)
-        channels = [volume]
-        for path in others:
-            channels.append(read_volume(path))
-            _check_grid(first, path, volume, channels[-1], "channel")
+        volume, *further = channels = [_read(*which) for which in zip_longest(images, numbers[: len(images)])]
+        for path, channel in zip(others, further, strict=True):
+            _check_grid(first, path, volume, channel, "channel")
         labels = None
         if mask:
             labels = read_volume(mask)
+            if labels.stacks:
+                raise VolumeError(
+                    f"The mask {shown(mask)} holds {len(labels.stacks)} volumes; a mask is one, with a value for each "
+                    "label."
+                )
             _check_grid(first, mask, volume, labels, "mask")
         for plane in planes or (volume.plane,):
             yield from _slices(raw, channels, labels, plane)
@@ -95,6 +107,14 @@ def facts_of(volumes: Sequence[Path], planes: Sequence[str]) -> dict[str, str]:
 
 class _GridError(VolumeError):
     """A mask that does not lie on its volume."""
+
+
+def _read(path: Path, number: int | None) -> Volume:
+    volume = read_volume(path, number)
+    if volume.stacks and number is None:
+        count = len(volume.stacks)
+        raise VolumeError(f"{shown(path)} holds {count} volumes; say with --sequence which one to read, 1 to {count}.")
+    return volume
 
 
 def _slices(raw: RawSlice, channels: Sequence[Volume], labels: Volume | None, plane: str) -> Iterator[RawSlice]:
@@ -147,15 +167,15 @@ def _check_grid(image: Path, mask: Path, volume: Volume, labels: Volume, what: s
     if size != other:
         needed, written = (" × ".join(map(str, shape)) for shape in (size, other))
         raise _GridError(
-            f"The {what} {mask.name} has {written} voxels and {image.name} {needed}; they must be of one size."
+            f"The {what} {shown(mask)} has {written} voxels and {shown(image)} {needed}; they must be of one size."
         )
     corners = np.array([[i, j, k, 1] for i in (0, size[0]) for j in (0, size[1]) for k in (0, (*size, 1)[2])])
     beside = np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max()
     smallest = np.linalg.norm(first[:3, :3], axis=0).min()
     if beside > MAX_BESIDE * smallest or volume.slices.shape != labels.slices.shape or volume.plane != labels.plane:
         raise _GridError(
-            f"The {what} {mask.name} lies up to {beside:.3g} mm beside {image.name}, by their headers; if its voxels "
-            f"belong to those of the image one by one, save it with its affine, else resample it onto that image."
+            f"The {what} {shown(mask)} lies up to {beside:.3g} mm beside {shown(image)}, by their headers; if its "
+            "voxels belong to those of the image one by one, save it with its affine, else resample it onto that image."
         )
 
 
