@@ -58,7 +58,7 @@ def cut(
         if volume.stacks and number is None:
             count = len(volume.stacks)
             raise VolumeError(
-                f"{image.name} holds {count} volumes; say with --sequence which one to read, 1 to {count}."
+                f"{shown(image)} holds {count} volumes; say with --sequence which one to read, 1 to {count}."
             )
         labels = None
         if mask:
