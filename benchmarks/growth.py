@@ -30,9 +30,9 @@ from modeling_unet import UNetImageProcessor
 from train.data.arguments import DataArguments
 from train.data.audit import fast_findings, near_duplicates
 from train.data.folds import assign_persons
+from train.data.raw import encode_png
 from train.data.slices import SCAN_FEATURES, AugmentedSlices, find_axes, prepare_slices, scan
 from train.data.synthesis import Donors, Synthesizer
-from train.data.raw import encode_png
 from train.files import write_json
 from train.fitting.options import parse_fit
 

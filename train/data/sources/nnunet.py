@@ -51,7 +51,7 @@ def find(folder: Path, reading: Reading) -> FilePairs | None:
 
 
 def _pair(case: str, image: Path | None, mask: Path | None, number: int, in_file: int | None) -> Pair:
-    pair = Pair(case, image, mask, person_id=case, number=in_file)
+    pair = Pair(case, image, mask, person_id=case, number=str(in_file or ""))
     if image:
         return pair
     assert mask is not None  # or there would be no case

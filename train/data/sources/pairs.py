@@ -41,7 +41,7 @@ class Pair:
     split: str = ""
     problem_kind: str = ""
     problem: str = ""
-    number: int | None = None
+    number: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,8 @@ class FilePairs(Source):
             part.problem,
         )
         if part.image and not part.problem and slicing.is_nifti(part.image):
-            return slicing.cut(raw, part.image, part.mask, self.reading.planes, part.number or self._number)
+            number = int(part.number) if part.number else self._number
+            return slicing.cut(raw, part.image, part.mask, self.reading.planes, number)
         return (raw,)
 
     def stamp(self) -> object:
