@@ -1,6 +1,7 @@
 """How time and memory grow with a data set: python -m benchmarks.growth [--slices 500 1000 2600] [--out FILE.json]
 
     made-up slices ─ scan ─ findings ─ near-duplicates ─ cache ─ lines of symmetry ─ donors ─ an epoch's samples
+    --rows 50000: rows as the scan gives them, without pictures ─ findings ─ near-duplicates, where slices meet
 
 Every number of slices has a process and a folder of its own. Seconds are the processor's, for 1,000 slices: where they
 stay the same, the pass is linear. Memory is the most that the process holds on its own during a pass, without what it
@@ -23,12 +24,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from datasets import Dataset
 
 from modeling_unet import UNetImageProcessor
 from train.data.arguments import DataArguments
 from train.data.audit import fast_findings, near_duplicates
 from train.data.folds import assign_persons
-from train.data.slices import AugmentedSlices, find_axes, prepare_slices, scan
+from train.data.raw import encode_png
+from train.data.slices import SCAN_FEATURES, AugmentedSlices, find_axes, prepare_slices, scan
 from train.data.synthesis import Donors, Synthesizer
 from train.files import write_json
 from train.fitting.options import parse_fit
@@ -38,6 +41,7 @@ from .measuring import describe_machine, memory_mib, print_table
 
 SLICES_OF_A_PERSON = 12
 SAMPLES = 300  # of an epoch, and of the lines of symmetry: whatever lies beside a slice, they take the same time
+MASK = encode_png(np.eye(32, dtype=bool))
 PAUSE_S = 0.02  # between two looks at the memory
 
 
@@ -62,6 +66,25 @@ def write_slices(folder: Path, count: int, side: int) -> Path:
             cv2.imwrite(str(folder / "masks" / name), mask)
             writer.writerow([f"images/{name}", f"masks/{name}", f"p{number // SLICES_OF_A_PERSON}"])
     return folder
+
+
+def make_rows(count: int) -> Dataset:
+    """Rows of a scan, of slices whose thumbnails are uneven in their own ways."""
+    rng = np.random.default_rng(0)
+    thumbnails = (cv2.resize(rng.uniform(0, 255, (6, 6)).astype(np.float32), (32, 32)) for _ in range(count))
+    names = [f"{number:06}" for number in range(count)]
+    columns = dict.fromkeys(SCAN_FEATURES, [None] * count) | {
+        **dict.fromkeys(("slice", "image_sha256", "mask_sha256", "look"), names),
+        **dict.fromkeys(("tumor_type", "plane", "split", "volume", "problem_kind", "problem"), [""] * count),
+        **dict.fromkeys(("labels_left_out", "mask_labels"), [""] * count),
+        **dict.fromkeys(("height", "width", "mask_area"), [512] * count),
+        "mask": [{"path": "1.png", "bytes": MASK}] * count,
+        "person_id": [f"p{number // SLICES_OF_A_PERSON}" for number in range(count)],
+        "class_bits": [1] * count,
+        "coloured": [False] * count,
+        "thumbnail": [thumbnail.astype(np.uint8).tobytes() for thumbnail in thumbnails],
+    }
+    return Dataset.from_dict(columns, features=SCAN_FEATURES)
 
 
 class Passes:
@@ -98,6 +121,17 @@ class Passes:
         print(f"{self.count:,} slices, {name}: {row}", file=sys.stderr)
 
 
+def measure_rows(count: int, *_) -> dict[str, dict[str, float]]:
+    """Pass → seconds and MiB, of the passes in which slices meet."""
+    passes, found = Passes(count), make_rows(count)
+    with passes.measured("persons, findings"):
+        slices = assign_persons(found)
+        fast_findings(slices)
+    with passes.measured("near-duplicates"):
+        near_duplicates(slices)
+    return passes.rows
+
+
 def measure(count: int, side: int, folder: Path) -> dict[str, dict[str, float]]:
     """Pass → seconds and MiB, of so many slices that are made in a folder."""
     source = write_slices(folder / "slices", count, side)
@@ -132,19 +166,21 @@ def main(arguments: list[str] | None = None) -> dict:
     """Print the tables, and return what `--out` writes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", allow_abbrev=False)
     add = parser.add_argument
-    add("--slices", type=int, nargs="+", default=[500, 1000, 2600], help="how many are made, in turn (%(default)s)")
+    add("--slices", type=int, nargs="*", default=[500, 1000, 2600], help="how many are made, in turn (%(default)s)")
+    add("--rows", type=int, nargs="+", default=[], help="how many rows are made besides, without pictures")
     add("--side", type=int, default=64, help="of a slice in px (%(default)s)")
     add("--folder", type=Path, help="on a disk with room for the slices and their cache (that of temporary files)")
     add("--out", type=Path, metavar="FILE.json", help="write the figures")
     options = parser.parse_args(arguments)
     report = {"machine": describe_machine(), "side": options.side}
-    for count in options.slices:
+    for run, count in [*((measure, n) for n in options.slices), *((measure_rows, n) for n in options.rows)]:
         with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
             os.environ["HF_DATASETS_CACHE"] = str(Path(temporary, "cache"))
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                rows = pool.submit(measure, count, options.side, Path(temporary)).result()
-        report[f"{count} slices"] = rows
-        print_table(f"{count:,} slices of {options.side} px", rows)
+                rows = pool.submit(run, count, options.side, Path(temporary)).result()
+        kind = f"slices of {options.side} px" if run is measure else "rows"
+        report[f"{count} {kind}"] = rows
+        print_table(f"{count:,} {kind}", rows)
     if options.out:
         write_json(options.out, report)
     return report

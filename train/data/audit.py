@@ -146,8 +146,8 @@ def _problems(slices: Dataset) -> Iterator[Finding]:
     by_kind: dict[str, dict[str, str]] = defaultdict(dict)
     labels: set[float] = set()
     is_of_labels = False
-    names = ("slice", "problem_kind", "problem", "mask_labels")
-    columns = zip(*(values_of(slices, name) for name in names), strict=True)
+    needed = ("slice", "problem_kind", "problem", "mask_labels")
+    columns = zip(*(values_of(slices, name) for name in needed), strict=True)
     for name, kind, problem, held in columns:
         labels |= {float(label) for label in held.split()}
         if kind:

@@ -70,7 +70,7 @@ logger = logging.getLogger(__name__)
 
 THUMBNAIL_SIDE = 32
 _PICTURE = datasets.Image(decode=False)
-_SCAN_FEATURES = Features(
+SCAN_FEATURES = Features(
     {
         **dict.fromkeys(("slice", *DETAIL_COLUMNS, "volume"), Value("string")),
         "image": _PICTURE,
@@ -163,7 +163,7 @@ def scan(arguments: DataArguments) -> Dataset:
         "cache_key": (opened.stamp(), own, *map(_code_of, code)),
     }
     with _no_progress_bar_of_datasets():
-        return checked(lambda: Dataset.from_generator(_examined, features=_SCAN_FEATURES, gen_kwargs=gen_kwargs))
+        return checked(lambda: Dataset.from_generator(_examined, features=SCAN_FEATURES, gen_kwargs=gen_kwargs))
 
 
 def _examined(

@@ -278,8 +278,8 @@ class Donors:
         self.boxes = np.zeros((len(slices), 4), np.int32)
         self.nearest = []
         with tqdm(total=len(pool) + len(slices), desc="Looking for similar slices", unit="slice") as progress:
-            for place, index in enumerate(pool):
-                self.boxes[index], pictures[place] = _box_and_picture(slices[int(index)]["pixel_values"][0])
+            for place, index in enumerate(pool.tolist()):
+                self.boxes[index], pictures[place] = _box_and_picture(slices[index]["pixel_values"][0])
                 progress.update()
             for index, own in enumerate(person):
                 picture = pictures[index // step]

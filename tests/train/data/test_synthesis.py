@@ -361,13 +361,13 @@ def test_a_sample_follows_from_its_random_numbers():
 
 def test_nobody_gets_a_lesion_of_their_own(rng):
     made = synthesizer()
-    made.person_id = np.array(["a", "a", "c"])
+    made = Synthesizer(made.slices, made.axes, [*"aac"], made.options)
     assert {made._of_another_person(0, rng) for _ in range(20)} == {2}
 
 
 def test_one_person_alone_has_to_do(rng):
     made = synthesizer(paste_probability=1.0)
-    made.person_id = np.array(["a", "a", "a"])
+    made = Synthesizer(made.slices, made.axes, [*"aaa"], made.options)
     assert all(labels.any() for _, labels in drawn(made, count=10))
 
 

@@ -51,14 +51,8 @@ class DatasetRows(Source):
     def parts(self) -> Iterator[RawSlice]:
         for name, row in zip(self._names(), self.dataset, strict=True):
             texts = {column: as_text(row.get(column)) for column in ("volume", *PIXEL_COLUMNS)}
-            raw = RawSlice(
-                name,
-                _named(row["image"], name),
-                _named(row["mask"], name),
-                **self._details(row),
-                volume=texts["volume"],
-                spacing=spacing_of(texts, f"Slice {name}"),
-            )
+            raw = RawSlice(name, _named(row["image"], name), _named(row["mask"], name), **self._details(row))
+            raw = replace(raw, volume=texts["volume"], spacing=spacing_of(texts, f"Slice {name}"))
             needed = ("image",) if self.takes_missing_masks else ("image", "mask")
             missing = [column for column in needed if getattr(raw, column) is None]
             if missing:
