@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES, InvalidImageError, read_channels
 
@@ -174,7 +175,7 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
-def described(words: Iterable[str]) -> dict[str, str]:
+def described(words: Iterable[str]) -> dict[str, Any]:
     """What the folders above a file say of it: split, tumour type, plane; any other words are the person."""
     found: dict[str, str] = {}
     persons = []
