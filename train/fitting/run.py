@@ -114,7 +114,7 @@ def fit(options: FitOptions) -> dict:
     transformers.set_seed(options.trainer.seed)
     model, processor = build_model(options.run, classes, options.data.sequences or ())
     if calibration:
-        calibration.check_fits(model.config.class_names, options.trainer.output_dir)
+        calibration.check_fits(model.config.class_names, output_dir)
     teachers = Teachers(options.run.teachers, model, processor) if options.run.teachers else None
     with options.trainer.main_process_first(desc="reading the slices"):
         sides = _read_sides(options, processor)

@@ -266,3 +266,13 @@ def test_a_calibration_can_be_folded_in_place(model, tmp_path):
     fold_into_head(Calibration((Platt(0.5, 0),)), same, same)
     plain, halved = (UNetForSemanticSegmentation.from_pretrained(place) for place in (model, same))
     torch.testing.assert_close(halved.head.weight, plain.head.weight / 2, rtol=1e-3, atol=1e-4)
+
+
+def test_one_pair_is_put_into_the_head_to_the_bit(model, tmp_path):
+    fold_into_head(Calibration((Platt(0.37, -1.234),)), model, tmp_path / "one")
+    plain = UNetForSemanticSegmentation.from_pretrained(model)
+    with torch.no_grad():
+        plain.head.weight.mul_(0.37)
+        plain.head.bias.mul_(0.37).add_(-1.234)
+    save_model(plain, UNetImageProcessor.from_pretrained(model), tmp_path / "other")
+    assert weights_hash(tmp_path / "one") == weights_hash(tmp_path / "other")

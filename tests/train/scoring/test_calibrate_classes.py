@@ -12,8 +12,16 @@ from tiny import save_nested_model
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation
 from modeling_unet.image_processing_unet import OVERLAPPING
 from train.__main__ import main
+from train.commands.cv import next_steps
 from train.files import read_json, write_json
-from train.fitting.calibrated import Calibration, Platt, fold_into_head, read_calibration, take_over
+from train.fitting.calibrated import (
+    Calibration,
+    Platt,
+    calibrated_folders,
+    fold_into_head,
+    read_calibration,
+    take_over,
+)
 from train.hub.cards import write_model_card
 from train.scoring.calibration import fit_calibration
 from train.scoring.evaluation import probabilities_among
@@ -105,6 +113,25 @@ def test_the_card_and_another_model_of_the_recipe_have_it_too(calibrated, tmp_pa
     take_over(better, tmp_path)
     heads = [UNetForSemanticSegmentation.from_pretrained(place).head.weight for place in (better, tmp_path)]
     assert heads[0].equal(heads[1])
+
+
+def test_several_folds_get_one_calibration_for_each_class(folder, tmp_path):
+    model = save_nested_model(tmp_path / "model", OVERLAPPING, NAMES)
+    write_json(model / "training.json", {"fold": 0, "num_folds": 2, "classes": REGIONS})
+    both = ("--model", str(model), str(model), "--fold", "0", "1", "--output_dir", str(tmp_path / "both"))
+    assert scored(folder, "calibrate", model, *both) == 0
+    together = read_calibration(tmp_path / "both")
+    assert together.names == NAMES
+    assert [read_calibration(place) for place in calibrated_folders(tmp_path / "both")] == [together, together]
+    evaluation = json.loads((tmp_path / "both" / "evaluation.json").read_text())
+    assert evaluation["fold"] == [0, 1] and list(evaluation["by_class"]) == list(NAMES)
+
+
+def test_after_a_cross_validation_they_are_calibrated():
+    options = ["--data_dir", "DATA", "--classes", *REGIONS]
+    steps = next_steps(options, Path("runs"), [0, 1])
+    assert "calibrate --data_dir=DATA --classes whole=1,2,3 core=2,3 rim=3 --model runs/fold-0 runs/fold-1" in steps
+    assert "--calibration runs/calibrated" in steps and "ensemble" not in steps
 
 
 def test_a_calibration_of_other_classes_is_refused(tmp_path):
