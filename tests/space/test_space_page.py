@@ -132,6 +132,7 @@ def test_style_colour_truth_and_hiding_never_ask_the_server(page):
     expect(heatmap).to_be_visible()
     expect(contour).to_be_hidden()
     expect(page.locator("#tools .bar")).to_be_visible()
+    expect(page.locator("#color")).to_be_hidden()
     page.get_by_label("Outline drawn by hand").uncheck()
     expect(truth).to_be_hidden()
     page.get_by_label("Outline drawn by hand").check()
@@ -151,6 +152,7 @@ def test_style_colour_truth_and_hiding_never_ask_the_server(page):
         expect(heatmap).to_be_visible()
 
     page.get_by_label("Fill").check()
+    expect(page.locator("#color")).to_be_visible()
     page.wait_for_timeout(500)
     assert asked(page)[before:] == []
 
