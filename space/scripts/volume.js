@@ -8,7 +8,8 @@
     const SIDES = ['RL', 'AP', 'SI'];
     const ON_ITS_WAY = 'The volume is on its way …';
     const LABELS = {
-        [PLANES]: 'The volume in three planes: arrow keys, Page up and Page down move the crosshair',
+        [PLANES]: 'The volume in three planes: arrow keys, Page up and Page down move the crosshair; '
+            + 'with the brush, Space paints, E erases, [ and ] change its size, Escape puts it away',
         [SOLID]: 'The volume in 3-D: arrow keys turn it',
     };
     let view = SLICES; // it stays for the next volume

@@ -495,10 +495,13 @@ def test_a_phone_needs_no_horizontal_scrolling(browser, url, tmp_path):
         choose_example(page)
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert page.locator("#layers .fill").bounding_box()["width"] > 300
+        expect(page.locator("#truth")).to_be_visible()
         files = {f"a_long_name_of_a_slice_{number}.png": encoded(slice_of(30, 30, seed=number)) for number in range(9)}
         drop(page, zipped(tmp_path / "slices.zip", files))
         expect(page.locator("#overview h2")).to_contain_text("9 slices")
         assert page.evaluate("document.documentElement.scrollWidth") == 390
+        # No outline was drawn by hand here.
+        expect(page.locator("#truth")).to_be_hidden()
     finally:
         page.close()
 

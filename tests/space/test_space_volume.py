@@ -393,6 +393,11 @@ def test_it_fits_on_narrow_screens(browser, url, tmp_path, width):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     stage, canvas = (page.locator(place).bounding_box() for place in ("#stage", "#volume canvas"))
     assert stage["x"] <= canvas["x"] and canvas["x"] + canvas["width"] <= stage["x"] + stage["width"] <= width
+    # The scrubber is there as a whole, and no control for what planes do not show.
+    assert page.locator("#scrubber").evaluate("block => getComputedStyle(block).overflow") == "visible"
+    expect(page.locator("#style")).to_be_hidden()
+    choose(page, "Slices")
+    expect(page.locator("#style")).to_be_visible()
     page.close()
 
 
