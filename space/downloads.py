@@ -20,7 +20,7 @@ from modeling_unet.comparison import compare
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR, class_colors, parse_color
 from modeling_unet.pictures import encode_labels, encode_png, to_16_bit
 from modeling_unet.prediction import trust
-from modeling_unet.report import draw_report
+from modeling_unet.report import Profile, draw_report
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.tables import to_csv
 from modeling_unet.volumes import Volume
@@ -74,11 +74,11 @@ def save_probability(study: Study, settings: Settings, look: Look, origin: Origi
 
 def save_report(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
     """One page about it, as HTML to print; the slice of a volume goes by the name of its file."""
-    shown = study.shown
+    shown, volume = study.shown, study.volume
     cut = shown.cut(settings)
     page = draw_report(
         cut,
-        title=f"{study.name}, slice {study.index + 1} of {len(study.slices)}" if study.volume else shown.title,
+        title=f"{study.name}, slice {study.index + 1} of {len(study.slices)}" if volume else shown.title,
         model=origin.name,
         revision=origin.revision,
         comparison=None if shown.truth is None else compare(cut.mask, shown.truth, cut.spacing),
@@ -87,6 +87,8 @@ def save_report(study: Study, settings: Settings, look: Look, origin: Origin) ->
         style=look.style,
         warnings=study.warnings,
         volume=study.volume_figures(settings),
+        profile=Profile(study.profile(settings), volume.voxel_ml, study.index) if volume else None,
+        by_hand=shown.is_corrected,
     )
     return write(_named(shown, "report.html"), page.encode())
 

@@ -271,6 +271,10 @@ class Study:
         """Of all slices the area in px and whether a tumour is found: in a volume that is far faster than summaries."""
         return self._measure(extent, settings)
 
+    def profile(self, settings: Settings) -> list[int]:
+        """Of all slices the area in px, 0 where no tumour is found: a mere speck counts for none."""
+        return [area if found else 0 for area, found in self.extents(settings)]
+
     def masks(self, settings: Settings) -> np.ndarray:
         """Of a volume, bool [N, H, W]."""
         return np.stack([cut.mask for cut in self.cuts(settings)])
@@ -356,12 +360,14 @@ class Study:
         slices[self.index] = replace(self.shown, truth=truth)
         return replace(self, slices=tuple(slices))
 
-    def corrected(self, index: int, by_hand: np.ndarray | None, moment: int) -> "Study":
-        """The same with a correction of a slice's mask, or without one; what came later stays."""
-        if moment < self.slices[index].painted_at:
+    def corrected(self, masks: dict[int, np.ndarray | None], moment: int) -> "Study":
+        """The same with other masks for some slices, or None for the network's own; what came later stays."""
+        newer = [index for index in masks if moment >= self.slices[index].painted_at]
+        if not newer:
             return self
         slices = [*self.slices]
-        slices[index] = replace(slices[index], by_hand=by_hand, painted_at=moment)
+        for index in newer:
+            slices[index] = replace(slices[index], by_hand=masks[index], painted_at=moment)
         return replace(self, slices=tuple(slices), _measured={})
 
     @cached_property

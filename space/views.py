@@ -1,6 +1,8 @@
 """Pieces of the page, as HTML: what lies on the stage, what was measured, what else was opened."""
 
+import base64
 import html
+import io
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from modeling_unet.comparison import compare
-from modeling_unet.figures import class_areas, distances, slice_figures
+from modeling_unet.figures import class_areas, describe_profile, distances, slice_figures
 from modeling_unet.overlay import class_colors, draw_layer, draw_overlay
 from modeling_unet.pictures import data_uri
 from modeling_unet.report import definitions
@@ -78,7 +80,9 @@ VIEWS = """
 </fieldset>
 <button type="button" title="Or press the key 0">Reset</button>
 """
-VOLUME = '<div class="room" data-program="{program}"><output class="note place"></output></div>'
+VOLUME = """
+<div class="room" data-program="{program}"><i class="ring" hidden></i><output class="note place"></output></div>
+"""
 BRUSH = """
 <button type="button" data-tool="brush" aria-pressed="false" title="Correct the mask by hand; or press the key B">Brush
 <kbd>B</kbd></button>
@@ -109,8 +113,8 @@ slice of its data set shows a tumour: in a healthy slice, and more often in othe
 that is not there. What you drop is kept for your page alone, for an hour at most, or until you press “Clear”.</p>
 <p>The wheel or two fingers zoom, a double click shows the whole slice again. Keys: H hides the overlay, O changes its
 opacity, + and − zoom, 0 resets, arrows turn slices, B takes the brush: then arrows move it, Space paints, E erases. In
-three planes and in 3-D, once they have been clicked, arrows, Page up and Page down move the crosshair or turn the
-head.</p>
+three planes and in 3-D, once they have been clicked, arrows, Page up and Page down move the crosshair, where the brush
+paints, or turn the head.</p>
 <p>Examples, of people the network has never seen: Jun Cheng,
 <a href="https://doi.org/10.6084/m9.figshare.1512427">brain tumor dataset</a>, figshare, CC BY 4.0.</p>
 """
@@ -123,7 +127,6 @@ def draw_slice(study: Study, run: str) -> str:
     """The slice on the stage, and its heat map, which no threshold changes; `run` names the server that draws it."""
     part = study.shown
     segmentation = part.segmentation
-    heatmap = draw_layer(segmentation.mask, style="heatmap", probability=segmentation.probability)
     height, width = segmentation.mask.shape
     title = html.escape(_title(study))
     sides = SIDES.get(study.volume.plane, "") if study.volume else ""
@@ -134,11 +137,21 @@ def draw_slice(study: Study, run: str) -> str:
     data-index="{study.index}" data-count="{len(study.slices)}" data-study="{study.token}"
     data-name="{html.escape(f"{study.name}-{part.name}" if study.volume else part.name)}"{viewed}>
         <img src="{data_uri(segmentation.image)}" alt="MRI slice: {title}">
-        <img class="tumor heatmap" src="{data_uri(heatmap)}" alt="">
+        <img class="tumor heatmap" src="{_heatmap(segmentation.probability)}" alt="">
         {"".join(f"<b>{side}</b>" for side in sides)}
     </div>
     <p class="caption"><span>{title}</span><span>{width} × {height} px</span>{link}
     <button type="button" class="clear">Clear</button></p>"""
+
+
+def _heatmap(probability: np.ndarray) -> str:
+    """`draw_layer` of a heat map, in a quarter of the bytes: its colour is one of 256, by its opacity."""
+    opacity = draw_layer(np.zeros(probability.shape), style="heatmap", probability=probability)[..., 3]
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    picture, file = Image.fromarray(opacity), io.BytesIO()
+    picture.putpalette(draw_layer(np.zeros(ramp.shape), style="heatmap", probability=ramp)[0, :, :3].tobytes())
+    picture.save(file, "PNG", transparency=bytes(range(256)), compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _viewed(volume: Volume, token: str) -> str:
@@ -352,7 +365,7 @@ def _sentences(sentences: Sequence[str], limit: int = MAX_REFUSED_LISTED) -> str
 def draw_overview(study: Study, settings: Settings) -> str:
     """What else was opened: of a volume, where along it the tumour lies; of several slices, all of them and a table."""
     if study.whole:
-        return _profile([area for area, _ in study.extents(settings)]) + _volume_table(study, settings)
+        return _profile(study.profile(settings), study.whole.volume.voxel_ml) + _volume_table(study, settings)
     if len(study.slices) == 1 and not study.refused:
         return ""
     found = sum(row["tumor_found"] for row in study.summaries(settings))
@@ -382,7 +395,7 @@ def draw_stacks(volume: Volume | None) -> str:
     return f"<label><span>Stack of slices in these files</span><select>{options}</select></label>"
 
 
-def _profile(areas: list[int]) -> str:
+def _profile(areas: list[int], voxel_ml: float | None) -> str:
     """A bar per slice, as high as its share of the largest area."""
     heights = [100 * area / max(*areas, 1) for area in areas]
     bars = "".join(
@@ -390,7 +403,7 @@ def _profile(areas: list[int]) -> str:
         for index, height in enumerate(heights)
     )
     return f"""<svg class="profile" viewBox="0 0 {len(areas)} 100" preserveAspectRatio="none" role="img"
-    aria-label="Tumour area, slice by slice">{bars}</svg>"""
+    aria-label="{describe_profile(areas, voxel_ml)}">{bars}</svg>"""
 
 
 def _choice(index: int, part: Slice, cut: Segmentation, chosen: bool) -> str:
@@ -457,4 +470,4 @@ def describe(example: Path) -> str:
 
 def _example_thumbnail(path: Path) -> str:
     with Image.open(path) as image:
-        return data_uri(np.asarray(image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE))))
+        return data_uri(np.asarray(image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE))), "WEBP")
