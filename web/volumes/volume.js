@@ -75,6 +75,7 @@ export function volumeOf(scan, name, {min_side: least}) {
     const plane = PLANES[orientation[sliceAxis][0]], toDisplay = transformOf(orientation, orientationOf(plane));
     const source = {data: scan.voxels, shape: scan.shape, strides: [1, scan.shape[0], scan.shape[0] * scan.shape[1]], offset: 0};
     const {slices, hadHoles} = valuesOf(turnedBy(source, toDisplay), scan), [, height, width] = slices.shape;
+    const {shape, geometry} = scan; // what is kept of it
     if (Math.min(height, width) < least)
         throw new UnusableError(`${name}: its slices have ${width} × ${height} pixels; each side needs at least ${least}.`);
     const affine = turnedAffine(scan, toDisplay), axes = [0, 1, 2].map(axis => affine.map(row => row[axis]));
@@ -91,7 +92,7 @@ export function volumeOf(scan, name, {min_side: least}) {
             ...skew > MAX_SKEW ? [SKEWED.replace('{angle}', angle)] : [],
             ...hadHoles ? [HOLES] : [], ...scan.oriented ? [] : [UNTURNED],
         ],
-        toNifti: values => writeNifti(inScan(values, slices.shape, toDisplay, scan.shape), scan.geometry),
+        toNifti: values => writeNifti(inScan(values, slices.shape, toDisplay, shape), geometry),
         // As the viewer takes it: columns, rows, slices, where the file says they are, or as axial ones.
         viewed: values => writeNifti(values, {...geometryOf(viewedAffine(seen), [width, height, slices.shape[0]]), qformCode: 0}),
     };
