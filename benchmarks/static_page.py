@@ -74,7 +74,7 @@ def measure(browser: Browser, url: str, rounds: int) -> dict:
     context = browser.new_context(service_workers="block")
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
-    page.goto(f"{url}LICENSE")  # of the same origin, and without a network of its own
+    page.goto(f"{url}settings.json")  # of the same origin, and without a network of its own
     names = [path.stem for path in EXAMPLES] * (rounds + 1)
     found = page.evaluate(OPEN, names)
     processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]

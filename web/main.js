@@ -9,7 +9,7 @@ const NO_SLICE = find('#anatomy').innerHTML, SPACING_LABEL = find('#spacing labe
 const NO_REPORT = '<h2 class="verdict">No slice yet</h2><p class="detail">Its measurements will appear here.</p>';
 const settings = await (await fetch('settings.json')).json();
 
-let threads = 1, slice = null, cuts = 0, opened = 0, urls = [];
+let threads = 1, slice = null, opened = 0, urls = [];
 
 // --------------------------------------------------------------------------------------------------------- the network
 
@@ -72,11 +72,15 @@ async function show(opened) {
 let turned = 0;
 async function turn(index) {
     const mine = ++turned, of = slice;
-    const found = await network.ask('turn', {index, cut: currentCut()});
-    if (mine !== turned || of !== slice) return;
-    slice = {...slice, ...found};
-    showSlice();
-    await recut();
+    try {
+        const found = await network.ask('turn', {index, cut: currentCut()});
+        if (mine !== turned || of !== slice) return;
+        slice = {...slice, ...found};
+        showSlice();
+        await recut();
+    } catch (error) {
+        if (of === slice) await refuse(error);
+    }
 }
 
 function showProgress(done, total) {
@@ -139,12 +143,24 @@ function urlOf(blob) {
 }
 
 /* Measures anew; of settings that change faster than that, the last ones count. */
-async function recut() {
-    const mine = ++cuts, of = slice, cut = currentCut();
+let cutting = null, isStale = false;
+function recut() {
+    isStale = true;
+    return cutting ??= (async () => {
+        while (isStale) {
+            isStale = false;
+            await cutOnce();
+        }
+        cutting = null;
+    })();
+}
+
+async function cutOnce() {
+    const of = slice, cut = currentCut();
     if (!of) return;
     try {
         const measured = await network.ask('measure', {cut});
-        if (mine !== cuts || of !== slice) return;
+        if (of !== slice) return;
         showLayers(measured, cut);
         find('#overview').innerHTML = measured.whole ? drawOverview(measured.whole) : '';
         find('#report').innerHTML = drawReport(slice, measured, settings, threads);
@@ -179,6 +195,7 @@ async function clear() {
 
 /* What the viewer of volumes asks a server for. */
 async function sendVolume({scan: withScan}) {
+    if (!slice?.volume) return;
     const {token} = slice, cut = currentCut();
     try {
         const {scan, mask} = await network.ask('view', {cut, withScan}), files = {[`mask_${token}_`]: mask};

@@ -1,5 +1,6 @@
-/* Any picture file that a browser can read → its values, as `read_image` of the Python package gives them. */
+/* Any picture file that a browser can read, and NumPy's arrays → their values, as `read_image` of the Python package gives them. */
 
+import {decodeNpy, isNpy} from './npy.js';
 import {countFrames, decodePng, isPng, pngSize} from './png.js';
 import {roundToEven} from './raster.js';
 
@@ -13,7 +14,6 @@ const OTHERS = [
     [bytes => starts(bytes, 'n+1\0', 344) || starts(bytes, 'ni1\0', 344), 'a NIfTI volume'],
     [bytes => bytes[0] === 0x1f && bytes[1] === 0x8b, 'packed (gzip), such as a NIfTI volume'],
     [bytes => starts(bytes, 'PK'), 'a ZIP archive'],
-    [bytes => starts(bytes, '\x93NUMPY'), 'a NumPy array'],
     [bytes => starts(bytes, 'ftyp', 4) && !starts(bytes, 'avif', 8), 'a HEIC picture or a film'],
 ];
 
@@ -31,7 +31,8 @@ export async function readPicture(bytes, name, limits) {
     if (bytes.length > limits.max_file_bytes) refuse(`the file has over ${limits.max_file_bytes / 2 ** 20} MiB, which no slice needs.`);
     for (const [is, what] of OTHERS)
         if (is(bytes)) refuse(`this is ${what}, which this page cannot read; save the slice as PNG, or use the Python package.`);
-    const {strips, width, height, factor} = isPng(bytes) ? openPng(bytes, limits, refuse) : await openInBrowser(bytes, limits, refuse);
+    const open = isPng(bytes) ? openPng : isNpy(bytes) ? openNpy : openInBrowser;
+    const {strips, width, height, factor} = await open(bytes, limits, refuse);
     const parts = [];
     try {
         for await (const strip of strips) parts.push(scaledDown(overBlack(strip), factor));
@@ -57,6 +58,11 @@ function openPng(bytes, limits, refuse) {
     const size = pngSize(bytes), factor = factorOf(size, limits, refuse), frames = countFrames(bytes);
     if (frames > 1) refuse(`the file holds ${frames} frames; give one slice per file.`);
     return {...size, factor, strips: decodePng(bytes, factor > 1 ? factor : Infinity)};
+}
+
+function openNpy(bytes, limits, refuse) {
+    const picture = decodeNpy(bytes, refuse), {width, height} = picture;
+    return {width, height, factor: factorOf(picture, limits, refuse), strips: [picture]};
 }
 
 /* JPEG, WebP, BMP, GIF and AVIF; turned upright as their tags say, their colours as they are stored. */
@@ -87,10 +93,11 @@ function* stripsOf(bitmap, factor) {
     bitmap.close();
 }
 
-/* The mean of every square of `factor` px a side, rounded; at the edge of what is left of one. */
+/* The mean of every square of `factor` px a side, of integers rounded; at the edge of what is left of one. */
 function scaledDown(picture, factor) {
     if (factor === 1) return picture;
     const {width, height, channels, data} = picture, wide = Math.ceil(width / factor), high = Math.ceil(height / factor);
+    const isInteger = !(data instanceof Float32Array || data instanceof Float64Array);
     const scaled = new data.constructor(wide * high * channels), sums = new Float64Array(wide * channels);
     for (let row = 0; row < high; row++) {
         const first = row * factor, rows = Math.min(factor, height - first);
@@ -101,7 +108,8 @@ function scaledDown(picture, factor) {
                     sums[Math.floor(x / factor) * channels + channel] += data[(y * width + x) * channels + channel];
         sums.forEach((sum, at) => {
             const columns = Math.min(factor, width - Math.floor(at / channels) * factor);
-            scaled[row * wide * channels + at] = roundToEven(sum / (rows * columns));
+            const mean = sum / (rows * columns);
+            scaled[row * wide * channels + at] = isInteger ? roundToEven(mean) : mean;
         });
     }
     return {...picture, width: wide, height: high, data: scaled};

@@ -73,7 +73,7 @@ const tasks = {
         const {width, height, truth} = slice, {mask, ...measured} = measureAt(slice, cut);
         return {
             ...measured,
-            whole: study && study.measure(cut),
+            whole: study && study.once('measure', cut),
             agreement: truth ? overlap(mask, truth) : null,
             fill: await encodePng(fillShape(mask, width, height)),
             contour: await encodePng(contourShape(mask, width, height)),

@@ -151,6 +151,12 @@ def written(image: Image.Image, file_format: str = "PNG", **options) -> bytes:
     return content.getvalue()
 
 
+def array(values: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, values)
+    return content.getvalue()
+
+
 @functools.cache
 def slices() -> list[np.ndarray]:
     return [np.asarray(Image.open(path)) for path in EXAMPLES]
@@ -206,6 +212,8 @@ ODD_FILES = {
     "screenshot, see-through": lambda: written(screenshot().convert("RGBA")),
     "16 bit in a border": lambda: written(Image.fromarray(np.pad(slices()[0].astype(np.uint16) * 200, 300))),
     "half a head": lambda: written(Image.fromarray(np.pad(slices()[5][:, 256:], [(300, 40), (0, 700)]))),
+    "npy of floats": lambda: array(slices()[3].astype(np.float32) / 7),
+    "npy of colours": lambda: array(np.asfortranarray(np.moveaxis(np.asarray(colours(6)), 2, 0))),
     "no head": lambda: written(Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400), dtype=np.uint8))),
     "one grey": lambda: written(Image.fromarray(np.full((64, 64), 255, np.uint8))),
 }

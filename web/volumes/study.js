@@ -54,8 +54,6 @@ export class Study {
     /* The mask at a cut, {threshold, minArea}: {mask, areas, found}; of each slice its area in px, and of how many a tumour is
        found in. */
     cut(settings) {
-        const key = `${settings.threshold} ${settings.minArea}`;
-        if (this.cutKey === key) return this.cutKept;
         const {shape: [count, height, width]} = this.volume.slices;
         const size = width * height;
         const mask = new Uint8Array(count * size);
@@ -68,13 +66,19 @@ export class Study {
             areas.push(part.mask.reduce((sum, value) => sum + value, 0));
             found += part.isLarge.includes(true) ? 1 : 0;
         }
-        this.cutKey = key;
-        return this.cutKept = {mask, areas, found};
+        return {mask, areas, found};
+    }
+
+    /* `cut` and `measure` at the settings that were asked for last; other slices of the volume reuse them. */
+    once(what, settings) {
+        const key = `${settings.threshold} ${settings.minArea}`;
+        if (this.kept?.key !== key) this.kept = {key};
+        return this.kept[what] ??= this[what](settings);
     }
 
     /* {volume_ml, voxels, areas, found, lesions} */
     measure(settings) {
-        const {mask, areas, found} = this.cut(settings), {volume} = this, {MIN_LESION_ML} = this.settings.volumes;
+        const {mask, areas, found} = this.once('cut', settings), {volume} = this, {MIN_LESION_ML} = this.settings.volumes;
         const voxels = areas.reduce((sum, area) => sum + area, 0);
         const least = Math.max(Math.round(MIN_LESION_ML / volume.voxelMl), 1);
         const {slices: {shape}, sliceSpacing, spacing, affine} = volume;
@@ -84,18 +88,18 @@ export class Study {
 
     /* The slice with the largest area; without a tumour, the middle one. */
     firstShown(settings) {
-        const {areas} = this.cut(settings), most = Math.max(...areas);
+        const {areas} = this.once('cut', settings), most = Math.max(...areas);
         return most ? areas.indexOf(most) : areas.length >> 1;
     }
 
     /* The mask in the geometry of the file. */
     save(settings) {
-        return this.volume.toNifti(this.cut(settings).mask);
+        return this.volume.toNifti(this.once('cut', settings).mask);
     }
 
     /* What the viewer draws: the mask, and the scan by one window for all slices. */
     async view(settings, withScan) {
-        const mask = await this.volume.viewed(this.cut(settings).mask);
+        const mask = await this.volume.viewed(this.once('cut', settings).mask);
         return {mask, scan: withScan ? await this.volume.viewed(this.inEightBits()) : null};
     }
 
