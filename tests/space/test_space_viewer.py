@@ -467,10 +467,7 @@ def test_a_server_that_starts_anew_is_said_and_the_page_stays(tab, network, tmp_
         drop(page, saved(tmp_path / "scan.png", slice_of(40, 30)))
         expect(page.locator("#stage .caption")).to_contain_text("scan.png")
         page.evaluate("window.isSamePage = true")
-    host, port = re.match(r"http://(.+):(\d+)/", url).groups()
-    again = app.build_app(network)
-    again.launch(**app.LAUNCH_OPTIONS, server_name=host, server_port=int(port), prevent_thread_lock=True, quiet=True)
-    try:
+    with served(app.build_app(network), int(re.search(r":(\d+)/", url)[1])):
         page.locator("#threshold input[type=range]").press("ArrowRight")
         toast = page.get_by_test_id("toast-body")
         expect(toast).to_contain_text("The server has started anew and has forgotten what this page shows")
@@ -478,5 +475,3 @@ def test_a_server_that_starts_anew_is_said_and_the_page_stays(tab, network, tmp_
         expect(page.locator("#report")).not_to_contain_text("No slice yet")
         assert page.evaluate("window.isSamePage") is True
         leave(page)
-    finally:
-        again.close(verbose=False)
