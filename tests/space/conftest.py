@@ -1,11 +1,11 @@
-"""A page with a tiny network, served once for each file of tests, and opened anew for each test."""
+"""A page with a tiny network, served once for each file of tests, and visited anew by each test."""
 
 from collections.abc import Iterator
 
 import pytest
 from pages import CountedNetwork, load, save_model, served
 from playwright.sync_api import Page
-from visits import opened
+from visits import new_tab, visit
 
 import app
 
@@ -21,9 +21,16 @@ def url(network) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def tab(browser, url) -> Iterator[Page]:
+    """One for all visits of a file: it keeps the scripts of the page, which take longest to fetch and to compile."""
+    tab = new_tab(browser)
+    yield tab
+    tab.close()
+
+
 @pytest.fixture
-def page(browser, url) -> Iterator[Page]:
-    page = opened(browser, url)
-    yield page
-    assert page.errors == []
-    page.close()
+def page(tab, url) -> Iterator[Page]:
+    """A visit."""
+    yield visit(tab, url)
+    assert tab.errors == []

@@ -7,7 +7,7 @@ import numpy as np
 import phantoms
 import pytest
 from playwright.sync_api import Page, expect
-from visits import choose_example, drop, opened
+from visits import choose_example, drop, visit
 
 
 # The head of an error is Gradio's own: a button inside a button.
@@ -53,8 +53,8 @@ def the_brush(page: Page, folder: Path):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_barriers(browser, url, axe, tmp_path, scheme):
-    page = opened(browser, url, color_scheme=scheme, reduced_motion="reduce")
+def test_no_barriers(tab, url, axe, tmp_path, scheme):
+    page = visit(tab, url, color_scheme=scheme, reduced_motion="reduce")
     page.evaluate(axe)
     found = {}
     states: tuple[Callable[[Page, Path], None], ...] = (arrival, an_example, the_brush, a_volume, an_error, nothing)
@@ -64,4 +64,3 @@ def test_no_barriers(browser, url, axe, tmp_path, scheme):
         found[state.__name__] = page.evaluate(VIOLATIONS)
     assert not {state: violations for state, violations in found.items() if violations}
     assert page.errors == []
-    page.close()

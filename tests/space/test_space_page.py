@@ -15,7 +15,7 @@ from gradio_client import Client, handle_file
 from pages import BAD_FILES, CountedNetwork, encoded, saved, served, slice_of, zipped
 from PIL import Image
 from playwright.sync_api import Page, expect
-from visits import PATIENCE_MS, asked, choose_example, drop, opened, style_of
+from visits import PATIENCE_MS, asked, choose_example, drop, leave, opened, style_of, visit
 
 import app
 from modeling_unet import InvalidImageError, read_mask
@@ -475,42 +475,35 @@ def test_every_control_has_a_name(page):
     assert all(image.get_attribute("alt") is not None for image in page.locator("img").all())
 
 
-def test_dark_mode_is_dark(browser, url):
-    page = opened(browser, url, color_scheme="dark")
-    try:
-        choose_example(page)
-        for place in ("body", "#report", "#controls", "#upload label"):
-            background = re.findall(r"\d+", style_of(page.locator(place).first, "backgroundColor"))
-            text = re.findall(r"\d+", style_of(page.locator(place).first, "color"))
-            assert max(map(int, background[:3])) < 80, place
-            assert min(map(int, text[:3])) > 120, place
-    finally:
-        page.close()
+def test_dark_mode_is_dark(tab, url):
+    page = visit(tab, url, color_scheme="dark")
+    choose_example(page)
+    for place in ("body", "#report", "#controls", "#upload label"):
+        background = re.findall(r"\d+", style_of(page.locator(place).first, "backgroundColor"))
+        text = re.findall(r"\d+", style_of(page.locator(place).first, "color"))
+        assert max(map(int, background[:3])) < 80, place
+        assert min(map(int, text[:3])) > 120, place
 
 
-def test_a_phone_needs_no_horizontal_scrolling(browser, url, tmp_path):
-    page = opened(browser, url, width=390)
-    try:
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
-        choose_example(page)
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
-        assert page.locator("#layers .fill").bounding_box()["width"] > 300
-        expect(page.locator("#truth")).to_be_visible()
-        files = {f"a_long_name_of_a_slice_{number}.png": encoded(slice_of(30, 30, seed=number)) for number in range(9)}
-        drop(page, zipped(tmp_path / "slices.zip", files))
-        expect(page.locator("#overview h2")).to_contain_text("9 slices")
-        assert page.evaluate("document.documentElement.scrollWidth") == 390
-        # No outline was drawn by hand here.
-        expect(page.locator("#truth")).to_be_hidden()
-    finally:
-        page.close()
+def test_a_phone_needs_no_horizontal_scrolling(tab, url, tmp_path):
+    page = visit(tab, url, width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    choose_example(page)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.locator("#layers .fill").bounding_box()["width"] > 300
+    expect(page.locator("#truth")).to_be_visible()
+    files = {f"a_long_name_of_a_slice_{number}.png": encoded(slice_of(30, 30, seed=number)) for number in range(9)}
+    drop(page, zipped(tmp_path / "slices.zip", files))
+    expect(page.locator("#overview h2")).to_contain_text("9 slices")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    expect(page.locator("#truth")).to_be_hidden()  # no outline was drawn by hand here
 
 
-def test_who_finds_the_queue_full_is_told_to_come_back(browser, network):
+def test_who_finds_the_queue_full_is_told_to_come_back(tab, network):
     crowded = app.build_app(network)
     crowded.queue(max_size=0)
     with served(crowded) as url:
-        page = opened(browser, url)
+        page = visit(tab, url)
         page.locator("#examples button").first.click()
         expect(page.get_by_test_id("toast-body")).to_contain_text("currently busy. Please try again")
-        page.close()
+        leave(page)

@@ -9,7 +9,7 @@ import pytest
 from pages import encoded, saved, served, slice_of, zipped
 from PIL import Image
 from playwright.sync_api import Page, expect
-from visits import asked, choose_example, drop, opened, style_of
+from visits import asked, choose_example, drop, leave, opened, style_of, visit
 
 import app
 from space.views import EXAMPLES, ON_ARRIVAL, describe
@@ -95,9 +95,9 @@ def test_nothing_moves_while_the_page_loads(browser, url, width):
     page.close()
 
 
-def test_a_link_leads_to_an_example_and_a_button_copies_it(browser, url):
-    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-    page = context.new_page()
+def test_a_link_leads_to_an_example_and_a_button_copies_it(tab, url):
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = tab
     page.goto(f"{url}?example={EXAMPLES[5].stem}")
     expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[5]))
     expect(page.locator("#examples button").nth(5)).to_have_attribute("aria-pressed", "true")
@@ -109,7 +109,6 @@ def test_a_link_leads_to_an_example_and_a_button_copies_it(browser, url):
     page.goto(f"{url}?example=nobody")
     expect(page.locator("#drop-hint")).to_have_text("There is no example called nobody; choose one here.")
     expect(page.locator("#stage .caption")).to_contain_text(describe(ON_ARRIVAL))
-    context.close()
 
 
 def test_a_click_on_the_empty_stage_opens_the_dialog(page, tmp_path):
@@ -143,8 +142,8 @@ def test_the_verdict_is_a_heading_and_is_read_aloud(page):
 # ------------------------------------------------------------------------------------------------------ small screens
 
 
-def test_on_a_phone_the_stage_stays_in_sight(browser, url):
-    page = opened(browser, url, width=390)
+def test_on_a_phone_the_stage_stays_in_sight(tab, url):
+    page = visit(tab, url, width=390)
     page.locator("#opacity").evaluate("element => element.scrollIntoView({block: 'end'})")
     page.wait_for_timeout(SETTLE_MS)
     expect(page.locator("#anatomy .slice")).to_be_in_viewport(ratio=1)
@@ -152,17 +151,15 @@ def test_on_a_phone_the_stage_stays_in_sight(browser, url):
     expect(slider).to_be_in_viewport()
     slider.press("ArrowLeft")
     expect(page.locator("#layers .fill")).to_have_css("opacity", slider.input_value())
-    page.close()
 
 
 @pytest.mark.parametrize("width", [1366, 1024, 768, 390])
-def test_no_label_is_cut(browser, url, width):
-    page = opened(browser, url, width=width)
+def test_no_label_is_cut(tab, url, width):
+    page = visit(tab, url, width=width)
     labels = "#controls :is(label, span, button), #saving button, #tools button, #report :is(th, td)"
     cut = page.locator(labels).evaluate_all(CUT)
     assert cut == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    page.close()
 
 
 # Texts that reach beyond what is to be seen of the boxes around them.
@@ -465,22 +462,17 @@ def test_a_server_that_is_away_is_said_and_the_page_stays(page, tmp_path):
     assert page.evaluate("window.isSamePage") is True
 
 
-def test_a_server_that_starts_anew_is_said_and_the_page_stays(browser, network, tmp_path):
+def test_a_server_that_starts_anew_is_said_and_the_page_stays(tab, network, tmp_path):
     with served(app.build_app(network)) as url:
-        page = opened(browser, url)
+        page = visit(tab, url)
         drop(page, saved(tmp_path / "scan.png", slice_of(40, 30)))
         expect(page.locator("#stage .caption")).to_contain_text("scan.png")
         page.evaluate("window.isSamePage = true")
-    host, port = re.match(r"http://(.+):(\d+)/", url).groups()
-    again = app.build_app(network)
-    again.launch(**app.LAUNCH_OPTIONS, server_name=host, server_port=int(port), prevent_thread_lock=True, quiet=True)
-    try:
+    with served(app.build_app(network), int(re.search(r":(\d+)/", url)[1])):
         page.locator("#threshold input[type=range]").press("ArrowRight")
         toast = page.get_by_test_id("toast-body")
         expect(toast).to_contain_text("The server has started anew and has forgotten what this page shows")
         expect(page.locator("#stage .caption")).to_contain_text("scan.png")
         expect(page.locator("#report")).not_to_contain_text("No slice yet")
         assert page.evaluate("window.isSamePage") is True
-        page.close()
-    finally:
-        again.close(verbose=False)
+        leave(page)

@@ -18,7 +18,7 @@ import pytest
 from pages import until
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from visits import asked, drop, opened
+from visits import asked, drop, visit
 
 from modeling_unet.volumes import read_volume
 from space import downloads, vendor
@@ -387,8 +387,8 @@ def test_files_that_are_gone_are_said_and_slices_are_there(page, tmp_path):
 
 
 @pytest.mark.parametrize("width", [390, 768])
-def test_it_fits_on_narrow_screens(browser, url, tmp_path, width):
-    page = opened(browser, url, width=width)
+def test_it_fits_on_narrow_screens(tab, url, tmp_path, width):
+    page = visit(tab, url, width=width)
     open_volume(page, scan(tmp_path))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     stage, canvas = (page.locator(place).bounding_box() for place in ("#stage", "#volume canvas"))
@@ -398,7 +398,6 @@ def test_it_fits_on_narrow_screens(browser, url, tmp_path, width):
     expect(page.locator("#style")).to_be_hidden()
     choose(page, "Slices")
     expect(page.locator("#style")).to_be_visible()
-    page.close()
 
 
 # ------------------------------------------------------------------------------------------------------- the brush

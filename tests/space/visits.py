@@ -9,23 +9,52 @@ from space.views import EXAMPLES, describe
 
 # Two cores and a cold browser: no test asserts how long something takes.
 PATIENCE_MS = 90_000
+WIDTH, HEIGHT = 1280, 900
+# What a visit may ask for otherwise: `emulate_media` keeps what it is not told.
+MEDIA = {"media": "screen", "color_scheme": "light", "reduced_motion": "no-preference"}
 
 expect.set_options(timeout=PATIENCE_MS)
 
 
-def opened(browser: Browser, url: str, width: int = 1280, **options) -> Page:
-    page = browser.new_page(viewport={"width": width, "height": 900}, **options)
+def new_tab(browser: Browser, width: int = WIDTH, **options) -> Page:
+    """A tab with a history of its own, which notes in `requests` and `errors` what happens in it."""
+    page = browser.new_page(viewport={"width": width, "height": HEIGHT}, **options)
     page.set_default_timeout(PATIENCE_MS)
     page.requests, page.errors = [], []
     page.on("request", lambda request: page.requests.append(request.url))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
+    return page
+
+
+def visit(page: Page, url: str, width: int = WIDTH, **media: str) -> Page:
+    """Come to the page in a tab in which nothing is left of an earlier visit."""
+    page.unroute_all()
+    page.set_viewport_size({"width": width, "height": HEIGHT})
+    page.emulate_media(**MEDIA | media)
+    page.requests, page.errors = [], []
+    come(page, url)
+    return page
+
+
+def leave(page: Page):
+    """Otherwise a server that ends waits for those who look at its page."""
+    page.goto("about:blank")
+
+
+def opened(browser: Browser, url: str, width: int = WIDTH, **options) -> Page:
+    """The page in a tab of its own: for other visitors, and for other devices."""
+    page = new_tab(browser, width, **options)
+    come(page, url)
+    return page
+
+
+def come(page: Page, url: str):
+    """Returns when the controls are there, once the scripts of the page run."""
     page.goto(url)
-    # The controls are there once the scripts of the page run.
     expect(page.locator("#opacity input[type=range]")).to_be_visible()
     expect(page.locator("#examples button")).to_have_count(len(EXAMPLES))
     expect(page.locator("#upload input")).to_have_count(2)
     expect(page.locator("#glass .scale")).to_be_visible()
-    return page
 
 
 def asked(page: Page) -> list[str]:
