@@ -246,7 +246,7 @@ def test_of_several_volumes_in_a_file_none_is_taken_silently(tmp_path):
         open_source(folder, Reading(sequence="t1"))
     shutil.copy(folder / "images" / "BRATS_001.nii.gz", folder / "masks" / "BRATS_001.nii.gz")
     assert problems(folder, sequence="3")["BRATS_001"][1].startswith(
-        "The mask BRATS_001.nii.gz holds 4 volumes; a mask"
+        "The mask masks/BRATS_001.nii.gz holds 4 volumes; a mask"
     )
 
 
