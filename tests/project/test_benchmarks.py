@@ -164,14 +164,14 @@ class TestGrowth:
     def test_every_pass_is_measured_for_every_number_of_slices(self, out, monkeypatch, capsys):
         monkeypatch.setenv("HF_DATASETS_CACHE", os.environ["HF_HOME"])  # the benchmark gives its processes another one
         monkeypatch.setattr(growth, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
-        report = growth.main(["--slices", "24", "36", "--rows", "600", "--side=32", f"--out={out}"])
+        report = growth.main(["--slices", "60", "72", "--rows", "600", "--side=32", f"--out={out}"])
         assert report == json.loads(out.read_text())
-        slices = [f"{count} slices of 32 px" for count in (24, 36)]
+        slices = [f"{count} slices of 32 px" for count in (60, 72)]
         assert report.keys() == {"machine", "side", *slices, "600 rows"}
         assert report[slices[0]].keys() == report[slices[1]].keys() >= {"scan", "near-duplicates", "cache", "donors"}
         assert all(row["s / 1,000"] >= 0 and 50 < row["MiB"] < 8000 for row in report[slices[1]].values())
         assert report["600 rows"].keys() == {"persons, findings", "near-duplicates"}
-        assert "36 slices of 32 px" in capsys.readouterr().out
+        assert "72 slices of 32 px" in capsys.readouterr().out
 
 
 class TestLoad:

@@ -86,10 +86,11 @@ def _open_folder(folder: Path, reading: Reading, name: str | None = None) -> Sou
         except HalfLayoutError as error:
             half = half or error
     foreign = ", ".join(sorted({path.suffix.lower() for path in files_below(folder)} & NOT_READ))
-    said = str(half or "") or (
+    problem = str(half or "") or (
         f"{name or folder} holds no slices in a known layout: images/ and masks/ with files of the same stems, files "
         "beside their masks (NAME.tif, NAME_mask.tif), BraTS, BIDS, nnU-Net raw or Medical Decathlon (imagesTr/, "
         f"labelsTr/), COCO, figshare's zips or N.mat files, {' or '.join(metadata.NAMES)}, or Parquet files."
     )
-    hint = f" Volumes as {foreign} are not read here: save them, and their masks, as NIfTI." if foreign else ""
-    raise DataError(f"{said}{hint}")
+    if foreign:
+        problem += f" Volumes as {foreign} are not read here: save them, and their masks, as NIfTI."
+    raise DataError(problem)
