@@ -225,15 +225,15 @@ def _file_columns(path: Path, columns: list[str], rows: list[dict[str, str]]) ->
 
 def _pair_of_row(path: Path, number: int, row: dict[str, str], image: str, mask: str, person: str | None) -> Pair:
     files = [path.parent / row[column] if row[column] else None for column in (image, mask)]
-    known = {name: row.get(name, "") for name in DETAIL_COLUMNS if name != "person_id"}
+    known: dict[str, Any] = {name: row.get(name, "") for name in DETAIL_COLUMNS if name != "person_id"}
     known["split"] = as_split(known["split"])
-    pair = {"name": bare_name(files[0]) if files[0] else f"row {number}", "person_id": row[person] if person else ""}
+    known |= {"name": bare_name(files[0]) if files[0] else f"row {number}", "person_id": row[person] if person else ""}
     lost = [column for column, file in zip((image, mask), files, strict=True) if file and not file.is_file()]
     if lost or not files[0]:
         said = f"names {row[lost[0]]}, which is not there" if lost else f"leaves {image} empty"
         problem = f"Row {number} of {path.name} {said}."
-        return Pair(image=None, mask=None, **pair, **known, problem_kind="unpaired", problem=problem)
-    return Pair(image=files[0], mask=files[1], **pair, **known)
+        return Pair(image=None, mask=None, **known, problem_kind="unpaired", problem=problem)
+    return Pair(image=files[0], mask=files[1], **known)
 
 
 def _with_folder(path: Path, pair: Pair) -> Pair:
