@@ -121,7 +121,7 @@ class ReadingArguments:
     @property
     def has_colours(self) -> bool:
         """Whether the channels are those of coloured pictures, which no layout has to tell apart."""
-        return bool(self.sequences) and {*self.sequences} <= {*COLOURS}
+        return self.sequences is not None and {*self.sequences} <= {*COLOURS}
 
     def mask_rule(self) -> MaskRule:
         colors = tuple(map(parse_color, self.mask_color or ()))

@@ -139,11 +139,11 @@ def as_file(picture: Picture) -> Path | io.BytesIO:
     return file
 
 
-def encode_channels(planes: Sequence[np.ndarray]) -> bytes:
+def joined(name: str, planes: Iterable[np.ndarray]) -> Picture:
     """One slice of several channels, [H, W] each, as a `.npy` file of [C, H, W], which `read_channels` takes."""
     file = io.BytesIO()
-    np.save(file, np.stack(planes))
-    return file.getvalue()
+    np.save(file, np.stack([*planes]))
+    return {"path": f"{name}.npy", "bytes": file.getvalue()}
 
 
 def shown_channel(picture: Picture) -> np.ndarray:

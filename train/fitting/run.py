@@ -123,7 +123,7 @@ def fit(options: FitOptions) -> dict:
     started = _started(options, model.config, training)
     _warn_of_other_weights(options.run, started)
     started.update(added)
-    if calibration:
+    if calibrated and calibration:
         started[CALIBRATION] = calibration.to_record()
         for folder in calibrated_folders(calibrated):
             _warn_of_another_recipe(folder, started)

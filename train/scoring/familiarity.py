@@ -62,7 +62,7 @@ def features_of(segmenter: TumorSegmenter, slices: Dataset) -> torch.Tensor:
     """Of every slice, each taken whole, by the encoder alone: float32 [M, D]."""
     levels, features = levels_of(segmenter.network.config), []
     for row in tqdm(slices.select_columns(["image"]), desc="Looking at slices", unit="slice"):
-        prepared = segmenter.image_processor(as_file(row["image"]), return_tensors="pt")
+        prepared = segmenter.image_processor.preprocess(as_file(row["image"]), return_tensors="pt")
         pixel_values = prepared["pixel_values"].to(segmenter.device)
         height, width = pixel_values.shape[-2:]
         padded = padded_size((height, width), segmenter.network.config.reduction)

@@ -355,7 +355,8 @@ class TestOptions:
 
     def test_every_inherited_option_is_obeyed_refused_or_without_effect(self):
         """So that an option that a new transformers adds is seen here."""
-        obeyed = {"do_resize", "size", "resample", "foreground_fraction", "problem_type", "return_tensors"}
+        obeyed = {"do_resize", "size", "resample", "foreground_fraction", "problem_type", "channel_names"}
+        obeyed |= {"return_tensors"}
         spelled_out = {"do_convert_rgb", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize"}
         spelled_out |= {"image_mean", "image_std", "do_pad", "pad_size", "data_format", "device"}
         # The layout of an array is certain without being told; the others are of backends and models that are not ours.

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES, InvalidImageError, read_channels
 
-from ..raw import SPLITS, Picture, RawSlice, Reading, Source, encode_channels, listed, stamps
+from ..raw import SPLITS, Picture, RawSlice, Reading, Source, joined, listed, stamps
 from . import slicing
 
 
@@ -168,7 +168,7 @@ def _joined(raw: RawSlice, images: Sequence[Path]) -> RawSlice:
         planes = read_channels(images, [path.name for path in images])
     except InvalidImageError as error:
         return replace(raw, problem_kind="unreadable", problem=str(error))
-    return replace(raw, image={"path": f"{raw.slice}.npy", "bytes": encode_channels(planes)})
+    return replace(raw, image=joined(raw.slice, planes))
 
 
 def picture(path: Path) -> Picture:

@@ -18,7 +18,7 @@ from modeling_unet.image_processing_unet import MIN_SIDE
 from modeling_unet.volumes import Volume, VolumeError, read_volume
 from modeling_unet.volumes.volume import DISPLAY, UNKNOWN_PLANE
 
-from ..raw import Picture, RawSlice, encode_channels, encode_png
+from ..raw import Picture, RawSlice, encode_png, joined
 
 
 try:
@@ -182,7 +182,7 @@ def _check_grid(image: Path, mask: Path, volume: Volume, labels: Volume, what: s
 def _image(name: str, channels: Sequence[np.ndarray]) -> Picture:
     if len(channels) == 1:
         return _picture(name, encode_png(channels[0]))
-    return {"path": f"{name}.npy", "bytes": encode_channels(channels)}
+    return joined(name, channels)
 
 
 def _picture(name: str, content: bytes) -> Picture:
