@@ -9,6 +9,7 @@ everything fits on the page.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,7 +41,8 @@ DETAIL_MARGIN = 0.5  # of the lesion's longer side, on each side of it
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
 
 
-class Profile(NamedTuple):
+@dataclass(frozen=True)
+class Profile:
     """How the tumour of a volume is spread over its slices.
 
     Attributes:

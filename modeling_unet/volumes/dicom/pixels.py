@@ -51,7 +51,7 @@ def decode(image: Image, frames: list[Frame], apart: Apart) -> Iterator[tuple[Fr
             if data.file_meta.TransferSyntaxUID in HTJ2K:
                 # Pillow reads both alike, by what the frame itself says; pydicom would want another package for it.
                 data.file_meta = copy(data.file_meta)
-                data.file_meta.TransferSyntaxUID = JPEG_2000
+                data.file_meta.TransferSyntaxUID = pydicom.uid.UID(JPEG_2000)
             decoded = pydicom.pixels.iter_pixels(data, raw=True, indices=[*wanted], decoding_plugin=decoder)
         for frame, pixels in zip(wanted.values(), decoded, strict=True):
             with np.errstate(over="ignore"):
