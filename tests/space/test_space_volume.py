@@ -155,7 +155,7 @@ def browser(chromium) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(page, url) -> Iterator[Page]:
-    page.set_viewport_size({"width": WIDTH, "height": 660})  # a smaller canvas, whose pixels the processor draws
+    page.set_viewport_size({"width": WIDTH, "height": 720})  # a smaller canvas, whose pixels the processor draws
     yield page
     assert not [request for request in asked(page) if not request.startswith(url)]
 
