@@ -1,6 +1,7 @@
 """The page with a tiny random network behind it, and what visitors may send to it."""
 
 import io
+import socket
 import struct
 import threading
 import time
@@ -67,6 +68,13 @@ def served(page: gr.Blocks, port: int | None = None) -> Iterator[str]:
         yield url
     finally:
         page.close(verbose=False)
+
+
+def free_port() -> int:
+    """One that nobody listens at, and that is none of those among which Gradio looks for the next page's."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def until(condition: Callable[[], object]):
