@@ -25,7 +25,7 @@ except ImportError:
 from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
 from modeling_unet.provenance import find_shipped_model, identify_model, origin
 from modeling_unet.segmentation import DEFAULT_THRESHOLD
-from modeling_unet.segmenter import TumorSegmenter, check_one_class
+from modeling_unet.segmenter import TumorSegmenter, check_one_channel
 from modeling_unet.volumes.dicom import MAX_FRAMES
 from space import vendor, views
 from space.downloads import SAVERS
@@ -98,6 +98,7 @@ LAUNCH_OPTIONS: dict[str, Any] = {
     "footer_links": ["api"],
     "mcp_server": True,
     "share": False,
+    "_frontend": False,  # or Gradio ends what does not answer itself within 3 s, as on a busy machine
     "app_kwargs": {
         "exception_handlers": EXCEPTION_HANDLERS,
         "middleware": [(ShortBodies, (), {}), (Previews, (), {})],
@@ -126,14 +127,14 @@ def load_network(model_id: str | None = None, revision: str | None = None) -> Ne
     """The model in a folder or on the Hub, by default the one that comes with the project."""
     model = model_id or find_shipped_model("in the variable MODEL_ID")
     segmenter = TumorSegmenter.from_pretrained(model, revision=revision)
-    check_one_class(segmenter.class_names, "the page's layers and tables")
+    check_one_channel(segmenter.channel_names, "slices of the page")
     name, commit = origin(model, revision)
     return Network(segmenter, Origin(name, (commit or identify_model(model))[:12]), spaces and spaces.GPU)
 
 
 def build_app(network: Network) -> Page:
     """The page around a network; start it with `.launch(**LAUNCH_OPTIONS)`."""
-    server = Server(network)
+    server, several = Server(network), len(network.class_names) > 1
     arrival = server.arrival()
     block = partial(gr.HTML, apply_default_css=False)
     with Page(title=TITLE, analytics_enabled=False) as page:
@@ -166,7 +167,7 @@ def build_app(network: Network) -> Page:
                     paint = block(views.PAINT, elem_id="paint", js_on_load="page.startBrush(element, trigger)")
                     block(views.GLASS, elem_id="glass", js_on_load="page.startGlass(element)")
                     block(
-                        views.draw_tools(),
+                        views.draw_tools(network.class_names),
                         elem_id="tools",
                         js_on_load="page.startLook(element); page.startTools(element)",
                     )
@@ -179,14 +180,23 @@ def build_app(network: Network) -> Page:
                     )
             with gr.Column(elem_id="side", min_width=0):
                 report = block(
-                    arrival.report, elem_id="report", js_on_load="watch('value', () => page.announce(element))"
+                    arrival.report,
+                    elem_id="report",
+                    js_on_load="page.startLegend(element);"
+                    "watch('value', () => { page.followLegend(element); page.announce(element); })",
                 )
                 with gr.Column(elem_id="controls", min_width=0):
                     opacity = gr.Slider(0, 1, DEFAULT_ALPHA, step=0.01, label="Opacity", buttons=[], elem_id="opacity")
                     with gr.Row():
                         style = gr.Radio(STYLES, value="fill", label="Style", elem_id="style", scale=3, min_width=220)
                         color = gr.Radio(
-                            COLORS, value=DEFAULT_COLOR, label="Colour", elem_id="color", scale=2, min_width=130
+                            COLORS,
+                            value=DEFAULT_COLOR,
+                            label="Colour",
+                            elem_id="color",
+                            scale=2,
+                            min_width=130,
+                            visible=not several,
                         )
                     threshold = gr.Slider(
                         0.05, 0.95, DEFAULT_THRESHOLD, step=0.01, label="Threshold", buttons=[], elem_id="threshold"

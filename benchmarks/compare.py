@@ -35,11 +35,11 @@ from .measuring import (
     EXAMPLES,
     ROOT,
     describe_machine,
+    first_answer_seconds,
     print_table,
     summarize,
     take_turns,
 )
-from .serving import first_answer_seconds
 
 
 BATCH_SIZE = 16

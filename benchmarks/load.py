@@ -29,8 +29,7 @@ from modeling_unet import TumorSegmenter, read_image, read_mask
 from modeling_unet.provenance import SHIPPED_MODEL
 from train.files import write_json
 
-from .measuring import EXAMPLES, describe_machine, memory_mib, print_table
-from .serving import serve
+from .measuring import EXAMPLES, describe_machine, memory_mib, print_table, serve
 
 
 SLICES_PER_USER = 4

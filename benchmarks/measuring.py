@@ -1,10 +1,18 @@
-"""What the benchmarks share: contestants take turns, so that other work on the machine slows all of them equally."""
+"""What the benchmarks share.
+
+Contestants take turns, so that other work on the machine slows all of them equally. The app is asked in a process of
+its own, as `python app.py` starts it.
+"""
 
 import os
 import platform
+import socket
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +22,8 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples" / "images").glob("*.png"))
 WARM_UP_ROUNDS = 2
+PATIENCE_S = 300
+PAUSE_S = 0.05
 
 
 def take_turns(tasks: dict[str, Callable[[int], object]], rounds: int) -> dict[str, list[float]]:
@@ -72,7 +82,7 @@ def describe_machine() -> dict:
 
 
 def memory_mib(process_id: int, what: str = "VmRSS") -> float:
-    """Memory of a process: "VmRSS", what it holds at present, or "VmHWM", the most that it ever held."""
+    """Memory of a process: "VmRSS", what it holds now, "RssAnon", the same without files, or "VmHWM", the most ever."""
     status = Path(f"/proc/{process_id}/status").read_text(encoding="utf-8")
     (kib,) = (line.split()[1] for line in status.splitlines() if line.startswith(f"{what}:"))
     return int(kib) / 1024
@@ -83,3 +93,49 @@ def _cpu_name() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+# --------------------------------------------------------------------------------------------------------- the app
+
+
+@contextmanager
+def serve(model: Path) -> Iterator[tuple[str, int]]:
+    """Start the app on a free port of this machine, and yield its address, once it answers, and its process id."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {"MODEL_ID": str(model), "GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port)}
+    app = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env={**os.environ, **settings}, stdout=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(url, app)
+        yield url, app.pid
+    finally:
+        app.terminate()
+        app.wait(timeout=PATIENCE_S)
+
+
+def wait_for(url: str, app: subprocess.Popen):
+    """Return once the page is served, or raise RuntimeError if the app ends or needs too long."""
+    import httpx  # here, as the next one: whatever is imported counts to the memory that others are measured by
+
+    deadline = time.monotonic() + PATIENCE_S
+    with httpx.Client() as client:  # the certificates of a new one take longer than an answer
+        while app.poll() is None and time.monotonic() < deadline:
+            try:
+                return client.get(url).raise_for_status()
+            except httpx.HTTPError:
+                time.sleep(PAUSE_S)
+    raise RuntimeError(f"the app did not answer at {url}; its exit code is {app.poll()}")
+
+
+def first_answer_seconds(model: Path) -> float:
+    """From the start of the app to its answer about one slice."""
+    from gradio_client import Client, handle_file
+
+    start = time.perf_counter()
+    with serve(model) as (url, _):
+        Client(url, verbose=False).predict(handle_file(EXAMPLES[0]), api_name="/segment")
+        return time.perf_counter() - start

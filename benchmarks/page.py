@@ -18,8 +18,7 @@ from playwright.sync_api import Browser, sync_playwright
 from modeling_unet.provenance import SHIPPED_MODEL
 from train.files import write_json
 
-from .measuring import EXAMPLES, describe_machine, print_table
-from .serving import serve
+from .measuring import EXAMPLES, describe_machine, print_table, serve
 
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -42,18 +41,23 @@ name => document.querySelector('#anatomy .slice')?.dataset.shown === name
 """
 
 
-def visit(browser: Browser, url: str) -> dict[str, float]:
-    """Seconds of one visit, with an empty cache."""
+def visit(browser: Browser, url: str) -> tuple[dict[str, float], list[int]]:
+    """Seconds of one visit, with an empty cache, and the bytes of all answers until the controls answer."""
     page = browser.new_page(viewport={"width": 1366, "height": 768})
+    sizes: list[int] = []
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.on("Network.loadingFinished", lambda event: sizes.append(int(event["encodedDataLength"])))
     try:
         start = time.perf_counter()
         page.goto(url, wait_until="commit")
         page.wait_for_function(ANSWERS, polling=20)
         answers = time.perf_counter() - start
+        loaded = [size for size in sizes if size]  # pictures in the page itself come as answers of no bytes
         start = time.perf_counter()
         page.locator("#examples button").nth(EXAMPLE).click()
         page.wait_for_function(SHOWN, arg=EXAMPLES[EXAMPLE].stem, polling="raf")
-        return {"interactive": answers, "first overlay": time.perf_counter() - start}
+        return {"interactive": answers, "first overlay": time.perf_counter() - start}, loaded
     finally:
         page.close()
 
@@ -85,7 +89,8 @@ def main(arguments: list[str] | None = None) -> dict:
             browser = playwright.chromium.launch(executable_path=program, args=arguments_of_browser, env={"HOME": home})
             visits.append(visit(browser, url))
             browser.close()
-    seconds = {name: [one[name] for one in visits[1:]] for name in visits[0]}  # the first fills the server's caches
+    kept = visits[1:]  # the first fills the server's caches
+    seconds = {name: [one[name] for one, _ in kept] for name in kept[0][0]}
     rows = {
         name: {
             "median_s": round(statistics.median(values), 3),
@@ -94,7 +99,15 @@ def main(arguments: list[str] | None = None) -> dict:
         for name, values in seconds.items()
     }
     print_table("page", rows)
-    report = {"machine": describe_machine(), "visits": options.visits, "page": rows}
+    requests = statistics.median(len(loaded) for _, loaded in kept)
+    size = statistics.median(sum(loaded) for _, loaded in kept)
+    print(f"loaded until the controls answer: {size / 1000:,.0f} kB in {requests:.0f} requests")
+    report = {
+        "machine": describe_machine(),
+        "visits": options.visits,
+        "page": rows,
+        "loaded": {"requests": requests, "bytes": size},
+    }
     if options.out:
         write_json(options.out, report)
     return report

@@ -25,7 +25,7 @@ from train.record import CALIBRATION, RECORD_FILE, SHARE_OF_START, read_record
 
 @torch.no_grad()
 def main(before: str, out: str, after: str | None = None, share: str = "1", presence: str | None = None) -> None:
-    model, platt = UNetForSemanticSegmentation.from_pretrained(before), read_calibration(before)
+    model, (platt,) = UNetForSemanticSegmentation.from_pretrained(before), read_calibration(before).platts
     model.head.weight.div_(platt.scale)
     model.head.bias.sub_(platt.shift).div_(platt.scale)
     model.config.presence_logit = None if presence is None else float(presence)

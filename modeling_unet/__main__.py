@@ -31,7 +31,7 @@ from .prediction import (
 )
 from .provenance import find_shipped_model, identify_model, origin
 from .segmentation import DEFAULT_THRESHOLD, check_class_color
-from .segmenter import QUALITIES, TumorSegmenter
+from .segmenter import QUALITIES, TumorSegmenter, check_one_channel
 from .sources import find_sources
 from .volumes.dicom import check_highdicom
 from .web import TARBALL, write_page
@@ -226,6 +226,7 @@ def _segment_here(args: argparse.Namespace) -> tuple[Callable, tuple[str, ...]]:
     segmenter = TumorSegmenter.from_pretrained(
         args.model, own_device(), args.revision, quality=args.quality, framing=args.framing
     )
+    check_one_channel(segmenter.channel_names, "the files of predict")
     return partial(segment_files, segmenter=segmenter), segmenter.class_names
 
 
@@ -235,6 +236,7 @@ def _segment_on_ray(args: argparse.Namespace) -> tuple[Callable, tuple[str, ...]
     check_ray()
     # A bad model is refused before anything starts.
     segmenter = TumorSegmenter.from_pretrained(args.model, "cpu", args.revision)
+    check_one_channel(segmenter.channel_names, "the files of predict")
     how = {"quality": args.quality, "framing": args.framing}
     segment = partial(segment_files_on_ray, model=args.model, revision=args.revision, **how)
     return segment, segmenter.class_names

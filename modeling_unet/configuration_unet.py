@@ -58,8 +58,9 @@ class UNetConfig(PreTrainedConfig):
     compared with.
 
     Encoder (lists have one entry per stage):
-        num_channels (`int`, defaults to 1): Channels of `pixel_values`. [`UNetImageProcessor`] prepares one, and what
-            builds on it refuses a model of others.
+        num_channels (`int`, defaults to 1): Channels of `pixel_values`, such as MR sequences.
+        channel_names (`list[str]`, *optional*): What they are called, in their order, as in the image processor; called
+            red, green and blue, they are those of colour pictures.
         block_type (`str`): `"plain"` (two 3×3 convolutions; Ronneberger et al. 2015), `"residual"` (the same two with a
             shortcut; He et al. 2016, ResNet-18/34) or `"inverted_residual"` (expand, depthwise, project; Sandler et al.
             2018, MobileNetV2).
@@ -132,6 +133,7 @@ class UNetConfig(PreTrainedConfig):
     format_version: int = validated_field(check_format_version, default=1)
 
     num_channels: int = 1
+    channel_names: list[str] | tuple[str, ...] | None = None
     block_type: Literal["plain", "residual", "inverted_residual"] = "inverted_residual"
     stem_width: int = 32
     stem_kernel_size: int = 3
@@ -174,7 +176,8 @@ class UNetConfig(PreTrainedConfig):
     id2label: dict[int, str] | dict[str, str] | None = validated_field(check_labels, default=None)
 
     def __post_init__(self, **kwargs):
-        for name in ("widths", "depths", "strides", "kernel_sizes", "expansion_ratios", "decoder_widths"):
+        lists = ("channel_names", "widths", "depths", "strides", "kernel_sizes", "expansion_ratios", "decoder_widths")
+        for name in lists:
             value = getattr(self, name)
             setattr(self, name, None if value is None else list(value))
         if self.id2label is None and kwargs.get("num_labels") in (None, 2):
@@ -231,9 +234,12 @@ class UNetConfig(PreTrainedConfig):
         return cls(**{**architecture, **kwargs})
 
     def to_dict(self) -> dict:
-        """As ever, with the `format_version` that these values need."""
+        """As ever, with the `format_version` that these values need, and without names that channels do not have."""
         version = 3 if self.classes_overlap else 1 if self.presence_logit is None else 2
-        return super().to_dict() | {"format_version": version}
+        options = super().to_dict() | {"format_version": version}
+        if self.channel_names is None:
+            options.pop("channel_names", None)
+        return options
 
     @property
     def skip_widths(self) -> dict[int, int]:
@@ -250,6 +256,11 @@ class UNetConfig(PreTrainedConfig):
             reduction *= stride
             maps[reduction] = width
         return maps
+
+    @property
+    def channels(self) -> list[str]:
+        """What the channels are called, in their order: by their numbers, if they have no names."""
+        return list(self.channel_names or map(str, range(1, self.num_channels + 1)))
 
     @property
     def label_names(self) -> list[str]:
@@ -316,6 +327,11 @@ class UNetConfig(PreTrainedConfig):
         """The stem is described in full or left out."""
         if self.num_channels < 1:
             raise ValueError(f"`num_channels` is {self.num_channels}; it must be at least 1.")
+        names = self.channels
+        if len(names) != self.num_channels or len({*names}) < len(names) or not all(name.strip() for name in names):
+            raise ValueError(
+                f"`channel_names` is {names}; each of the {self.num_channels} channels needs a name of its own."
+            )
         if self.stem_width < 0:
             raise ValueError(f"`stem_width` is {self.stem_width}; it must be 0 (no stem) or more.")
         if self.stem_stride not in (1, 2):

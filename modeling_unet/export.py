@@ -110,6 +110,7 @@ def describe(
         "format_version": str(config.to_dict()["format_version"]),
         "labels": json.dumps(config.label_names),
         **({"problem_type": str(config.problem_type)} if config.classes_overlap else {}),
+        **({"channels": json.dumps(config.channels)} if config.num_channels > 1 else {}),
         "size": str(image_processor.size["longest_edge"]),
         "foreground_fraction": str(image_processor.foreground_fraction),
         "notice": NOTICE,

@@ -2,9 +2,10 @@
 
     picture → find_frames → Frame.cut → (network) → paste → probability at the picture's own size, 0 outside the frames
 
-A slice whose head fills the frame, as in the training data, has no frames: nothing is done to it. Elsewhere a head is
-what is bright and uneven on an even, dark ground, with a shape near an ellipse; of a negative, what is dark on white.
-User interfaces fail by being even or coloured, text by being small, panels by being rectangles.
+A slice whose head fills the frame, as in the training data, has no frames: nothing is done to it. Where such a slice
+lies on an even page of another grey, its own rectangle is its frame. Elsewhere a head is what is bright and uneven on
+an even, dark ground, with a shape near an ellipse; of a negative, what is dark on white. User interfaces fail by being
+even or coloured, text by being small, panels by being rectangles.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from .image_processing_unet import to_grayscale
+from .image_processing_unet import FOREGROUND_FRACTION, to_grayscale
 
 
 FRAMINGS = ("auto", "none")
@@ -24,6 +25,12 @@ HEAD_SHARE = 0.92
 SMALLEST_SHARE, SMALLEST_SHARE_IN_BORDER = 0.56, 0.72
 BORDER = 0.05  # of a side, on all four sides; the data have up to 0.02, and a little noise
 MAX_FRAMES = 20  # as many as a film of 4 × 5 slices
+# A page that slices lie on has one of the most frequent greys, and takes so much of the picture. What differs from it
+# and fills so much of an upright rectangle may be a slice; half of one is head.
+PAGES, SMALLEST_PAGE, FILLED_RECTANGLE, HEAD_OF_SLICE = 3, 0.02, 0.95, 0.5
+LEAST_APART = 0.03  # of the range, from the page to the black of a slice; the noise of JPEG in that is less
+STRAIGHT = 0.8  # of its edges, what differs from the page
+JPEG_BLOCK = 8  # px, how far from its edges a JPEG changes the page
 
 # Heads are looked for in a copy whose longer side is so many px, and are at least so many px wide and high in it.
 WORKING_SIDE = 512
@@ -54,43 +61,47 @@ AROUND = 0.04  # of the head's longer side, what is kept around it
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A square around one head.
+    """A square around one head, or the rectangle of a slice.
 
     Attributes:
         x, y: its top left corner in the picture, in px; it may lie outside.
-        side: in px.
+        width, height: in px.
         inverted: whether white and black are exchanged in it.
         head: bool [h, w], the head and a little around it, in a copy of the picture of any size; the rest is blackened.
+            None leaves everything in the frame, which then lies within the picture, as it is.
     """
 
     x: int
     y: int
-    side: int
+    width: int
+    height: int
     inverted: bool
-    head: np.ndarray
+    head: np.ndarray | None
 
     def box(self, height: int, width: int) -> tuple[int, int, int, int]:
         """(x, y, width, height) of what it shows of a picture of that size, in px."""
         left, top = max(self.x, 0), max(self.y, 0)
-        return left, top, min(self.x + self.side, width) - left, min(self.y + self.side, height) - top
+        return left, top, min(self.x + self.width, width) - left, min(self.y + self.height, height) - top
 
     def cut(self, image: np.ndarray) -> np.ndarray:
-        """The head alone on black, float32 [side, side]; image as `read_image` gives it."""
+        """The head alone on black, float32 [height, width]; image as `read_image` gives it."""
         height, width = image.shape[:2]
         x, y, w, h = self.box(height, width)
         grey = to_grayscale(image[y : y + h, x : x + w])
+        if self.head is None:
+            return -grey if self.inverted else grey
         scale = np.array(self.head.shape) / (height, width)
         (top, left), (bottom, right) = (np.array([(y, x), (y + h, x + w)]) * scale).round().astype(int)
         part = self.head[top : max(bottom, top + 1), left : max(right, left + 1)].astype(np.uint8)
         head = cv2.resize(part, (w, h), interpolation=cv2.INTER_NEAREST) > 0
         grey = _level(-grey if self.inverted else grey, head)
-        place = np.zeros((self.side, self.side), np.float32)
+        place = np.zeros((self.height, self.width), np.float32)
         place[y - self.y : y - self.y + h, x - self.x : x - self.x + w] = grey
         return place
 
 
 def paste(frames: list[Frame], probabilities: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Put probabilities [side, side] of frames back: float32 [H, W] of `size`, 0 outside, the higher where two meet."""
+    """Put probabilities [h, w] of frames back: float32 [H, W] of `size`, 0 outside, the higher where two meet."""
     whole = np.zeros(size, np.float32)
     for frame, probability in zip(frames, probabilities, strict=True):
         x, y, w, h = frame.box(*size)
@@ -110,12 +121,15 @@ def find_frames(image: np.ndarray) -> list[Frame]:
     """
     height, width = image.shape[:2]
     glance, _ = _normalize(_shrink(image, GLANCE_SIDE))
-    if glance is None or _is_filled(glance):
+    if glance is None:
         return []
+    if _is_filled(glance):
+        return [_filled_frame(image, (0, 0, width, height))] if _is_raised(image) else []
     small = _shrink(image, WORKING_SIDE)
     grey, colours = _normalize(small)
     if grey is None or min(grey.shape) < MIN_HEAD_SIDE:
         return []
+    slices = _find_slices(image, small, grey)
     interface = _is_interface(grey, colours)
     panels = _find_panels(grey)
     heads: list[_Head] = []
@@ -127,12 +141,109 @@ def find_frames(image: np.ndarray) -> list[Frame]:
     inverted = False
     if not heads:
         heads = _find_heads(grey, interface)
-        if not heads and _is_filled(1 - glance):
-            return [_whole(height, width)]
+        if not heads and not slices and _is_filled(1 - glance):
+            return [_filled_frame(image, (0, 0, width, height), inverted=True)]
         negative = _find_heads(1 - grey, interface)
         inverted = _is_negative(heads, negative)
         heads = negative if inverted else heads
-    return [_frame(head, inverted, (height, width), grey.shape) for head in heads]
+    found = [(frame, frame.width * frame.height / _scale(image, grey) ** 2 * HEAD_OF_SLICE) for frame in slices]
+    boxes = [frame.box(height, width) for frame in slices]
+    for head in heads:
+        frame = _frame(head, inverted, (height, width), grey.shape)
+        if all(_overlap(frame.box(height, width), box) < 0.2 for box in boxes):
+            found.append((frame, head.area))
+    least = SMALLEST_OF_SEVERAL * max((area for _, area in found), default=0)
+    return [frame for frame, area in found if area > least][:MAX_FRAMES]
+
+
+def _scale(image: np.ndarray, small: np.ndarray) -> float:
+    """How many px of a picture are one of its smaller copy."""
+    return image.shape[1] / small.shape[1]
+
+
+def _is_raised(image: np.ndarray) -> bool:
+    """Whether all of a picture is so bright that nothing of it would count as the ground of a head."""
+    grey = to_grayscale(_shrink(image, GLANCE_SIDE))
+    return bool(grey.min() > FOREGROUND_FRACTION * np.percentile(grey, 99))
+
+
+def _filled_frame(image: np.ndarray, box: tuple[int, int, int, int], inverted: bool = False) -> Frame:
+    """The frame of a slice at (x, y, width, height) that one head fills; its black is made 0 where it is none."""
+    x, y, w, h = box
+    is_raised = inverted or _is_raised(image[y : y + h, x : x + w])
+    return Frame(x, y, w, h, inverted, np.ones((1, 1), bool) if is_raised else None)
+
+
+def _find_slices(image: np.ndarray, small: np.ndarray, grey: np.ndarray) -> list[Frame]:
+    """The frames of the slices that lie, as in the training data, on an even page of another grey than their own black.
+
+    Args:
+        image: the picture.
+        small, grey: its working copy, as it is and 0 … 1.
+    """
+    values, scale = to_grayscale(small), _scale(image, small)
+    counts = np.bincount(np.round(255 * grey).astype(np.uint8).ravel(), minlength=256)
+    frames: list[Frame] = []
+    for level in np.argsort(counts)[::-1][:PAGES]:
+        page = abs(grey - level / 255) <= 2 * EVEN
+        if page.mean() < SMALLEST_PAGE:
+            continue
+        contours, _ = cv2.findContours((~page).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for contour in contours:
+            x, y, w, h = cv2.boundingRect(contour)
+            is_all = (w, h) == grey.shape[::-1]
+            # A contour runs through the middle of its pixels.
+            if is_all or min(w, h) < MIN_HEAD_SIDE or cv2.contourArea(contour) < FILLED_RECTANGLE * (w - 1) * (h - 1):
+                continue
+            # What tells its black from the page is in its corners, but for what JPEG makes of the edge.
+            rows, columns = (
+                np.r_[start + 5 : start + 9, start + size - 9 : start + size - 5] for start, size in ((y, h), (x, w))
+            )
+            ground = float(np.median(values[page]))
+            apart = abs(float(np.median(values[np.ix_(rows, columns)])) - ground)
+            if apart < LEAST_APART * np.ptp(values):
+                continue
+            box = _exact_box(image, (x, y, w, h), scale, ground, apart)
+            if box is None or any(_overlap(box, frame.box(*image.shape[:2])) > 0.2 for frame in frames):
+                continue
+            left, top, width, height = box
+            glance, _ = _normalize(_shrink(image[top : top + height, left : left + width], GLANCE_SIDE))
+            if glance is not None and (_is_filled(glance) or _is_filled(1 - glance)):
+                frames.append(_filled_frame(image, box, inverted=not _is_filled(glance)))
+    return frames
+
+
+def _exact_box(
+    image: np.ndarray, box: tuple[int, int, int, int], scale: float, ground: float, apart: float
+) -> tuple[int, int, int, int] | None:
+    """(x, y, width, height) in px of a picture, of what was found at about `box` of its working copy; None unless it
+    ends there, in straight lines.
+
+    Args:
+        scale: px of the picture for one of the copy.
+        ground: grey value of the page around it.
+        apart: from that to the black of the slice.
+    """
+    spans = []
+    x, y, w, h = box
+    reach = int(np.ceil(2 * scale))
+    for start, length, across, thickness, axis in ((x, w, y, h, 1), (y, h, x, w, 0)):
+        size = image.shape[axis]
+        first, end = max(int(start * scale) - reach, 0), min(int((start + length) * scale) + reach, size)
+        middle = slice(int((across + 2) * scale), int((across + thickness - 2) * scale))
+        part = image[middle, first:end] if axis == 1 else image[first:end, middle]
+        difference = abs(to_grayscale(part) - ground)
+        shares = (difference > apart / 2).mean(axis=1 - axis)
+        places = np.flatnonzero(shares > 0.5)
+        if not len(places) or max(places[0], len(shares) - 1 - places[-1]) > 2 * reach + JPEG_BLOCK:
+            return None
+        # Some of the head may be as grey as the page.
+        shares = (difference > apart / 16).mean(axis=1 - axis)
+        if min(shares[places[:3]].max(), shares[places[-3:]].max()) < STRAIGHT:
+            return None
+        spans.append((first + int(places[0]), int(places[-1] - places[0]) + 1))
+    (left, width), (top, height) = spans
+    return left, top, width, height
 
 
 def _shrink(image: np.ndarray, side: int) -> np.ndarray:
@@ -356,12 +467,6 @@ def _overlap(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) -
     return max(width, 0) * max(height, 0) / min(one[2] * one[3], other[2] * other[3])
 
 
-def _whole(height: int, width: int) -> Frame:
-    """The frame of a negative that one head fills."""
-    side = max(height, width)
-    return Frame((width - side) // 2, (height - side) // 2, side, True, np.ones((1, 1), bool))
-
-
 def _frame(head: _Head, inverted: bool, size: tuple[int, int], working: tuple[int, int]) -> Frame:
     x, y, w, h = head.box
     scale = size[1] / working[1]
@@ -369,9 +474,8 @@ def _frame(head: _Head, inverted: bool, size: tuple[int, int], working: tuple[in
     hull = cv2.drawContours(np.zeros(working, np.uint8), [cv2.convexHull(head.contour)], -1, 1, cv2.FILLED)
     width = 2 * max(round(AROUND * max(w, h)), 1) + 1
     around = cv2.dilate(hull, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
-    return Frame(
-        round((x + w / 2) * scale - side / 2), round((y + h / 2) * scale - side / 2), side, inverted, around > 0
-    )
+    left, top = round((x + w / 2) * scale - side / 2), round((y + h / 2) * scale - side / 2)
+    return Frame(left, top, side, side, inverted, around > 0)
 
 
 def _level(grey: np.ndarray, head: np.ndarray) -> np.ndarray:

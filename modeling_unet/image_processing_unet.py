@@ -13,7 +13,7 @@ import re
 import struct
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -89,6 +89,7 @@ TURNS = {
 }
 IGNORE_INDEX = 255
 OVERLAPPING = "multi_label_classification"  # as in UNetConfig
+COLOURS = ("red", "green", "blue")  # names of channels that are those of colour pictures
 PROBLEM_TYPES = (None, "single_label_classification", OVERLAPPING)
 
 # The colours of a pixel may differ by this fraction of the range of all values, and by more in this share of the
@@ -200,6 +201,54 @@ def read_image(source) -> np.ndarray:
             from the header, before decoding), NaN or infinite values, an impossible shape or type.
     """
     return _read(source).pixels
+
+
+def read_channels(source, names: Sequence[str]) -> np.ndarray:
+    """Read one slice of several channels.
+
+    Args:
+        source: a list of as many pictures, in the order of the names, each as in [`read_image`]; an array or a tensor
+            [C, H, W], or a `.npy` file of one; where the names are those of colours, a colour picture.
+        names: what the channels are called.
+
+    Returns:
+        [C, H, W] of a type that holds them all.
+
+    Raises:
+        InvalidImageError: as `read_image`, for one of them; another number of channels; or their sizes differ.
+    """
+    needed = f"{len(names)} channels ({', '.join(names)})"
+    if isinstance(source, (list, tuple)):
+        if len(source) != len(names):
+            raise InvalidImageError(f"{len(source)} pictures were given for a slice of {needed}; give one for each.")
+        planes = [image if image.ndim == 2 else to_grayscale(image) for image in map(read_image, source)]
+    else:
+        planes = _planes_of(source, names)
+    if not planes:
+        raise InvalidImageError(
+            f"{_name(source)}: a slice has {needed} here; give a list of as many pictures, or an array "
+            f"[{len(names)}, height, width]."
+        )
+    if len({plane.shape for plane in planes}) > 1:
+        sizes = [f"{name} {plane.shape[1]} × {plane.shape[0]}" for name, plane in zip(names, planes, strict=True)]
+        raise InvalidImageError(f"The channels of a slice have the sizes {', '.join(sizes)}; they must be of one size.")
+    return np.stack(planes)
+
+
+def _planes_of(source, names: Sequence[str]) -> list[np.ndarray]:
+    """Those of an array or of a colour picture, [H, W] each; none of what has other channels."""
+    name = _name(source)
+    if isinstance(source, torch.Tensor):
+        source = _array_of(source)
+    if isinstance(source, (str, os.PathLike, io.IOBase)):
+        _, content = _content_of(source)
+        source = _open_array(content, name) if content.startswith(NPY_MAGIC) else _read_content(content, name)
+    if isinstance(source, np.ndarray) and source.ndim == 3 and len(source) == len(names):
+        return [_picture_of(plane, name, None).pixels for plane in source]
+    if not {*names} <= {*COLOURS}:
+        return []
+    image = read_image(source)
+    return [image[..., COLOURS.index(color)] for color in names] if image.ndim == 3 else []
 
 
 def read_mask(source, threshold: float | None = None) -> np.ndarray:
@@ -323,14 +372,18 @@ def _read(source, keep_palette_indices: bool = False, max_side: int | None = Non
         _check_header(source, name, max_side)
         return _picture_of(_decode(source, name, keep_palette_indices), name, max_side)
     if isinstance(source, torch.Tensor):
-        source = source.detach().cpu()
-        source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()
+        source = _array_of(source)
     if isinstance(source, np.ndarray):
         return _picture_of(source, name, max_side)
     raise InvalidImageError(
         f"An input of type {type(source).__name__} is not an image; give a path, a file, a PIL image, an array or a "
         "tensor."
     )
+
+
+def _array_of(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _content_of(source) -> tuple[str, bytes]:
@@ -813,10 +866,13 @@ class UNetImageProcessorKwargs(ImagesKwargs, total=False):
         Pixels above this fraction of the 99th percentile are the head; mean and deviation are taken over them alone.
     problem_type (`str`, *optional*):
         As in [`UNetConfig`]: "multi_label_classification" for a model whose classes overlap.
+    channel_names (`list[str]`, *optional*):
+        As in [`UNetConfig`]: of a model that takes several channels, what they are called.
     """
 
     foreground_fraction: float
     problem_type: str | None
+    channel_names: list[str] | None
 
 
 class UNetImageProcessor(PilBackend):
@@ -832,7 +888,7 @@ class UNetImageProcessor(PilBackend):
     Images with negative values are first shifted to start at 0.
 
     Accepts whatever [`read_image`] does, one or a list, or a 4-D batch; masks likewise, as [`read_mask`] does: of one
-    class.
+    class. With `channel_names`, a slice is what [`read_channels`] takes, and each channel is standardised by itself.
 
     Example:
 
@@ -855,6 +911,7 @@ class UNetImageProcessor(PilBackend):
     default_to_square = False
     foreground_fraction = FOREGROUND_FRACTION
     problem_type: str | None = None
+    channel_names: list[str] | None = None
     rescale_factor = None  # type: ignore[assignment] # so that none is saved
 
     def __init__(self, **kwargs: Unpack[UNetImageProcessorKwargs]):
@@ -863,17 +920,20 @@ class UNetImageProcessor(PilBackend):
         if self.problem_type not in PROBLEM_TYPES:
             allowed = ", ".join(map(str, PROBLEM_TYPES))
             raise ValueError(f"`problem_type` is {self.problem_type!r}; allowed are {allowed}.")
+        _check_channel_names(self.channel_names)
 
     def preprocess(self, images, segmentation_maps=None, **kwargs: Unpack[UNetImageProcessorKwargs]) -> BatchFeature:
         r"""
         Args:
-            images: one slice or a list of slices, as [`read_image`] takes them, or a batch [B, C, H, W] | [B, H, W, C].
+            images: one slice or a list of slices, as [`read_image`] takes them, or a batch [B, C, H, W] | [B, H, W, C];
+                with `channel_names` as [`read_channels`] takes them, where a list of pictures is one slice, unless they
+                are colour pictures.
             segmentation_maps: the masks that belong to them, of the same native size.
             return_tensors: `"pt"` or `"np"` for stacked arrays.
 
         Returns:
-            `BatchFeature` with `pixel_values` float32 [B, 1, S, S] and, given masks, `labels` int64 [B, S, S]: 0, 1,
-            and 255 where the slice was padded.
+            `BatchFeature` with `pixel_values` float32 [B, C, S, S], where C is 1 without `channel_names`; and, given
+            masks, `labels` int64 [B, S, S]: 0, 1, and 255 where the slice was padded.
 
         Raises:
             InvalidImageError: a picture that cannot be used, or a mask whose size is not its slice's.
@@ -884,8 +944,9 @@ class UNetImageProcessor(PilBackend):
     def to_dict(self) -> dict:
         """The options that have an effect; they are what is saved."""
         options = {name: value for name, value in super().to_dict().items() if not _asks_for_nothing(name, value)}
-        if self.problem_type is None:
-            options.pop("problem_type", None)
+        for name in ("problem_type", "channel_names"):
+            if getattr(self, name) is None:
+                options.pop(name, None)
         return options
 
     def _validate_preprocess_kwargs(self, **kwargs):  # type: ignore[override] # options come by name alone
@@ -904,12 +965,18 @@ class UNetImageProcessor(PilBackend):
     ) -> BatchFeature:
         _check_numbers(do_resize, size, foreground_fraction)
         side = self._longest_edge(size, kwargs.get("resample")) if do_resize else None
-        slices = [read_image(image) for image in _as_list(images)]
+        names = kwargs.get("channel_names")
+        _check_channel_names(names)
+        if names:
+            slices = [np.moveaxis(read_channels(image, names), 0, 2) for image in _as_slices(images, names)]
+        else:
+            slices = [read_image(image) for image in _as_list(images)]
         if not slices:
             raise ValueError("There are no images; give at least one.")
-        if any(map(is_coloured, slices)):
+        if not names and any(map(is_coloured, slices)):
             logger.warning_once(COLOURED)
-        data = {"pixel_values": [_prepare_slice(image, side, foreground_fraction) for image in slices]}
+        prepare = _prepare_channels if names else _prepare_slice
+        data = {"pixel_values": [prepare(image, side, foreground_fraction) for image in slices]}
         if segmentation_maps is not None:
             sources = _as_list(segmentation_maps)
             if len(sources) != len(slices):
@@ -1030,6 +1097,15 @@ def _check_numbers(do_resize, size, foreground_fraction):
         raise ValueError(f"`foreground_fraction` is {foreground_fraction!r}; it must be a number in [0, 1).")
 
 
+def _check_channel_names(names):
+    """Raise a `ValueError` for what are no names of several channels."""
+    if names is None:
+        return
+    is_list = isinstance(names, (list, tuple)) and all(isinstance(name, str) and name.strip() for name in names)
+    if not is_list or len(names) < 2 or len({*names}) < len(names):
+        raise ValueError(f"`channel_names` is {names!r}; it must be a list of two or more different names, or None.")
+
+
 def _asks_for_nothing(name: str, value) -> bool:
     """Whether this value of an option that the processor does not have changes nothing, so that it may be ignored."""
     if name not in NOT_DONE:
@@ -1045,6 +1121,17 @@ def _as_list(images) -> list:
     if isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim == 4:
         return list(images)
     return [images]
+
+
+def _as_slices(images, names: Sequence[str]) -> list:
+    """As `_as_list`, of slices of several channels."""
+    if not isinstance(images, (list, tuple)):
+        return _as_list(images)
+    are_parts = all(
+        image.ndim == 2 if isinstance(image, (np.ndarray, torch.Tensor)) else not isinstance(image, (list, tuple))
+        for image in images
+    )
+    return [images] if images and are_parts and not {*names} <= {*COLOURS} else list(images)
 
 
 def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -1075,6 +1162,11 @@ def _prepare_slice(image: np.ndarray, side: int | None, foreground_fraction: flo
     if side is not None:
         plane = _pad(plane, side, black)
     return plane.numpy()[None]
+
+
+def _prepare_channels(image: np.ndarray, side: int | None, foreground_fraction: float) -> np.ndarray:
+    """[H, W, C] → float32 [C, S, S], or [C, H, W] if `side` is None: each channel as a slice by itself."""
+    return np.concatenate([_prepare_slice(plane, side, foreground_fraction) for plane in np.moveaxis(image, 2, 0)])
 
 
 def prepare_classes(planes: np.ndarray, side: int) -> np.ndarray:

@@ -7,6 +7,7 @@ any of them → data_uri, to stand in a page itself
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -40,6 +41,20 @@ def encode_png(array: np.ndarray) -> bytes:
         array = array.astype(np.uint8) * 255
     content = io.BytesIO()
     Image.fromarray(array).save(content, format="PNG", compress_level=COMPRESS_LEVEL)
+    return content.getvalue()
+
+
+def encode_labels(labels: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> bytes:
+    """The bytes of a PNG file with a palette, whose indices are the labels.
+
+    Args:
+        labels: uint8 [H, W]; 0 is shown in black.
+        colors: (red, green, blue) of the labels 1, 2, …
+    """
+    picture = Image.fromarray(labels, mode="P")
+    picture.putpalette([0, 0, 0, *(value for color in colors for value in color)])
+    content = io.BytesIO()
+    picture.save(content, format="PNG", compress_level=COMPRESS_LEVEL)
     return content.getvalue()
 
 

@@ -8,7 +8,7 @@ everything fits on the page.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,24 +18,50 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from .comparison import Comparison
-from .figures import distances, slice_figures
+from .figures import class_areas, describe_profile, distances, slice_figures
 from .image_processing_unet import printable
-from .overlay import COLORMAP, DEFAULT_ALPHA, DEFAULT_COLOR, parse_color
+from .overlay import COLORMAP, DEFAULT_ALPHA, DEFAULT_COLOR, class_colors, parse_color
 from .pictures import data_uri
 from .segmentation import Lesion, Segmentation
 
 
 # What leaves room for the rest on one page.
 MAX_LESIONS = 8
+MAX_LESIONS_WITH_PROFILE = 4
 MAX_WARNINGS = 2
 MAX_TITLE = 120
 MAX_NAME = 80
+MAX_CLASS_NAME = 24
 MAX_WARNING = 200
 MAX_PICTURE_SIDE = 1200  # px, about 270 dpi on the page; a slice of 8192 px a side would make a file of 100 MB
 MAX_SCALE_BAR = 0.3  # of the picture's width
 DETAIL_MARGIN = 0.5  # of the lesion's longer side, on each side of it
 
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+
+
+class Profile(NamedTuple):
+    """How the tumour of a volume is spread over its slices.
+
+    Attributes:
+        areas_px: of the tumour in all slices, in their order.
+        voxel_ml: volume of a voxel in mL; None if it is not known.
+        index: of the slice that is reported.
+    """
+
+    areas_px: Sequence[int]
+    voxel_ml: float | None
+    index: int
+
+    @property
+    def sentence(self) -> str:
+        return f"{describe_profile(self.areas_px, self.voxel_ml)} This is slice {self.index + 1}."
+
+    @property
+    def bars(self) -> str:
+        """A bar per slice, 1 wide and up to 100 high, as an SVG path."""
+        scale = 100 / max(*self.areas_px, 1)
+        return "".join(f"M{index} 100v{-scale * area:.1f}h1V100z" for index, area in enumerate(self.areas_px) if area)
 
 
 def draw_report(
@@ -50,6 +76,8 @@ def draw_report(
     style: str = "fill",
     warnings: Iterable[str] = (),
     volume: Mapping[str, list[str]] | None = None,
+    profile: Profile | None = None,
+    by_hand: bool = False,
 ) -> str:
     """Draw the report of one slice.
 
@@ -62,6 +90,8 @@ def draw_report(
         color, alpha, style: of the overlay, as in `draw_overlay`.
         warnings: sentences about the slice that its reader has to know.
         volume: name → value and notes of the volume that the slice is of.
+        profile: of the same volume.
+        by_hand: whether somebody has corrected the mask, so that it is not the network's alone.
 
     Returns:
         A whole HTML document that prints on exactly one A4 page.
@@ -69,7 +99,9 @@ def draw_report(
     Raises:
         ValueError: a colour, opacity or style is not allowed.
     """
-    canvas, lesions = Canvas(segmentation), segmentation.lesions[:MAX_LESIONS]
+    canvas, lesions = Canvas(segmentation), segmentation.lesions[: MAX_LESIONS_WITH_PROFILE if profile else MAX_LESIONS]
+    names = [_shortened(name, MAX_CLASS_NAME) for name in segmentation.class_names]
+    areas = [" ".join(both) for both in zip(names, class_areas(segmentation), strict=True)]
     return TEMPLATES.get_template("report.html").render(
         segmentation=segmentation,
         title=_shortened(title, MAX_TITLE),
@@ -78,16 +110,20 @@ def draw_report(
         overlay=data_uri(_small(segmentation.overlay(color, alpha, style))),
         plain=data_uri(_small(segmentation.image)),
         detail=canvas.around(lesions[0]) if lesions else None,
+        classes=dict(zip(names, class_colors(len(names)), strict=True)),
         steps=_color_steps() if style == "heatmap" else None,
         figures={
             **slice_figures(segmentation),
+            **({"Area of each class": areas} if areas else {}),
             "Lesions": [str(len(segmentation.lesions))],
             "Highest probability": [f"{100 * segmentation.highest_probability:.0f} %"],
         },
         volume=volume,
+        profile=profile,
+        by_hand=by_hand,
         compared=_compared(comparison) if comparison else None,
         lesions=lesions,
-        notes=_notes(segmentation),
+        notes=_notes(segmentation, len(lesions)),
         warnings=_warnings(list(warnings)),
         model=_shortened(model, MAX_NAME),
         revision=_shortened(revision or "not stated", MAX_NAME),
@@ -114,10 +150,10 @@ def _compared(comparison: Comparison) -> dict[str, list[str]]:
     }
 
 
-def _notes(segmentation: Segmentation) -> list[str]:
-    """What the table of lesions leaves out."""
+def _notes(segmentation: Segmentation, count: int) -> list[str]:
+    """What the table of the first `count` lesions leaves out."""
     notes = []
-    if hidden := segmentation.lesions[MAX_LESIONS:]:
+    if hidden := segmentation.lesions[count:]:
         notes.append(f"And {len(hidden)} smaller ones, {sum(lesion.area_px for lesion in hidden):,} px together.")
     if rest := segmentation.area_px - np.count_nonzero(segmentation.lesion_mask):
         notes.append(f"Pieces of fewer than {segmentation.min_area_px:g} px, {rest:,} px together, are no lesions.")

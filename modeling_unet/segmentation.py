@@ -158,11 +158,20 @@ class Segmentation:
         """Each class by itself, in the model's order; none if the model knows one kind of tumour."""
         if self.class_probabilities is None:
             return ()
-        masks = class_masks(self.class_probabilities, self.threshold, self.classes_overlap)
+        # The mask says what is left of them, where pieces of it are hidden.
+        masks = class_masks(self.class_probabilities, self.threshold, self.classes_overlap) & self.mask
         return tuple(
             TumorClass(name, mask, probability, self.spacing, self.min_area_px)
             for name, mask, probability in zip(self.class_names, masks, self.class_probabilities, strict=True)
         )
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Uint8 [H, W]: 0, or the number of the pixel's class, 1 … K; of several classes the last."""
+        labels = self.mask.astype(np.uint8)
+        for number, one in enumerate(self.classes, start=1):
+            labels[one.mask] = number
+        return labels
 
     @cached_property
     def lesions(self) -> list[Lesion]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 from .configuration_unet import OVERLAPPING, UNetConfig
 from .familiarity import Familiarity, levels_of, pool
 from .framing import FRAMINGS, Frame, find_frames, paste
-from .image_processing_unet import UNetImageProcessor, read_picture
+from .image_processing_unet import Picture, UNetImageProcessor, read_channels, read_picture
 from .inference import optimize_for_inference
 from .modeling_unet import UNetForSemanticSegmentation
 from .overlay import class_colors, to_display
@@ -69,16 +69,16 @@ class TumorSegmenter:
             familiarity: what lies beside the weights; None never warns of pictures that the model does not know.
 
         Raises:
-            ValueError: a model of several channels or of too many classes, a processor for another kind of classes, a
-                device that is not there, a familiarity of another architecture, or another `optimize`, `quality` or
-                `framing`.
+            ValueError: a model of too many classes, a processor for other channels or another kind of classes, a device
+                that is not there, a familiarity of another architecture, or another `optimize`, `quality` or `framing`.
         """
         if quality not in QUALITIES:
             raise ValueError(f"quality is {quality!r}; allowed are {', '.join(QUALITIES)}.")
         if optimize not in OPTIMIZE:
             raise ValueError(f"optimize is {optimize!r}; allowed are {', '.join(OPTIMIZE)}.")
         check_framing(framing)
-        check_segmentable(model.config)
+        check_channels(model.config, image_processor)
+        class_colors(len(model.config.class_names))
         if model.config.classes_overlap != (image_processor.problem_type == OVERLAPPING):
             raise ValueError(
                 f"`problem_type` is {model.config.problem_type} in config.json and {image_processor.problem_type} in "
@@ -117,7 +117,8 @@ class TumorSegmenter:
                 first look finds a tumour, all looks that find it are averaged, which takes about ten times as long and
                 misses fewer edges.
             framing: "auto" cuts heads out of larger pictures, such as screenshots, and exchanges white and black of
-                negatives; a slice that one head fills stays as it is. "none" takes every picture as a whole.
+                negatives; a slice that one head fills stays as it is. "none" takes every picture as a whole, and so
+                does every model of several channels, whose pictures come from scans and belong together.
 
         Raises:
             ValueError: another kind of model, incomplete weights, and as when a segmenter is built.
@@ -150,15 +151,22 @@ class TumorSegmenter:
         """What the model calls the kinds of tumour that it tells apart."""
         return tuple(self.model.config.class_names)
 
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """What the model calls its channels, if it takes several; none if it takes grey slices."""
+        return tuple(self.image_processor.channel_names or ())
+
     def __call__(self, image, spacing: tuple[float, float] | None = None) -> Segmentation:
         """Segment one slice.
 
         Args:
-            image: whatever `read_picture` reads: a path, a PIL image, an array or a tensor.
+            image: whatever `read_picture` reads: a path, a PIL image, an array or a tensor; for a model of several
+                channels whatever `read_channels` reads: a list of pictures, one for each, or an array [C, H, W].
             spacing: size of a pixel of it in mm as (row, column), for measurements in mm.
 
         Returns:
-            The segmentation, of the slice's own height and width; of one that was scaled down, of what was read.
+            The segmentation, of the slice's own height and width; of one that was scaled down, of what was read. Of
+            several channels, the first is the picture that overlays show.
 
         Raises:
             InvalidImageError: the slice cannot be read.
@@ -198,9 +206,13 @@ class TumorSegmenter:
 
     @torch.inference_mode()
     def _segment(self, sources: list, spacing: tuple[float, float] | None, framing: str) -> list[Segmentation]:
-        pictures = [read_picture(source) for source in sources]
+        several = self.channel_names
+        if several:
+            pictures = [Picture(read_channels(source, several)) for source in sources]
+        else:
+            pictures = [read_picture(source) for source in sources]
         images = [picture.pixels for picture in pictures]
-        frames = [find_frames(image) if framing == "auto" else [] for image in images]
+        frames = [find_frames(image) if framing == "auto" and not several else [] for image in images]
         whole = [image for image, of_image in zip(images, frames, strict=True) if not of_image]
         found = iter(self._look_at(whole) if whole else [])
         segmentations = []
@@ -215,7 +227,7 @@ class TumorSegmenter:
             inverted = any(frame.inverted for frame in of_image)
             segmentations.append(
                 Segmentation(
-                    to_display(image),
+                    to_display(image[0] if several else image),
                     probability,
                     spacing=spacing_within(spacing, picture.full_size, image.shape),
                     frames=boxes,
@@ -246,7 +258,7 @@ class TumorSegmenter:
 
         The probability is float32 [H, W], and [K, H, W] of a model of several classes.
         """
-        sizes = [image.shape[:2] for image in images]
+        sizes = [image.shape[-2:] if self.channel_names else image.shape[:2] for image in images]
         views: list[list[torch.Tensor]] = []
         levels = levels_of(self.network.config) if self.familiarity else None
         familiarities: list[float | None] = [None] * len(images)
@@ -286,13 +298,25 @@ def check_framing(framing: str) -> str:
     return framing
 
 
-def check_segmentable(config: UNetConfig):
-    """Raise a ValueError for a model that does not take grey slices, or whose classes could not be told apart."""
-    if config.num_channels != 1:
+def check_channels(config: UNetConfig, image_processor: UNetImageProcessor):
+    """Raise a ValueError for a processor that does not prepare what the model takes."""
+    taken = config.channels if config.num_channels > 1 else ["grey values"]
+    prepared = list(image_processor.channel_names or ["grey values"])
+    if taken != prepared:
         raise ValueError(
-            f"the model takes {config.num_channels} channels; slices are prepared as 1, their grey values."
+            f"the model takes {', '.join(taken)} as its channels, and the image processor prepares "
+            f"{', '.join(prepared)}; give config.json and preprocessor_config.json the same `channel_names`."
         )
-    class_colors(len(config.class_names))
+
+
+def check_one_channel(channel_names: Sequence[str], what: str):
+    """Raise a ValueError for a model of several channels where there can be one; arguments as in `check_one_class`."""
+    if channel_names:
+        count = len(channel_names)
+        raise ValueError(
+            f"{what} are for models of one channel; this one takes {count} ({', '.join(channel_names)}): give "
+            f"TumorSegmenter a list of {count} pictures for each slice, or an array [{count}, height, width]."
+        )
 
 
 def check_one_class(class_names: Sequence[str], what: str):

@@ -10,30 +10,37 @@ JavaScript in web/ repeats none of it. Only a clone has these files; the install
 
 import hashlib
 import json
+import re
 import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 
-from . import segmentation
+from . import framing, segmentation
 from .export import describe
 from .familiarity import UNFAMILIAR
 from .files import write_atomically
-from .image_processing_unet import COLOURED, MAX_FILE_BYTES, MAX_SIDE, MIN_SIDE
+from .image_processing_unet import COLOURED, MAX_FILE_BYTES, MAX_MILLION_PIXELS, MIN_SIDE
 from .overlay import COLORMAP, DEFAULT_ALPHA
-from .segmenter import TumorSegmenter, check_one_class
+from .segmenter import TumorSegmenter, check_one_channel, check_one_class
+from .volumes import heads, lesions, nifti, planes, segmenting
+from .volumes.dicom import protocol
 from .whole_graph import to_whole_onnx
 
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = "web"
+SCRIPTS = ("page", "look", "files", "choices", "viewer", "planes", "volume", "packing")
 # Name in the folder → pattern in a clone.
 SOURCES = {
     "": (f"{PAGE}/*", "space/page.css", "LICENSE"),
-    "scripts": tuple(f"space/scripts/{name}.js" for name in ("page", "look", "files", "choices", "viewer", "packing")),
+    "volumes": (f"{PAGE}/volumes/*.js",),
+    "vendor": ("space/vendor/niivue-*",),
+    "scripts": tuple(f"space/scripts/{name}.js" for name in SCRIPTS),
     "examples": ("examples/ATTRIBUTION.md",),
     "examples/images": ("examples/images/*.png",),
     "examples/masks": ("examples/masks/*.png",),
@@ -50,6 +57,9 @@ RUNTIME_FILES = {
 }
 NPM_SECONDS = 600
 
+MAX_SLICE_SIDE = 4096  # of what is kept of a larger one, as on the page of Python: memory grows with its square
+MAX_VOXELS = 24_000_000  # of a volume; each takes about 15 bytes in the browser
+
 
 def write_page(folder: Path, segmenter: TumorSegmenter, name: str, revision: str | None, runtime: Path | None) -> int:
     """Write the page for a model into a folder, which is made if it is missing.
@@ -65,10 +75,11 @@ def write_page(folder: Path, segmenter: TumorSegmenter, name: str, revision: str
 
     Raises:
         ImportError: `onnxscript` is not installed.
-        ValueError: this is no clone, the runtime is another version, or the model tells several classes apart.
+        ValueError: this is no clone, the runtime is another version, or the model has several classes or channels.
         OSError: npm is missing or failed, or a file cannot be written.
     """
     check_one_class(segmenter.class_names, "static pages")
+    check_one_channel(segmenter.channel_names, "static pages")
     content = {file: source.read_bytes() for file, source in page_sources().items()} | runtime_files(runtime)
     metadata = describe(segmenter.model, segmenter.image_processor, name, revision)
     content[MODEL_FILE] = to_whole_onnx(segmenter.model, segmenter.image_processor, segmenter.familiarity, metadata)
@@ -148,14 +159,45 @@ def _settings(content: dict[str, bytes], name: str, revision: str | None) -> dic
         "unfamiliar": UNFAMILIAR,
         "limits": {
             "min_side": MIN_SIDE,
-            "max_side": MAX_SIDE,
+            "max_side": MAX_SLICE_SIDE,
+            "max_million_pixels": MAX_MILLION_PIXELS,
             "max_file_bytes": MAX_FILE_BYTES,
             "min_spacing": segmentation.MIN_SPACING_MM,
             "max_spacing": segmentation.MAX_SPACING_MM,
         },
-        "sentences": {"unlike": segmentation.UNLIKE, "coloured": COLOURED},
+        "framing": _constants(framing),
+        "volumes": {"max_voxels": MAX_VOXELS, "protocol": _protocol()} | _constants(heads, planes, segmenting, lesions),
+        "sentences": {
+            "unlike": segmentation.UNLIKE,
+            "several_cut_out": segmentation.SEVERAL_CUT_OUT,
+            "cut_out": segmentation.CUT_OUT,
+            "inverted": segmentation.INVERTED,
+            "coloured": COLOURED,
+            "scaled_down": segmentation.SCALED_DOWN,
+            "unlike_volume": segmenting.UNLIKE,
+            "stripped": segmenting.STRIPPED,
+            "alone": segmenting.ALONE,
+            "filled": segmenting.FILLED,
+            "unknown_sequence": nifti.UNKNOWN_SEQUENCE,
+        },
         "colormap": cv2.applyColorMap(levels, COLORMAP)[0, :, ::-1].tolist(),
         "examples": examples,
+    }
+
+
+def _constants(*modules: ModuleType) -> dict:
+    """Name → value of what modules call by capital letters."""
+    return {name: value for module in modules for name, value in vars(module).items() if name.isupper()}
+
+
+def _protocol() -> dict:
+    """What tells by the tags of DICOM how a series was taken; JavaScript reads the patterns as Python does."""
+    patterns = {name: value.pattern for name, value in _constants(protocol).items() if isinstance(value, re.Pattern)}
+    return {
+        "patterns": patterns,
+        "knows": protocol.KNOWS,
+        "max_repetition": protocol.MAX_T1_REPETITION_MS,
+        "max_echo": protocol.MAX_T1_ECHO_MS,
     }
 
 

@@ -9,6 +9,7 @@ import uuid
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import nibabel as nib
@@ -16,10 +17,10 @@ import numpy as np
 from gradio.utils import get_upload_folder
 
 from modeling_unet.comparison import compare
-from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR
-from modeling_unet.pictures import encode_png, to_16_bit
+from modeling_unet.overlay import DEFAULT_ALPHA, DEFAULT_COLOR, class_colors, parse_color
+from modeling_unet.pictures import encode_labels, encode_png, to_16_bit
 from modeling_unet.prediction import trust
-from modeling_unet.report import draw_report
+from modeling_unet.report import Profile, draw_report
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.tables import to_csv
 from modeling_unet.volumes import Volume
@@ -55,7 +56,9 @@ def save_overlay(study: Study, settings: Settings, look: Look, origin: Origin) -
 
 
 def save_mask(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
-    """Its mask, 0 and 255, as PNG."""
+    """Its mask, 0 and 255, as PNG; of several classes their labels, in colour."""
+    if (cut := study.shown.cut(settings)).classes:
+        return write(_named(study.shown, "labels.png"), _labels(cut))
     return write(_named(study.shown, "mask.png"), encode_png(study.shown.cut(settings).mask))
 
 
@@ -71,11 +74,11 @@ def save_probability(study: Study, settings: Settings, look: Look, origin: Origi
 
 def save_report(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
     """One page about it, as HTML to print; the slice of a volume goes by the name of its file."""
-    shown = study.shown
+    shown, volume = study.shown, study.volume
     cut = shown.cut(settings)
     page = draw_report(
         cut,
-        title=f"{study.name}, slice {study.index + 1} of {len(study.slices)}" if study.volume else shown.title,
+        title=f"{study.name}, slice {study.index + 1} of {len(study.slices)}" if volume else shown.title,
         model=origin.name,
         revision=origin.revision,
         comparison=None if shown.truth is None else compare(cut.mask, shown.truth, cut.spacing),
@@ -84,12 +87,16 @@ def save_report(study: Study, settings: Settings, look: Look, origin: Origin) ->
         style=look.style,
         warnings=study.warnings,
         volume=study.volume_figures(settings),
+        profile=Profile(study.profile(settings), volume.voxel_ml, study.index) if volume else None,
+        by_hand=shown.is_corrected,
     )
     return write(_named(shown, "report.html"), page.encode())
 
 
 def save_everything(study: Study, settings: Settings, look: Look, origin: Origin) -> str:
-    """Of several slices all masks, overlays and one table, as ZIP; of a volume its mask, as NIfTI."""
+    """Of several slices all masks, overlays and one table, as ZIP; of a volume its mask, or its labels, as NIfTI."""
+    if study.volume and study.shown.segmentation.class_names:
+        return write(f"{study.name}_labels.nii.gz", study.volume.to_nifti(study.labels(settings)))
     if study.volume:
         kind = "corrected_mask" if study.is_corrected else "mask"
         return write(f"{study.name}_{kind}.nii.gz", study.volume.to_nifti(study.masks(settings)))
@@ -99,10 +106,12 @@ def save_everything(study: Study, settings: Settings, look: Look, origin: Origin
 def write_viewed(study: Study, settings: Settings, with_scan: bool) -> list[str]:
     """The mask of a volume as the viewer draws it, and before it, if it is asked for, the scan: NIfTI of 8 bits.
 
-    Both lie in one grid, whose axes are column, row and slice as the page shows them. Names say what is in a file.
+    Both lie in one grid, whose axes are column, row and slice as the page shows them. Names say what is in a file. The
+    mask of several classes has a bit for each.
     """
     assert study.volume and study.voxels is not None
-    files = {f"mask_{study.token}_{settings.name}.nii.gz": study.masks(settings)}
+    mask = study.class_bits(settings) if study.shown.segmentation.class_names else study.masks(settings)
+    files = {f"mask_{study.token}_{settings.name}.nii.gz": mask}
     if with_scan:
         files = {f"scan_{study.token}.nii.gz": study.voxels, **files}
     affine = viewed_affine(study.volume)
@@ -144,6 +153,7 @@ SAVERS: dict[str, Callable[[Study, Settings, Look, Origin], str]] = {
 def pack(study: Study, settings: Settings, look: Look) -> bytes:
     """A ZIP with `NAME_mask.png` and `NAME_overlay.png` of every slice, and `summary.csv`.
 
+    Of several classes, `NAME_labels.png` holds the labels, and `NAME_mask_1.png` and so on the mask of each.
     What was corrected by hand is called `NAME_corrected_mask.png` and so on, and lies beside the network's own mask.
     """
     content = io.BytesIO()
@@ -151,12 +161,22 @@ def pack(study: Study, settings: Settings, look: Look) -> bytes:
         for part, cut in zip(study.slices, study.cuts(settings), strict=True):
             archive.writestr(_named(part, "mask.png"), encode_png(cut.mask))
             archive.writestr(_named(part, "overlay.png"), encode_png(look.draw(cut)))
+            if cut.classes:
+                archive.writestr(f"{part.name}_labels.png", _labels(cut))
+            for number, one in enumerate(cut.classes, start=1):
+                archive.writestr(f"{part.name}_mask_{number}.png", encode_png(one.mask))
             if part.is_corrected:
                 archive.writestr(f"{part.name}_mask.png", encode_png(settings.cut(part.segmentation).mask))
         summaries = zip(study.summaries(settings), study.slices, strict=True)
         rows = study.table({**row, **trust(part.segmentation)} for row, part in summaries)
-        archive.writestr("summary.csv", to_csv(TABLE_COLUMNS, rows))
+        of_classes = [name for name in dict.fromkeys(chain(*rows)) if name not in TABLE_COLUMNS]
+        archive.writestr("summary.csv", to_csv((*TABLE_COLUMNS, *of_classes), rows))
     return content.getvalue()
+
+
+def _labels(cut: Segmentation) -> bytes:
+    """The labels of several classes as PNG, shown in their colours."""
+    return encode_labels(cut.labels, [parse_color(color) for color in class_colors(len(cut.classes))])
 
 
 def _named(part: Slice, kind: str) -> str:

@@ -14,13 +14,14 @@ import gradio as gr
 from modeling_unet import InvalidImageError, read_mask
 from modeling_unet.pictures import encode_png
 from modeling_unet.segmentation import DEFAULT_THRESHOLD
+from modeling_unet.segmenter import check_one_class
 
 from . import downloads, views
 from .downloads import Look
 from .network import Network
 from .outside import in_one_line_each
 from .reading import segment_files, segment_slice
-from .requests import BUSY, USED_UP, Mark, all_uploaded, chosen, mark_of, painted, refusal, said, uploaded, whole
+from .requests import BUSY, USED_UP, Mark, all_painted, all_uploaded, chosen, mark_of, refusal, said, uploaded, whole
 from .sessions import DEFAULTS, Session, Sessions
 from .studies import Settings, Study, measurements
 
@@ -223,15 +224,15 @@ class Server:
     def correct(
         self, threshold: float, min_area: int, spacing: float | None, event: gr.EventData, page: gr.Request
     ) -> View | dict:
-        """Measure the mask of a slice as the visitor has corrected it; without one, the network's counts again."""
+        """Measure masks of slices as the visitor has corrected them; without one, the network's counts again."""
+        check_one_class(self.network.class_names, "corrections by hand")
         moment = self._ask((threshold, min_area, spacing), mark_of(event), page.session_hash)
 
         def corrected(study: Study) -> Study:
             if said(event, "study") != study.token:  # it was painted on what was there before
                 return study
-            index = chosen(event, len(study.slices))
-            mask = painted(said(event, "runs"), *study.slices[index].segmentation.probability.shape)
-            return study.corrected(index, mask, moment)
+            sizes = [part.segmentation.probability.shape for part in study.slices]
+            return study.corrected(all_painted(said(event, "slices"), sizes), moment)
 
         study = self.sessions.take(page.session_hash, Session.amend, corrected).study
         measured = self._measured(study, page.session_hash) if study else None

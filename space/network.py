@@ -51,6 +51,11 @@ class Network:
         self._waiting: deque[tuple[list, str, Future]] = deque()
         self._turn = Lock()
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the model calls the kinds of tumour that it tells apart."""
+        return self._segmenter.class_names
+
     def warm_up(self):
         """Run once, so that the first visitor does not wait for kernels to be chosen and compiled."""
         self([np.eye(WARM_UP_SIDE, dtype=np.uint8)])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -228,9 +228,15 @@ def segment_slices_of(
     """What is known of a volume, in half precision and without its voxels; and the same of its slices, one by one."""
     whole = segment_volume(volume, network, batch_size=BATCH_SIZE, report=report)
     probability = np.stack([in_half_precision(part) for part in whole.probability])
+    own: list[dict[str, Any]] = [{}] * len(probability)
+    if whole.class_probabilities is not None:
+        of_classes = np.stack([in_half_precision(part) for part in whole.class_probabilities])
+        whole = replace(whole, class_probabilities=of_classes)
+        said = {"class_names": whole.class_names, "classes_overlap": whole.classes_overlap}
+        own = [{**said, "class_probabilities": of_classes[:, number]} for number in range(len(probability))]
     parts = [
-        Segmentation(_grey_once(to_display(image)), part, spacing=volume.spacing)
-        for image, part in zip(volume.slices, probability, strict=True)
+        Segmentation(_grey_once(to_display(image)), part, spacing=volume.spacing, **classes)
+        for image, part, classes in zip(volume.slices, probability, own, strict=True)
     ]
     # Of the volume only its geometry is needed from now on.
     geometry = replace(volume, slices=np.broadcast_to(np.float32(0), volume.slices.shape))

@@ -8,7 +8,7 @@ import errno
 import json
 import re
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -316,10 +316,27 @@ def mark_of(event: gr.EventData | dict) -> Mark:
 
 def chosen(event: gr.EventData, count: int) -> int:
     """Which of `count` things a visitor has chosen, from 0."""
-    index = said(event, "index")
+    return among(said(event, "index"), count)
+
+
+def among(index: object, count: int) -> int:
+    """The number of one of `count` things, from 0, for sure."""
     if type(index) is not int or not 0 <= index < count:
         raise ValueError(f"There are {count} to choose from, and this is none of them.")
     return index
+
+
+def all_painted(slices: object, sizes: Sequence[tuple[int, int]]) -> dict[int, np.ndarray | None]:
+    """Which slices were painted on, from 0, and the masks that they have now; see `painted`.
+
+    Args:
+        slices: a list of {"index": number of a slice, "runs": of its mask}.
+        sizes: height and width of all slices of the study.
+    """
+    if not isinstance(slices, list) or not all(isinstance(part, dict) for part in slices):
+        raise ValueError(WRONG_TYPE)
+    parts = [(among(part.get("index"), len(sizes)), part.get("runs")) for part in slices]
+    return {index: painted(runs, *sizes[index]) for index, runs in parts}
 
 
 def painted(runs: object, height: int, width: int) -> np.ndarray | None:

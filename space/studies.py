@@ -151,15 +151,22 @@ def measurements(segmentation: Segmentation, whole: VolumeSegmentation | None) -
     return {**segmentation.to_dict(), "warnings": list((whole or segmentation).warnings)}
 
 
-def describe(whole: VolumeSegmentation, lesions: list[VolumeLesion], voxels: int) -> dict:
+def describe(
+    whole: VolumeSegmentation, lesions: list[VolumeLesion], voxels: int, voxels_of: dict[str, int] | None = None
+) -> dict:
     """A volume for programs: its measurements in types that JSON knows.
 
     Args:
         whole: what is known of it.
         lesions: of its mask.
         voxels: of its mask, those of specks too small for a lesion included.
+        voxels_of: those of each of several classes, by its name.
     """
     volume_ml = whole.volume.voxel_ml
+    classes = [
+        {"name": name, "voxels": count, "volume_ml": None if volume_ml is None else count * volume_ml}
+        for name, count in (voxels_of or {}).items()
+    ]
     return {
         "tumor_found": bool(lesions),
         "volume_ml": None if volume_ml is None else voxels * volume_ml,
@@ -168,6 +175,7 @@ def describe(whole: VolumeSegmentation, lesions: list[VolumeLesion], voxels: int
         "planes": list(whole.planes),
         "familiarity": whole.familiarity,
         "warnings": list(whole.warnings),
+        **({"classes": classes} if classes else {}),
     }
 
 
@@ -263,9 +271,36 @@ class Study:
         """Of all slices the area in px and whether a tumour is found: in a volume that is far faster than summaries."""
         return self._measure(extent, settings)
 
+    def profile(self, settings: Settings) -> list[int]:
+        """Of all slices the area in px, 0 where no tumour is found: a mere speck counts for none."""
+        return [area if found else 0 for area, found in self.extents(settings)]
+
     def masks(self, settings: Settings) -> np.ndarray:
         """Of a volume, bool [N, H, W]."""
         return np.stack([cut.mask for cut in self.cuts(settings)])
+
+    def labels(self, settings: Settings) -> np.ndarray:
+        """Of a volume, uint8 [N, H, W]: 0, or the number of each voxel's class, of several the last."""
+        return np.stack([cut.labels for cut in self.cuts(settings)])
+
+    def class_bits(self, settings: Settings) -> np.ndarray:
+        """Of a volume, uint8 [N, H, W]: a bit for each class of a voxel, the lowest for the first."""
+        return np.stack(
+            [sum(one.mask << np.uint8(bit) for bit, one in enumerate(cut.classes)) for cut in self.cuts(settings)]
+        )
+
+    def class_voxels(self, settings: Settings) -> dict[str, int]:
+        """Of a volume, how many voxels each of several classes has."""
+        names = self.shown.segmentation.class_names
+        return dict(zip(names, np.sum(self._measure(class_extents, settings), axis=0).tolist(), strict=True))
+
+    def class_volumes(self, settings: Settings) -> list[str]:
+        """The same in words, in mL where that is known; "" of none."""
+        voxel_ml = self.whole.volume.voxel_ml if self.whole else None
+        return [
+            "" if not count else f"{count:,} voxels" if voxel_ml is None else f"{count * voxel_ml:,.1f} mL"
+            for count in self.class_voxels(settings).values()
+        ]
 
     def lesions(self, settings: Settings) -> list[VolumeLesion]:
         """Of a volume, largest first."""
@@ -293,7 +328,8 @@ class Study:
         """`describe` of a volume; None of slices."""
         if self.whole is None:
             return None
-        return describe(self.whole, self.lesions(settings), sum(area for area, _ in self.extents(settings)))
+        voxels = sum(area for area, _ in self.extents(settings))
+        return describe(self.whole, self.lesions(settings), voxels, self.class_voxels(settings))
 
     def _measure(self, measure: Callable[[Segmentation], object], settings: Settings) -> list:
         """Measure all slices."""
@@ -324,12 +360,14 @@ class Study:
         slices[self.index] = replace(self.shown, truth=truth)
         return replace(self, slices=tuple(slices))
 
-    def corrected(self, index: int, by_hand: np.ndarray | None, moment: int) -> "Study":
-        """The same with a correction of a slice's mask, or without one; what came later stays."""
-        if moment < self.slices[index].painted_at:
+    def corrected(self, masks: dict[int, np.ndarray | None], moment: int) -> "Study":
+        """The same with other masks for some slices, or None for the network's own; what came later stays."""
+        newer = [index for index in masks if moment >= self.slices[index].painted_at]
+        if not newer:
             return self
         slices = [*self.slices]
-        slices[index] = replace(slices[index], by_hand=by_hand, painted_at=moment)
+        for index in newer:
+            slices[index] = replace(slices[index], by_hand=masks[index], painted_at=moment)
         return replace(self, slices=tuple(slices), _measured={})
 
     @cached_property
@@ -337,7 +375,11 @@ class Study:
         """Memory that the pictures take, at most."""
         pictures: list[tuple] = [(self.voxels,)]
         pictures += [
-            (part.segmentation.image, part.segmentation.probability, part.truth, part.by_hand) for part in self.slices
+            (
+                *(part.segmentation.image, part.segmentation.probability, part.segmentation.class_probabilities),
+                *(part.truth, part.by_hand),
+            )
+            for part in self.slices
         ]
         return sum(picture.nbytes for part in pictures for picture in part if picture is not None)
 
@@ -351,6 +393,11 @@ def in_half_precision(probability: np.ndarray) -> np.ndarray:
 def extent(cut: Segmentation) -> tuple[int, bool]:
     """(area in px, whether a tumour is found) without measuring its lesions."""
     return cut.area_px, cut.area_px >= cut.min_area_px and bool(cut.lesion_mask.any())
+
+
+def class_extents(cut: Segmentation) -> list[int]:
+    """The area of each of several classes in px."""
+    return [one.area_px for one in cut.classes]
 
 
 def summarize_slice(cut: Segmentation) -> dict:

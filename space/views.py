@@ -1,6 +1,8 @@
 """Pieces of the page, as HTML: what lies on the stage, what was measured, what else was opened."""
 
+import base64
 import html
+import io
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -10,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from modeling_unet.comparison import compare
-from modeling_unet.figures import distances, slice_figures
-from modeling_unet.overlay import draw_layer, draw_overlay
+from modeling_unet.figures import class_areas, describe_profile, distances, slice_figures
+from modeling_unet.overlay import class_colors, draw_layer, draw_overlay
 from modeling_unet.pictures import data_uri
 from modeling_unet.report import definitions
 from modeling_unet.segmentation import Lesion, Segmentation
@@ -78,7 +80,9 @@ VIEWS = """
 </fieldset>
 <button type="button" title="Or press the key 0">Reset</button>
 """
-VOLUME = '<div class="room" data-program="{program}"><output class="note place"></output></div>'
+VOLUME = """
+<div class="room" data-program="{program}"><i class="ring" hidden></i><output class="note place"></output></div>
+"""
 BRUSH = """
 <button type="button" data-tool="brush" aria-pressed="false" title="Correct the mask by hand; or press the key B">Brush
 <kbd>B</kbd></button>
@@ -98,6 +102,7 @@ BRUSH = """
     </div>
 </div>
 """
+NO_BRUSH = '<small class="no-brush">The brush is for models of one class; this one has {count}.</small>'
 PAINT = """
 <div class="slice" tabindex="0" role="application" hidden aria-label="Brush: arrows move it, Space paints, E erases,
 [ and ] change its size, Escape puts it away"><canvas></canvas><i class="ring"></i></div>
@@ -108,8 +113,8 @@ slice of its data set shows a tumour: in a healthy slice, and more often in othe
 that is not there. What you drop is kept for your page alone, for an hour at most, or until you press “Clear”.</p>
 <p>The wheel or two fingers zoom, a double click shows the whole slice again. Keys: H hides the overlay, O changes its
 opacity, + and − zoom, 0 resets, arrows turn slices, B takes the brush: then arrows move it, Space paints, E erases. In
-three planes and in 3-D, once they have been clicked, arrows, Page up and Page down move the crosshair or turn the
-head.</p>
+three planes and in 3-D, once they have been clicked, arrows, Page up and Page down move the crosshair, where the brush
+paints, or turn the head.</p>
 <p>Examples, of people the network has never seen: Jun Cheng,
 <a href="https://doi.org/10.6084/m9.figshare.1512427">brain tumor dataset</a>, figshare, CC BY 4.0.</p>
 """
@@ -122,7 +127,6 @@ def draw_slice(study: Study, run: str) -> str:
     """The slice on the stage, and its heat map, which no threshold changes; `run` names the server that draws it."""
     part = study.shown
     segmentation = part.segmentation
-    heatmap = draw_layer(segmentation.mask, style="heatmap", probability=segmentation.probability)
     height, width = segmentation.mask.shape
     title = html.escape(_title(study))
     sides = SIDES.get(study.volume.plane, "") if study.volume else ""
@@ -133,11 +137,21 @@ def draw_slice(study: Study, run: str) -> str:
     data-index="{study.index}" data-count="{len(study.slices)}" data-study="{study.token}"
     data-name="{html.escape(f"{study.name}-{part.name}" if study.volume else part.name)}"{viewed}>
         <img src="{data_uri(segmentation.image)}" alt="MRI slice: {title}">
-        <img class="tumor heatmap" src="{data_uri(heatmap)}" alt="">
+        <img class="tumor heatmap" src="{_heatmap(segmentation.probability)}" alt="">
         {"".join(f"<b>{side}</b>" for side in sides)}
     </div>
     <p class="caption"><span>{title}</span><span>{width} × {height} px</span>{link}
     <button type="button" class="clear">Clear</button></p>"""
+
+
+def _heatmap(probability: np.ndarray) -> str:
+    """`draw_layer` of a heat map, in a quarter of the bytes: its colour is one of 256, by its opacity."""
+    opacity = draw_layer(np.zeros(probability.shape), style="heatmap", probability=probability)[..., 3]
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    picture, file = Image.fromarray(opacity), io.BytesIO()
+    picture.putpalette(draw_layer(np.zeros(ramp.shape), style="heatmap", probability=ramp)[0, :, :3].tobytes())
+    picture.save(file, "PNG", transparency=bytes(range(256)), compress_level=1)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _viewed(volume: Volume, token: str) -> str:
@@ -148,23 +162,52 @@ def _viewed(volume: Volume, token: str) -> str:
 def draw_layers(cut: Segmentation, truth: np.ndarray | None, name: str = "") -> str:
     """What lies over the slice: shapes whose colour and opacity are left to CSS; `name` is that of the settings."""
     shapes = {"tumor fill": draw_layer(cut.mask), "tumor contour": draw_layer(cut.mask, style="contour")}
+    several, classes = "", ""
+    if cut.classes:
+        several = "".join(_draw_classes(cut, style) for style in ("fill", "contour"))
+        classes = f' data-classes="{" ".join(class_colors(len(cut.classes)))}"'
+        shapes = {}
     if truth is not None:
         shapes["truth"] = draw_layer(truth, style="contour")
     height, width = cut.mask.shape
-    layers = "".join(
+    layers = several + "".join(
         f'<div class="{name}" style="mask-image: url({data_uri(shape)})"></div>' for name, shape in shapes.items()
     )
     spacing = f' data-spacing="{cut.spacing[0]:g} {cut.spacing[1]:g}"' if cut.spacing else ""
     corrected = " data-corrected" if isinstance(cut, Corrected) else ""
-    return f'''<div class="slice" style="--width: {width}; --height: {height}" data-cut="{name}"{spacing}{corrected}>
-    {layers}</div>'''
+    facts = f'data-cut="{name}"{spacing}{corrected}{classes}'
+    return f"""<div class="slice" style="--width: {width}; --height: {height}" {facts}>
+    {layers}</div>"""
 
 
-def draw_tools() -> str:
-    """The buttons below the stage, and the colours of the heat map as it draws them on black."""
+def _draw_classes(cut: Segmentation, style: str) -> str:
+    """All classes in their colours, each to be hidden by itself; together they are as opaque as one."""
+    layers = "".join(
+        f'<i data-class="{number}" style="background: {color}; mask-image: url({data_uri(shape)})"></i>'
+        for number, (color, shape) in enumerate(
+            zip(
+                class_colors(len(cut.classes)),
+                (draw_layer(one.mask, style=style) for one in cut.classes),
+                strict=True,
+            ),
+            start=1,
+        )
+    )
+    return f'<div class="tumor {style} classes">{layers}</div>'
+
+
+def draw_tools(class_names: Sequence[str]) -> str:
+    """The buttons below the stage, and the colours of the heat map as it draws them on black.
+
+    Args:
+        class_names: of the model; masks of several classes are not for the brush.
+    """
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
     black = np.zeros((*ramp.shape, 3), np.uint8)
-    return BRUSH + TOOLS.format(bar=data_uri(draw_overlay(black, ramp > 0, alpha=1, style="heatmap", probability=ramp)))
+    brush = BRUSH
+    if len(class_names) > 1:
+        brush = BRUSH.replace("<button", "<button disabled", 1) + NO_BRUSH.format(count=len(class_names))
+    return brush + TOOLS.format(bar=data_uri(draw_overlay(black, ramp > 0, alpha=1, style="heatmap", probability=ramp)))
 
 
 def spacing_label(study: Study | None) -> str:
@@ -209,16 +252,35 @@ def draw_report(study: Study, cut: Segmentation, settings: Settings, origin: Ori
     <p class="detail">Highest probability {100 * probability:.0f} %{" in this slice" if len(study.slices) > 1 else ""}
     · {study.timing}</p>
     <p class="detail">Model {html.escape(origin.name)}{revision}</p>
-    {_sentences(study.warnings)}
+    {_legend(study, cut, settings)}{_sentences(study.warnings)}
     {definitions(figures)}
     {_lesion_table(cut)}"""
+
+
+def _legend(study: Study, cut: Segmentation, settings: Settings) -> str:
+    """Of several classes: colour, name and size of each, with a box that hides it on the stage."""
+    if not cut.classes:
+        return ""
+    sizes = class_areas(cut)
+    if study.whole:
+        whole = study.class_volumes(settings)
+        sizes = [f"{size} · {area} here" if size else area for size, area in zip(whole, sizes, strict=True)]
+    names, colors = (html.escape(name) for name in cut.class_names), class_colors(len(cut.classes))
+    return "<fieldset class='legend'><legend>Classes, which can be hidden</legend>{}</fieldset>\n    ".format(
+        "".join(
+            f"<label><input type='checkbox' value='{number}' checked><i style='background: {color}'></i>"
+            f"<span>{name}</span><span>{size}</span></label>"
+            for number, (color, name, size) in enumerate(zip(colors, names, sizes, strict=True), start=1)
+        )
+    )
 
 
 def _agreement(cut: Segmentation, truth: np.ndarray) -> dict[str, list[str]]:
     """With the outline drawn by hand."""
     agreement = compare(cut.mask, truth, cut.spacing)
+    together = ["all classes as one"] if cut.classes else []
     return {
-        "Dice": [f"{agreement.dice:.2f}", f"IoU {agreement.iou:.2f}"],
+        "Dice": [f"{agreement.dice:.2f}", f"IoU {agreement.iou:.2f}", *together],
         "HD95": [*distances(agreement), "to the outline drawn by hand"],
     }
 
@@ -303,7 +365,7 @@ def _sentences(sentences: Sequence[str], limit: int = MAX_REFUSED_LISTED) -> str
 def draw_overview(study: Study, settings: Settings) -> str:
     """What else was opened: of a volume, where along it the tumour lies; of several slices, all of them and a table."""
     if study.whole:
-        return _profile([area for area, _ in study.extents(settings)]) + _volume_table(study, settings)
+        return _profile(study.profile(settings), study.whole.volume.voxel_ml) + _volume_table(study, settings)
     if len(study.slices) == 1 and not study.refused:
         return ""
     found = sum(row["tumor_found"] for row in study.summaries(settings))
@@ -333,7 +395,7 @@ def draw_stacks(volume: Volume | None) -> str:
     return f"<label><span>Stack of slices in these files</span><select>{options}</select></label>"
 
 
-def _profile(areas: list[int]) -> str:
+def _profile(areas: list[int], voxel_ml: float | None) -> str:
     """A bar per slice, as high as its share of the largest area."""
     heights = [100 * area / max(*areas, 1) for area in areas]
     bars = "".join(
@@ -341,7 +403,7 @@ def _profile(areas: list[int]) -> str:
         for index, height in enumerate(heights)
     )
     return f"""<svg class="profile" viewBox="0 0 {len(areas)} 100" preserveAspectRatio="none" role="img"
-    aria-label="Tumour area, slice by slice">{bars}</svg>"""
+    aria-label="{describe_profile(areas, voxel_ml)}">{bars}</svg>"""
 
 
 def _choice(index: int, part: Slice, cut: Segmentation, chosen: bool) -> str:
@@ -378,8 +440,9 @@ def _thumbnail(cut: Segmentation) -> str:
     scale = THUMBNAIL_SIDE / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.resize(np.ascontiguousarray(cut.image), size, interpolation=cv2.INTER_AREA)
-    mask = cv2.resize(cut.mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0
-    return data_uri(draw_overlay(small, mask, alpha=0.6), "WEBP")
+    masks = [one.mask for one in cut.classes] or [cut.mask]
+    shrunk = [cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_AREA) > 0 for mask in masks]
+    return data_uri(draw_overlay(small, np.stack(shrunk) if cut.classes else shrunk[0], alpha=0.6), "WEBP")
 
 
 # --------------------------------------------------------------------------------------------------------- the examples
@@ -407,4 +470,4 @@ def describe(example: Path) -> str:
 
 def _example_thumbnail(path: Path) -> str:
     with Image.open(path) as image:
-        return data_uri(np.asarray(image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE))))
+        return data_uri(np.asarray(image.convert("L").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE))), "WEBP")

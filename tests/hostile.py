@@ -27,6 +27,7 @@ from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 from modeling_unet import read_image, read_mask, read_pages
 from modeling_unet.volumes import is_volume, read_volume
 from modeling_unet.volumes.archives import members
+from modeling_unet.volumes.dicom.tags import HTJ2K
 from space.reading import open_files
 
 
@@ -421,7 +422,7 @@ def gzipped_header(dim: list[int], datatype: int) -> bytes:
 
 def damaged_dicom(rng: Rng) -> Made:
     pixels = phantoms.noise(24, 20, seed=int(rng.integers(99))).astype(np.uint16)
-    makers = (phantoms.dicom, phantoms.run_length, phantoms.jpeg_2000, enhanced)
+    makers = (phantoms.dicom, phantoms.run_length, phantoms.jpeg_2000, enhanced, htj2k)
     content = makers[rng.integers(len(makers))](pixels)
     start = int(rng.integers(0, len(content) - 200)) if rng.random() < 0.5 else 132
     return "IM0001", content[:start] + damaged(rng, content[start:])
@@ -429,6 +430,10 @@ def damaged_dicom(rng: Rng) -> Made:
 
 def enhanced(pixels: np.ndarray) -> bytes:
     return phantoms.enhanced(np.stack([pixels] * 3), [0, 4, 8], [1, 1, 2])
+
+
+def htj2k(pixels: np.ndarray) -> bytes:
+    return phantoms.htj2k("int16" if pixels[0, 0] % 2 else "uint8", HTJ2K[0])[0]
 
 
 def lying_dicom(rng: Rng) -> Made:

@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import gradio as gr
 import numpy as np
@@ -62,8 +61,7 @@ def load(folder: Path) -> CountedNetwork:
 def served(page: gr.Blocks, port: int | None = None) -> Iterator[str]:
     """Address of a page, served as `python app.py` does it: at this port, or at one that is free."""
     where = {"server_name": "127.0.0.1", "server_port": port}
-    with patch("gradio.networking.url_ok", return_value=True):  # it gives a busy machine three seconds
-        _, url, _ = page.launch(**app.LAUNCH_OPTIONS, **where, prevent_thread_lock=True, quiet=True)
+    _, url, _ = page.launch(**app.LAUNCH_OPTIONS, **where, prevent_thread_lock=True, quiet=True)
     try:
         yield url
     finally:

@@ -1,5 +1,6 @@
 """Small made-up scans as the bytes of NIfTI and DICOM files."""
 
+import base64
 import gzip
 import io
 import tempfile
@@ -31,6 +32,48 @@ SECRETS = {
     "StudyInstanceUID": "1.2.826.0.1.3680043.8.498.777001",
     "SOPInstanceUID": "1.2.826.0.1.3680043.8.498.777002",
     "FrameOfReferenceUID": "1.2.826.0.1.3680043.8.498.777003",
+}
+# A ramp from the lowest to the highest value of some bits, written by OpenJPH 0.26.3 (reversible), as nothing that is
+# installed here writes HTJ2K; of those of 12 bits the header was edited afterwards.
+HTJ2K_FRAMES = {
+    "uint8": (
+        "/0//UQApQAAAAAASAAAAEAAAAAAAAAAAAAAAEgAAABAAAAAAAAAAAAABBwEB/1AACAACAAAAAv9SAAwAAgABAAUEBEAB/1wAEyBIUFBQUF"
+        "BQUFBQUFBQSEhI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAIIAAf+TwCXdAId0AMASgPoAx3QAoAngCMAiRf4AYjQAAGMA"
+        "wBJAFVAEgOAUcwAASEjIAAAAdJYA/gBjAMASQBWg/NDTAIxGw2j8QIjCECUuSADAKuAWhAJQAADlugvQj1s3GQC8u7u7+/eAMj5Pfvk9lm"
+        "sA/vvgZAD/2Q=="
+    ),
+    "int8": (
+        "/0//UQApQAAAAAASAAAAEAAAAAAAAAAAAAAAEgAAABAAAAAAAAAAAAABhwEB/1AACAACAAAAAv9SAAwAAgABAAUEBEAB/1wAEyBIUFBQUF"
+        "BQUFBQUFBQSEhI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAIIAAf+TwCXdAId0AMASgPoAx3QAoAngCMAiRf4AYjQAAGMA"
+        "wBJAFVAEgOAUcwAASEjIAAAAdJYA/gBjAMASQBWg/NDTAIxGw2j8QIjCECUuSADAKuAWhAJQAADlugvQj1s3GQC8u7u7+/eAMj5Pfvk9lm"
+        "sA/vvgZAD/2Q=="
+    ),
+    "uint16": (
+        "/0//UQApQAAAAAASAAAAEAAAAAAAAAAAAAAAEgAAABAAAAAAAAAAAAABDwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQkJ"
+        "CQkJCQkJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAOYAAf+TwAAm694Eh3QAwAATAMD8A4d0AMAAEsAAFSDpAAd0"
+        "AIAlBUv+AWI0AMAAE8AAFdAABIAh3PwAArQAAABBSUBJQMkAQgB0lgD8AeMAwAAVUAAFtQAATOYb4OZ9rwBENgAAAABCAAAfRAAAQnyQAA"
+        "AQ8iRmlIAsdhoZAAMAbG2FAMAALdgABdJAACtAAGNjgGwcIBsHxsgAf9vsc36szNv8t3kYv2sDEgEAoAFqgBxAA9QAHEADBAAaIAf4RQI0"
+        "IAl+0IAltewIwIlbEQGAgABo1gGt05wMSdsA/9k="
+    ),
+    "int16": (
+        "/0//UQApQAAAAAASAAAAEAAAAAAAAAAAAAAAEgAAABAAAAAAAAAAAAABjwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQkJ"
+        "CQkJCQkJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAOYAAf+TwAAm694Eh3QAwAATAMD8A4d0AMAAEsAAFSDpAAd0"
+        "AIAlBUv+AWI0AMAAE8AAFdAABIAh3PwAArQAAABBSUBJQMkAQgB0lgD8AeMAwAAVUAAFtQAATOYb4OZ9rwBENgAAAABCAAAfRAAAQnyQAA"
+        "AQ8iRmlIAsdhoZAAMAbG2FAMAALdgABdJAACtAAGNjgGwcIBsHxsgAf9vsc36szNv8t3kYv2sDEgEAoAFqgBxAA9QAHEADBAAaIAf4RQI0"
+        "IAl+0IAltewIwIlbEQGAgABo1gGt05wMSdsA/9k="
+    ),
+    "uint12": (
+        "/0//UQApQAAAAAASAAAAEAAAAAAAAAAAAAAAEgAAABAAAAAAAAAAAAABCwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQkJ"
+        "CQkJCQkJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAMcAAf+TwAAm6f0Ch3QAwAASgMwBh3QAwAARwAAVAABjAFaS"
+        "Sv4A4jQAwAASQAAVkAAEgP4McwAmaRIAoOQAIQDnVgD4HXMAwAATwAAWtAABMNj+Blb7xQAAAQQpSEEAIEgABPkAozKUC3qpX7oAKh30r7"
+        "UAwAAteAAFuwAArBQrlAOqwPoAX4Nqb/ReHX55oy/MiSABAAACCABAAAAABAAggIBBGQgEv2QgEpcExALJgAEA/EEAG1QOwaEIKgD/2Q=="
+    ),
+    "int12": (
+        "/0//UQApQAAAAAASAAAAEAAAAAAAAAAAAAAAEgAAABAAAAAAAAAAAAABiwEB/1AACAACAAAACv9SAAwAAgABAAUEBEAB/1wAEyCIkJCQkJ"
+        "CQkJCQkJCQiIiI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAMcAAf+TwAAm6f0Ch3QAwAASgMwBh3QAwAARwAAVAABjAFaS"
+        "Sv4A4jQAwAASQAAVkAAEgP4McwAmaRIAoOQAIQDnVgD4HXMAwAATwAAWtAABMNj+Blb7xQAAAQQpSEEAIEgABPkAozKUC3qpX7oAKh30r7"
+        "UAwAAteAAFuwAArBQrlAOqwPoAX4Nqb/ReHX55oy/MiSABAAACCABAAAAABAAggIBBGQgEv2QgEpcExALJgAEA/EEAG1QOwaEIKgD/2Q=="
+    ),
 }
 BRAIN, SKIN, TUMOR = 300, 350, 1000
 # (direction of growing columns, of growing rows) towards left, posterior, superior
@@ -149,6 +192,19 @@ def jpeg_2000(pixels: np.ndarray, number: int = 1) -> bytes:
     data["PixelData"].is_undefined_length = True
     data.file_meta.TransferSyntaxUID = JPEG2000Lossless
     return written(data)
+
+
+def htj2k(kind: str, syntax: str) -> tuple[bytes, np.ndarray]:
+    """A file with one of `HTJ2K_FRAMES`, and its pixels, [16, 18]."""
+    bits = int(kind.strip("uint"))
+    lowest = 0 if kind.startswith("u") else -(1 << bits - 1)
+    ramp = np.linspace(lowest, lowest + (1 << bits) - 1, 16 * 18).round().reshape(16, 18)
+    pixels = ramp.astype(f"{kind.rstrip('0123456789')}{8 if bits == 8 else 16}")
+    frame = encapsulate([base64.b64decode(HTJ2K_FRAMES[kind])])
+    data = dataset(pixels, BitsStored=bits, HighBit=bits - 1, PixelData=frame)
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = syntax
+    return written(data), pixels
 
 
 def jpeg_lossless(pixels: np.ndarray, number: int = 1) -> bytes:

@@ -9,6 +9,7 @@ from transformers.utils import cached_file
 
 from modeling_unet.files import write_atomically
 
+from .columns import values_of
 from .files import read_json
 from .looks import recognize
 
@@ -67,8 +68,8 @@ def _find_seen(model: str, slices: Dataset) -> tuple[list[bool], list[bool]] | N
         return None
     hashes = trained_on.split()
     known, digits = set(hashes), len(hashes[0]) if hashes else 0
-    equal = [digest[:digits] in known for digest in slices["mask_sha256"]]
-    looks = ["" if same else look for look, same in zip(slices["look"], equal, strict=True)]
+    equal = [digest[:digits] in known for digest in values_of(slices, "mask_sha256")]
+    looks = ["" if same else look for look, same in zip(values_of(slices, "look"), equal, strict=True)]
     return equal, recognize(looks, record.get(LOOKS, "").split())
 
 

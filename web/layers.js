@@ -2,18 +2,11 @@
 
    Pictures are {width, height, channels, data}, ready for `encodePng`. */
 
-import {roundToEven} from './reading.js';
+import {percentile, roundToEven} from './raster.js';
 
 const WINDOW_PERCENTILE = 99.8;
 const COLOURED_DIFFERENCE = 0.15, COLOURED_SHARE = 0.0002; // as `is_coloured`
 const MIN_CONTOUR_WIDTH = 2, CONTOUR_WIDTH_PER_SIDE = 1 / 200;
-
-/* The value below which so many percent of the values lie, as NumPy interpolates it. */
-export function percentile(values, percent) {
-    const sorted = Float32Array.from(values).sort(), place = (sorted.length - 1) * percent / 100, below = Math.floor(place);
-    const low = sorted[below], high = sorted[Math.min(below + 1, sorted.length - 1)];
-    return low + (high - low) * (place - below);
-}
 
 /* A picture of any depth in 8 bits; deeper ones from their minimum to the 99.8th percentile. */
 export function toDisplay({width, height, channels, depth, data}) {
@@ -94,7 +87,7 @@ function contourCoverage(mask, width, height) {
 
 /* Distance of each pixel from the nearest one of a value; beyond the frame all are 0. Felzenszwalb and Huttenlocher
    (2012): exact, in the time of two passes. */
-function distances(mask, width, height, wanted) {
+export function distances(mask, width, height, wanted) {
     const paddedWidth = width + 2, paddedHeight = height + 2, far = (paddedWidth + paddedHeight) ** 2;
     const squares = new Float64Array(paddedWidth * paddedHeight).fill(wanted ? far : 0);
     for (let y = 0; y < height; y++)

@@ -2,9 +2,9 @@
 
    A mask is a Uint8Array of 0 and 1, row by row; coordinates count pixels from the top left corner. */
 
-/* The 8-connected pieces of a mask: {labels, pieces}; labels an Int32Array, 0 outside, and pieces[label - 1] =
-   {area, box: [x, y, width, height], centroid: [x, y]}. */
-export function labelPieces(mask, width, height) {
+/* The pieces of a mask, whose pixels touch at a side, or at a corner if `diagonal`: {labels, pieces}; labels an Int32Array, 0
+   outside, and pieces[label - 1] = {area, box: [x, y, width, height], centroid: [x, y]}. */
+export function labelPieces(mask, width, height, diagonal = true) {
     const labels = new Int32Array(mask.length), pieces = [], waiting = new Int32Array(mask.length);
     for (let start = 0; start < mask.length; start++) {
         if (!mask[start] || labels[start]) continue;
@@ -24,7 +24,7 @@ export function labelPieces(mask, width, height) {
             for (let nextY = Math.max(y - 1, 0); nextY <= Math.min(y + 1, height - 1); nextY++)
                 for (let nextX = Math.max(x - 1, 0); nextX <= Math.min(x + 1, width - 1); nextX++) {
                     const next = nextY * width + nextX;
-                    if (mask[next] && !labels[next]) {
+                    if (mask[next] && !labels[next] && (diagonal || nextX === x || nextY === y)) {
                         labels[next] = label;
                         waiting[count++] = next;
                     }
@@ -35,43 +35,47 @@ export function labelPieces(mask, width, height) {
     return {labels, pieces};
 }
 
+/* {mask, labels, pieces, isLarge}: as `measure` cuts it; isLarge says of each piece whether it is a lesion. */
+export function cutMask({width, height, probability}, {threshold, minArea}, usualMinArea) {
+    const mask = new Uint8Array(probability.length), limit = Math.fround(threshold);
+    for (let pixel = 0; pixel < mask.length; pixel++) mask[pixel] = probability[pixel] > limit ? 1 : 0;
+    const {labels, pieces} = labelPieces(mask, width, height);
+    const isLarge = pieces.map(piece => piece.area >= (minArea || usualMinArea));
+    if (minArea) mask.forEach((value, pixel) => { if (value && !isLarge[labels[pixel] - 1]) mask[pixel] = 0; });
+    return {mask, labels, pieces, isLarge};
+}
+
 /* What is measured of a slice at these settings; the network does not run.
 
    slice: {width, height, probability}. settings: {threshold, minArea, spacing}; a minimum of 0 leaves all pieces in the
-   mask and takes the package's own for lesions, any other hides smaller pieces; a spacing of 0 is unknown. */
-export function measure({width, height, probability}, {threshold, minArea, spacing}, usualMinArea) {
-    const mask = new Uint8Array(probability.length), limit = Math.fround(threshold);
-    let highest = 0;
-    for (let pixel = 0; pixel < mask.length; pixel++) {
-        mask[pixel] = probability[pixel] > limit ? 1 : 0;
-        if (probability[pixel] > highest) highest = probability[pixel];
-    }
-    const {labels, pieces} = labelPieces(mask, width, height);
-    const isLarge = pieces.map(piece => piece.area >= (minArea || usualMinArea));
-    if (minArea) for (let pixel = 0; pixel < mask.length; pixel++) if (labels[pixel] && !isLarge[labels[pixel] - 1]) mask[pixel] = 0;
+   mask and takes the package's own for lesions, any other hides smaller pieces. The spacing is that of [row, column] in mm,
+   or null. */
+export function measure(slice, {spacing, ...settings}, usualMinArea) {
+    const {width, probability} = slice, {mask, labels, pieces, isLarge} = cutMask(slice, settings, usualMinArea);
+    const highest = probability.reduce((most, value) => Math.max(most, value), 0);
     const sums = new Float64Array(pieces.length + 1);
     for (let pixel = 0; pixel < mask.length; pixel++) if (labels[pixel]) sums[labels[pixel]] += probability[pixel];
-    const inMm2 = area => spacing ? area * spacing * spacing : null;
+    const inMm2 = area => spacing ? area * spacing[0] * spacing[1] : null;
     const lesions = pieces.flatMap(({area, box, centroid}, index) => {
         if (!isLarge[index]) return [];
-        const longest = longestDiameter(labels, index + 1, width, box);
+        const corners = cornersOf(labels, index + 1, width, box);
         return [{
-            area_px: area, area_mm2: inMm2(area), box, centroid, longest_diameter_px: longest,
-            longest_diameter_mm: spacing ? longest * spacing : null, mean_probability: sums[index + 1] / area,
+            area_px: area, area_mm2: inMm2(area), box, centroid, longest_diameter_px: longestDistance(corners),
+            longest_diameter_mm: spacing ? longestDistance(corners, spacing) : null, mean_probability: sums[index + 1] / area,
         }];
     }).sort((one, other) => other.area_px - one.area_px);
     const area = mask.reduce((sum, value) => sum + value, 0);
     const longest = name => lesions.length ? Math.max(...lesions.map(lesion => lesion[name])) : null;
     return {
-        mask, lesions, tumor_found: lesions.length > 0, highest_probability: highest, area_px: area,
+        mask, lesions, spacing, tumor_found: lesions.length > 0, highest_probability: highest, area_px: area,
         area_percent: 100 * area / mask.length, area_mm2: inMm2(area),
         longest_diameter_px: longest('longest_diameter_px'),
         longest_diameter_mm: spacing ? longest('longest_diameter_mm') : null,
     };
 }
 
-/* Largest distance between any two corners of a piece's pixels: the two lie on its convex hull. */
-function longestDiameter(labels, label, width, [left, top, boxWidth, boxHeight]) {
+/* Corners of the convex hull of a piece's pixels, each a full square: the two that lie farthest apart are among them. */
+function cornersOf(labels, label, width, [left, top, boxWidth, boxHeight]) {
     const corners = [];
     for (let y = top; y < top + boxHeight; y++) {
         let first = -1, last = -1;
@@ -82,9 +86,13 @@ function longestDiameter(labels, label, width, [left, top, boxWidth, boxHeight])
             }
         if (first >= 0) corners.push([first, y], [first, y + 1], [last + 1, y], [last + 1, y + 1]);
     }
-    const hull = convexHull(corners);
+    return convexHull(corners);
+}
+
+function longestDistance(points, [row, column] = [1, 1]) {
     let longest = 0;
-    for (const [x, y] of hull) for (const [otherX, otherY] of hull) longest = Math.max(longest, Math.hypot(x - otherX, y - otherY));
+    for (const [x, y] of points)
+        for (const [otherX, otherY] of points) longest = Math.max(longest, Math.hypot((x - otherX) * column, (y - otherY) * row));
     return longest;
 }
 

@@ -1,18 +1,21 @@
 /* The page: what the visitor does ─ network.js, worker.js ─→ what it shows. Stage and tools are the Space's own, scripts/. */
 
 import {Network} from './network.js';
-import {drawReport, escape} from './report.js';
+import {drawOverview, drawReport, escape} from './report.js';
 
-const MEGABYTE = 1e6;
+const MEGABYTE = 1e6, KEPT_MS = 60_000; // the browser may still ask where to put a file
 const {find, say} = page;
+const NO_SLICE = find('#anatomy').innerHTML, SPACING_LABEL = find('#spacing label').textContent;
+const NO_REPORT = '<h2 class="verdict">No slice yet</h2><p class="detail">Its measurements will appear here.</p>';
 const settings = await (await fetch('settings.json')).json();
 
-let threads = 1, slice = null, cuts = 0, opened = 0, urls = [];
+let threads = 1, slice = null, opened = 0, urls = [];
 
 // --------------------------------------------------------------------------------------------------------- the network
 
 let loaded = 0;
-const network = new Network(bytes => {
+const network = new Network(({loaded: bytes, done, total}) => {
+    if (total) return showProgress(done, total);
     const bar = find('#report progress');
     loaded += bytes;
     if (bar) bar.value = loaded;
@@ -39,46 +42,98 @@ async function keepForOffline() {
     await navigator.serviceWorker?.register('service-worker.js', {updateViaCache: 'none'}).catch(error => console.warn(error));
 }
 
-// ------------------------------------------------------------------------------------------------------------ one slice
+// ------------------------------------------------------------------------------------------------- one slice or volume
 
 /* From a file of the visitor's, or from an example; `get` gives {bytes, name, title, truth, example}. */
 async function open(get) {
     const mine = ++opened;
     find('#report').setAttribute('aria-busy', true);
+    network.stop();
     try {
         const given = await get(), found = await network.ask('open', given);
         if (mine !== opened) return;
-        slice = {...found, shown: given.example ?? `file ${mine}`, example: given.example};
-        showSlice();
-        await recut();
+        const shown = {...found, shown: given.example ?? `file ${mine}`, token: `volume${mine}`, example: given.example};
+        await show(found.volume ? {...shown, ...await network.ask('turn', {cut: currentCut()})} : shown);
     } catch (error) {
-        if (mine === opened) refuse(error);
+        if (mine === opened) await refuse(error);
     } finally {
         if (mine === opened) find('#report').removeAttribute('aria-busy');
     }
 }
 
+async function show(opened) {
+    slice = opened;
+    showSlice();
+    showVolume(slice);
+    await recut();
+}
+
+/* Of a volume, another slice; of those that change faster than that, the last one counts. */
+let turned = 0;
+async function turn(index) {
+    const mine = ++turned, of = slice;
+    try {
+        const found = await network.ask('turn', {index, cut: currentCut()});
+        if (mine !== turned || of !== slice) return;
+        slice = {...slice, ...found};
+        showSlice();
+        await recut();
+    } catch (error) {
+        if (of === slice) await refuse(error);
+    }
+}
+
+function showProgress(done, total) {
+    const report = find('#report');
+    if (!report.querySelector('.stop'))
+        report.innerHTML = `<h2 class="verdict">Looking at the volume</h2><p class="detail"></p>
+            <progress aria-label="Slices looked at"></progress><button type="button" class="stop">Stop</button>`;
+    report.querySelector('.detail').textContent = `Slice ${done + 1} of ${total}: all of them in this browser`;
+    Object.assign(report.querySelector('progress'), {value: done, max: total});
+}
+
 function showSlice() {
-    const {title, width, height, shown, example, anatomy, heatmap} = slice;
+    const {title, width, height, shown, example, anatomy, heatmap, volume, token, index = 0} = slice;
     urls.forEach(URL.revokeObjectURL);
     urls = [];
     find('#layers').replaceChildren();
+    const name = escape(volume ? capital(`${volume.plane.replace('unknown', '')} slice ${index + 1} of ${volume.count}`.trim()) : title);
+    const of = volume ? ` data-volume="${token}" data-places="${volume.inMm ? 'mm' : 'voxels'}"` : '';
     find('#anatomy').innerHTML = `
-        <div class="slice" style="--width: ${width}; --height: ${height}" data-shown="${shown}" data-index="0" data-count="1">
-            <img src="${urlOf(anatomy)}" alt="MRI slice: ${escape(title)}"><img class="tumor heatmap" src="${urlOf(heatmap)}" alt="">
+        <div class="slice" style="--width: ${width}; --height: ${height}" data-shown="${shown}" data-index="${index}"
+        data-count="${volume?.count ?? 1}"${of}>
+            <img src="${urlOf(anatomy)}" alt="MRI slice: ${name}"><img class="tumor heatmap" src="${urlOf(heatmap)}" alt="">
+            ${[...volume?.sides ?? ''].map(side => `<b>${side}</b>`).join('')}
         </div>
-        <p class="caption"><span>${escape(title)}</span><span>${width} × ${height} px</span>
+        <p class="caption"><span>${name}</span><span>${width} × ${height} px</span>
         ${example ? '<button type="button" class="link">Copy link</button>' : ''}
         <button type="button" class="clear">Clear</button></p>`;
+    page.followVolume();
 }
 
-function showLayers({fill, contour}, {spacing}) {
+/* What a volume has and a slice does not: a slider for its slices, a mask to save, and the size of its pixels. */
+function showVolume({volume, index} = {}) {
+    find('#overview').replaceChildren();
+    find('#scrubber').innerHTML = volume ? `
+        <label data-testid="block-info" for="scrubber-range">Slice</label>
+        <input type="number" min="1" max="${volume.count}" step="1" aria-label="Slice, as a number">
+        <input type="range" min="1" max="${volume.count}" step="1" id="scrubber-range">` : '';
+    if (volume) startSlider('scrubber', index + 1, value => turn(Number(value) - 1));
+    find('#saving [data-kind=volume]').hidden = !volume;
+    find('#spacing input').disabled = Boolean(volume);
+    const sides = volume?.spacing.map(side => Number(side.toPrecision(3))).reverse();
+    find('#spacing label').textContent = volume ? `Pixel size: ${sides.join(' × ')} mm (file)` : SPACING_LABEL;
+}
+
+function showLayers({fill, contour, spacing}, {threshold, minArea}) {
     const {width, height, truth} = slice, shapes = {'tumor fill': fill, 'tumor contour': contour};
     if (truth) shapes.truth = truth;
     const layers = Object.entries(shapes).map(([name, shape]) => `<div class="${name}" style="mask-image: url(${urlOf(shape)})"></div>`);
-    const known = spacing ? ` data-spacing="${spacing} ${spacing}"` : '';
-    find('#layers').innerHTML = `<div class="slice" style="--width: ${width}; --height: ${height}"${known}>${layers.join('')}</div>`;
+    const known = spacing ? ` data-spacing="${spacing.join(' ')}"` : '';
+    find('#layers').innerHTML = `<div class="slice" style="--width: ${width}; --height: ${height}"
+        data-cut="${threshold}_${minArea}"${known}>${layers.join('')}</div>`;
     page.whenMeasured();
+    page.followVolume();
 }
 
 function urlOf(blob) {
@@ -88,14 +143,27 @@ function urlOf(blob) {
 }
 
 /* Measures anew; of settings that change faster than that, the last ones count. */
-async function recut() {
-    const mine = ++cuts, of = slice, cut = currentCut();
+let cutting = null, isStale = false;
+function recut() {
+    isStale = true;
+    return cutting ??= (async () => {
+        while (isStale) {
+            isStale = false;
+            await cutOnce();
+        }
+        cutting = null;
+    })();
+}
+
+async function cutOnce() {
+    const of = slice, cut = currentCut();
     if (!of) return;
     try {
         const measured = await network.ask('measure', {cut});
-        if (mine !== cuts || of !== slice) return;
+        if (of !== slice) return;
         showLayers(measured, cut);
-        find('#report').innerHTML = drawReport(slice, measured, cut, settings, threads);
+        find('#overview').innerHTML = measured.whole ? drawOverview(measured.whole) : '';
+        find('#report').innerHTML = drawReport(slice, measured, settings, threads);
         page.announce(find('#report'));
         setSaving(true);
     } catch (error) {
@@ -104,19 +172,40 @@ async function recut() {
 }
 
 /* What the page shows stays. */
-function refuse(error) {
+async function refuse(error) {
     say(error.message);
     page.showChosen();
+    if (!find('#report .stop')) return;
+    find('#report').innerHTML = NO_REPORT;
+    await recut();
 }
 
 async function clear() {
     opened++;
     slice = null;
-    find('#anatomy').innerHTML = '<label class="invitation" for="files">Drop an MRI slice, click to choose one, or take an example.</label>';
+    network.stop();
+    find('#anatomy').innerHTML = NO_SLICE;
     find('#layers').replaceChildren();
-    find('#report').innerHTML = '<h2 class="verdict">No slice yet</h2><p class="detail">Its measurements will appear here.</p>';
+    showVolume();
+    find('#report').innerHTML = NO_REPORT;
     setSaving(false);
+    page.followVolume();
     await network.ask('forget');
+}
+
+/* What the viewer of volumes asks a server for. */
+async function sendVolume({scan: withScan}) {
+    if (!slice?.volume) return;
+    const {token} = slice, cut = currentCut();
+    try {
+        const {scan, mask} = await network.ask('view', {cut, withScan}), files = {[`mask_${token}_`]: mask};
+        if (scan) files[`scan_${token}`] = scan;
+        const sent = Object.entries(files).map(([name, blob]) => ({orig_name: name, url: URL.createObjectURL(blob)}));
+        page.drawVolume(sent);
+        setTimeout(() => sent.forEach(({url}) => URL.revokeObjectURL(url)), KEPT_MS);
+    } catch (error) {
+        say(error.message);
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------------- controls
@@ -173,7 +262,7 @@ async function save(kind) {
     try {
         const {name, blob} = await network.ask('save', {kind, cut: currentCut(), look}), url = URL.createObjectURL(blob);
         page.save({url, orig_name: name});
-        setTimeout(() => URL.revokeObjectURL(url), 60_000); // the browser may still ask where to put it
+        setTimeout(() => URL.revokeObjectURL(url), KEPT_MS);
     } catch (error) {
         say(error.message);
     }
@@ -208,11 +297,22 @@ function openExample(example) {
     });
 }
 
-function openFiles(files) {
-    const [file, ...others] = files.map(({path}) => path);
-    say(others.length ? `This page takes one slice at a time: it opens ${file.name}.` : null);
-    return open(async () => ({bytes: await file.arrayBuffer(), name: file.name.replace(/\.[^.]*$/, ''), title: file.name}));
+async function openFiles(files) {
+    const given = files.map(({path}) => path), series = await filter(given, isDicom), [file] = series.length ? series : given;
+    const others = series.slice(1), left = given.length - others.length - 1;
+    say(left ? `This page takes one slice or volume at a time: it opens ${series.length ? 'the DICOM series' : file.name}.` : null);
+    return open(async () => ({
+        bytes: await file.arrayBuffer(), others: await Promise.all(others.map(other => other.arrayBuffer())),
+        // Names of DICOM files often name persons.
+        ...series.length ? {name: 'volume', title: 'DICOM'} : {name: file.name.replace(/(\.nii)?\.[^.]*$/i, ''), title: file.name},
+    }));
 }
+
+const isDicom = async file => await file.slice(128, 132).text() === 'DICM';
+const filter = async (files, is) => {
+    const found = await Promise.all(files.map(is));
+    return files.filter((_, index) => found[index]);
+};
 
 // ---------------------------------------------------------------------------------------------------------------- start
 
@@ -225,6 +325,14 @@ setSaving(false);
 const watch = (_, changed) => new MutationObserver(changed).observe(find('#anatomy'), {childList: true});
 page.startStage(find('#anatomy'), clear, watch);
 page.startGlass(find('#glass'));
+window.gradio_config = {root: new URL('.', location).href.replace(/\/$/, '')}; // where the Space's scripts look for the viewer
+page.startViews(find('#views'));
+page.startVolume(find('#volume'), (_, asked) => sendVolume(asked));
+find('#report').addEventListener('click', event => { if (event.target.matches('.stop')) network.stop(); });
+find('#overview').addEventListener('click', event => {
+    const place = event.target.closest('[data-row]');
+    if (place) page.setSlider('#scrubber', Number(place.dataset.index) + 1);
+});
 page.startLook(find('#tools'));
 page.startTools(find('#tools'));
 // Nothing is uploaded: the file itself is handed on.

@@ -5,10 +5,10 @@ export class Network {
     #waiting = new Map();
     #asked = 0;
 
-    /* told: called with the bytes of the network that have come. */
+    /* told: called with {loaded}, bytes of the network that have come, or {done, total}, slices of a volume. */
     constructor(told) {
-        this.#worker.addEventListener('message', ({data: {id, result, refusal, loaded}}) => {
-            if (loaded) return told(loaded);
+        this.#worker.addEventListener('message', ({data: {id, result, refusal, ...news}}) => {
+            if (!id) return told(news);
             const {resolve, reject} = this.#waiting.get(id);
             this.#waiting.delete(id);
             refusal ? reject(new Error(refusal)) : resolve(result);
@@ -18,6 +18,11 @@ export class Network {
             for (const {reject} of this.#waiting.values()) reject(new Error('This browser cannot run the network; take a newer one.'));
             this.#waiting.clear();
         });
+    }
+
+    /* Ends the volume that is being segmented, if there is one. */
+    stop() {
+        this.#worker.postMessage({stop: true});
     }
 
     /* The answer to a task of worker.js; an Error with a sentence if there is none. */

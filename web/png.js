@@ -1,6 +1,7 @@
 /* PNG files to the exact values in them and back: a canvas would keep 8 of 16 bits and blur what is transparent. */
 
 import {GREY, RGB, RGB_ALPHA, SIGNATURE} from './scripts/packing.js';
+import {unpacked} from './unpacking.js';
 
 const PALETTE = 3, GREY_ALPHA = 4;
 const CHANNELS = {[GREY]: 1, [RGB]: 3, [PALETTE]: 1, [GREY_ALPHA]: 2, [RGB_ALPHA]: 4};
@@ -37,12 +38,13 @@ export function countFrames(bytes) {
     return 1;
 }
 
-/* The pixels as they are stored: {width, height, channels: 1|3|4, depth: 8|16, data}, data a Uint8Array or Uint16Array.
+/* The pixels as they are stored, in strips of so many rows from the top: {width, height, channels: 1|3|4, depth: 8|16, data},
+   data a Uint8Array or Uint16Array. What is interlaced or turned comes as a whole.
 
    Palettes become colours, fewer than 8 bits become 8, a transparent colour becomes a fourth channel, 0 in it, and the
    picture is turned upright as its EXIF data say.
    Throws where the file is damaged. */
-export async function decodePng(bytes) {
+export async function* decodePng(bytes, rows) {
     const parts = [];
     let header, palette, transparent, orientation = 1;
     for (const {kind, body} of chunks(bytes)) {
@@ -53,9 +55,15 @@ export async function decodePng(bytes) {
         else if (kind === 'eXIf') orientation = orientationOf(body);
     }
     if (!header || !parts.length) throw new Error('without pixels');
-    const passes = header.interlaced ? PASSES : PLAIN;
-    const lines = await inflate(parts, sizeOf(header, passes));
-    return turned(finish(unfilter(lines, header, passes), header, palette, transparent), orientation);
+    const take = unpacked(parts, 'deflate'), whole = header.interlaced || orientation !== 1;
+    const step = Math.min(whole ? header.height : rows, header.height), passes = header.interlaced ? PASSES : PLAIN;
+    let above = null;
+    for (let row = 0; row < header.height; row += step) {
+        const strip = {...header, height: Math.min(step, header.height - row)}, lines = await take(sizeOf(strip, passes));
+        const values = unfilter(lines, strip, passes, above);
+        above = lines.slice(-lineBytes(header.width, header));
+        yield turned(finish(values, strip, palette, transparent), orientation);
+    }
 }
 
 function* chunks(bytes) {
@@ -92,27 +100,8 @@ function sizeOf(header, passes) {
     return size;
 }
 
-/* Never more than is expected, whatever a small file may unfold to. */
-async function inflate(parts, size) {
-    const reader = new Blob(parts).stream().pipeThrough(new DecompressionStream('deflate')).getReader();
-    const whole = new Uint8Array(size);
-    let at = 0;
-    for (;;) {
-        const {done, value} = await reader.read();
-        if (done) break;
-        whole.set(value.subarray(0, size - at), at);
-        at += value.length;
-        if (at >= size) {
-            await reader.cancel();
-            break;
-        }
-    }
-    if (at < size) throw new Error('truncated');
-    return whole;
-}
-
-/* Lines of differences → values of the whole picture, [height, width, channels]. */
-function unfilter(lines, header, passes) {
+/* Lines of differences → values of the picture, [height, width, channels]; above: the line above it, or null. */
+function unfilter(lines, header, passes, lineAbove) {
     const {width, height, depth, channels} = header;
     const values = new (depth === 16 ? Uint16Array : Uint8Array)(width * height * channels);
     const step = Math.max(depth * channels >> 3, 1);
@@ -120,7 +109,7 @@ function unfilter(lines, header, passes) {
     for (const pass of passes) {
         const [passWidth, passHeight] = passSize(header, pass), length = lineBytes(passWidth, header);
         if (!passWidth) continue;
-        let above = new Uint8Array(length);
+        let above = lineAbove ?? new Uint8Array(length);
         for (let row = 0; row < passHeight; row++) {
             const line = lines.subarray(at + 1, at + 1 + length);
             undo(lines[at], line, above, step);

@@ -120,8 +120,8 @@ def geometry_of(
 
 
 def write_nifti(values: np.ndarray, header: "nib.Nifti1Header") -> bytes:
-    """A mask, bool [I, J, K], as `.nii.gz` with the values 0 and 1 and a scan's geometry; or floats, as float32."""
-    kind = np.uint8 if values.dtype == bool else np.float32
+    """A mask, bool or labels [I, J, K], as `.nii.gz` of uint8 with a scan's geometry; or floats, as float32."""
+    kind = np.float32 if values.dtype.kind == "f" else np.uint8
     header = header.copy()
     header.set_data_dtype(kind)
     voxels = values.reshape(header.get_data_shape()).astype(kind)

@@ -90,7 +90,7 @@ class Volume:
     def to_nifti(self, values: np.ndarray) -> bytes:
         """Masks, bool [N, H, W], as `.nii.gz` in the geometry of the file that was read, with the values 0 and 1.
 
-        Probabilities, float [N, H, W], are written as float32.
+        Labels, uint8 [N, H, W], are written as they are, and probabilities, float [N, H, W], as float32.
 
         Of the file's header the geometry alone is kept. Where the tags of DICOM files do not say how large pixels are
         or how the patient lies, it is 1 mm, and no orientation.

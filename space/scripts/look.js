@@ -39,11 +39,26 @@
         });
     }
 
+    /* Of several classes, those that are not to be seen: their numbers stand in `data-without` of the stage. */
+    function startLegend(report) {
+        report.addEventListener('change', event => {
+            if (!event.target.closest('.legend')) return;
+            const hidden = report.querySelectorAll('.legend input:not(:checked)');
+            find('#stage').dataset.without = [...hidden].map(box => box.value).join(' ');
+        });
+    }
+
+    /* A new report shows all of them; what was hidden stays so. */
+    function followLegend(report) {
+        const without = (find('#stage').dataset.without ?? '').split(' ');
+        for (const box of report.querySelectorAll('.legend input')) box.checked = !without.includes(box.value);
+    }
+
     /* The line between before, on its left, and after. */
     function startSplit(glass) {
         const split = glass.querySelector('#split');
         split.addEventListener('input', () => find('#stage').style.setProperty('--split', `${split.value}%`));
     }
 
-    Object.assign(page, {setOpacity, setColor, setStyle, setTruth, startLook, startSplit});
+    Object.assign(page, {setOpacity, setColor, setStyle, setTruth, startLook, startLegend, followLegend, startSplit});
 })();

@@ -55,6 +55,11 @@
 
         const isSolid = () => nv.opts.sliceType === SLICE_TYPE.RENDER;
         const size = () => nv.volumes[0].hdr.dims.slice(1, 4);
+        /* The sides of a voxel in mm, along columns, rows and slices. */
+        const sizes = () => {
+            const {affine} = nv.volumes[0].hdr;
+            return [0, 1, 2].map(axis => Math.hypot(...affine.slice(0, 3).map(row => row[axis])));
+        };
 
         // -------------------------------------------------------------------------------------------- what is drawn
 
@@ -65,9 +70,13 @@
             return Object.assign(image, {cal_min: 0, cal_max: top});
         }
 
-        async function load(scanUrl, maskUrl) {
-            setColor('#000000');
-            const files = [read(scanUrl, 'scan.nii.gz', 255, 'gray'), read(maskUrl, 'mask.nii.gz', 1, MASK_COLORS)];
+        /* A mask has a bit for each of `count` classes. */
+        const topOf = count => 2 ** count - 1;
+
+        async function load(scanUrl, maskUrl, count) {
+            setColors(Array(count).fill('#000000'));
+            const mask = read(maskUrl, 'mask.nii.gz', topOf(count), MASK_COLORS);
+            const files = [read(scanUrl, 'scan.nii.gz', 255, 'gray'), mask];
             const images = await Promise.all(files);
             nv.volumes = [];
             for (const image of images) nv.addVolume(image);
@@ -75,7 +84,19 @@
 
         /* Another mask in the same grid. */
         async function setMask(url) {
-            nv.volumes[1].img = (await read(url, 'mask.nii.gz', 1, MASK_COLORS)).img;
+            nv.volumes[1].img = (await read(url, 'mask.nii.gz', nv.volumes[1].cal_max, MASK_COLORS)).img;
+            draw(1);
+        }
+
+        /* One slice of them: where it lies in a file of the server. */
+        const within = index => {
+            const [columns, rows] = size();
+            return [columns * rows * index, columns * rows * (index + 1)];
+        };
+        const maskOf = index => Uint8Array.from(nv.volumes[1].img.subarray(...within(index)));
+        const greysOf = index => Uint8Array.from(nv.volumes[0].img.subarray(...within(index)));
+        function setMaskOf(index, mask) {
+            nv.volumes[1].img.set(mask, within(index)[0]);
             draw(1);
         }
 
@@ -91,13 +112,23 @@
             waiting.add(layer);
         }
 
-        function setColor(color) {
-            const [r, g, b] = [1, 3, 5].map(start => parseInt(color.slice(start, start + 2), 16));
-            nv.addColormap(MASK_COLORS, {R: [r, r], G: [g, g], B: [b, b], A: [0, 255], I: [0, 255]});
+        /* Each value of the mask has the colour of its last class that is not hidden (null). */
+        function setColors(colors) {
+            const top = topOf(colors.length), any = colors.find(Boolean) ?? '#000000', nodes = [];
+            for (let bits = 0; bits <= top; bits++) {
+                const color = colors.findLast((one, index) => one && bits >> index & 1);
+                for (const edge of [bits - 0.25, bits + 0.25]) {
+                    const at = clamp(Math.round(255 * edge / top), 0, 255);
+                    if (at > (nodes.at(-1)?.at ?? -1)) nodes.push({at, color});
+                }
+            }
+            const channel = start => nodes.map(({color}) => parseInt((color ?? any).slice(start, start + 2), 16));
+            const [A, I] = [nodes.map(({color}) => color ? 255 : 0), nodes.map(({at}) => at)];
+            nv.addColormap(MASK_COLORS, {R: channel(1), G: channel(3), B: channel(5), A, I});
         }
 
-        function setLook(color, opacity) {
-            setColor(color);
+        function setLook(colors, opacity) {
+            setColors(colors);
             if (!nv.volumes[1]) return;
             nv.volumes[1].opacity = opacity;
             draw(1);
@@ -177,6 +208,20 @@
         const tileAt = ({x, y}) => nv.tileIndex(x * nv.uiData.dpr, y * nv.uiData.dpr);
         const isSolidAt = ({x, y}) => isSolid() || nv.inRenderTile(x * nv.uiData.dpr, y * nv.uiData.dpr) >= 0;
 
+        /* What of the volume lies at a place of a plane: its voxel, the axis across that plane, and how many px of the screen
+           the shortest side of a voxel takes there; null outside. */
+        function spotAt({x, y}) {
+            const {dpr} = nv.uiData, tile = tileAt({x, y}), {axCorSag, leftTopWidthHeight, fovMM} = nv.screenSlices[tile] ?? {};
+            if (!(axCorSag <= SLICE_TYPE.SAGITTAL)) return null;
+            const share = nv.screenXY2TextureFrac(x * dpr, y * dpr, tile, true);
+            if (share[0] < 0) return null;
+            const [scan] = nv.volumes, exact = toVoxel(scan.hdr.affine, nv.frac2mm(share, 0, true));
+            const voxel = size().map((count, axis) => clamp(Math.round(exact[axis]), 0, count - 1));
+            const across = Math.abs(scan.permRAS[2 - axCorSag]) - 1; // planes are axial, coronal, sagittal
+            const pixel = Math.min(...sizes()) * Math.abs(leftTopWidthHeight[2] / fovMM[0]) / dpr;
+            return {voxel, across, tile, pixel};
+        }
+
         function turnBy(azimuth, elevation) {
             const {renderAzimuth: around, renderElevation: above} = nv.scene;
             nv.setRenderAzimuthElevation((around + azimuth + 360) % 360, clamp(above + elevation, -90, 90));
@@ -198,6 +243,10 @@
                     last = to;
                 };
             }
+            if (canvas.closest('[data-tool="brush"]')) {
+                const paints = page.paintIn(spotAt(from));
+                return paints && Object.assign(to => paints(spotAt(to)), paints);
+            }
             const tile = tileAt(from);
             const move = to => { if (tileAt(to) === tile) nv.mouseClick(to.x, to.y); };
             move(from);
@@ -216,10 +265,12 @@
             canvas.focus({preventScroll: true});
             canvas.setPointerCapture(event.pointerId);
             fingers.set(event.pointerId, place(event));
+            drag?.cancel?.();
             drag = fingers.size === 1 ? drags(event, place(event)) : null;
             pinch = fingers.size === 2 ? {wide: spread(), zoom} : null;
         });
         canvas.addEventListener('pointermove', event => {
+            if (nv.volumes.length) page.ringAt(spotAt(place(event)), place(event));
             if (!fingers.has(event.pointerId)) return;
             fingers.set(event.pointerId, place(event));
             drag?.(place(event));
@@ -228,8 +279,10 @@
         for (const name of ['pointerup', 'pointercancel'])
             canvas.addEventListener(name, event => {
                 fingers.delete(event.pointerId);
+                drag?.[name === 'pointerup' ? 'end' : 'cancel']?.();
                 drag = pinch = null;
             });
+        canvas.addEventListener('pointerleave', () => page.ringAt(null, {}));
         canvas.addEventListener('contextmenu', event => event.preventDefault());
         canvas.addEventListener('dblclick', () => zoomTo(1));
         let travelled = 0;
@@ -256,7 +309,14 @@
         }
 
         const zoomBy = factor => zoomTo(zoom * factor);
-        return {load, setMask, setLook, show, zoomBy, reset, position, goTo, goToSlice, goToMask, press};
+        /* Sides of the volume in voxels, and of a voxel in its shortest side. */
+        const grid = () => {
+            const inMm = sizes(), shortest = Math.min(...inMm);
+            return {sides: size(), steps: inMm.map(one => one / shortest)};
+        };
+        return {
+            load, setMask, maskOf, setMaskOf, greysOf, grid, setLook, show, zoomBy, reset, position, goTo, goToSlice, goToMask, press,
+        };
     }
 
     page.openPlanes = openPlanes;

@@ -4,12 +4,13 @@
    where there is no WebGL2. The slice on the stage and the crosshair follow each other. */
 (() => {
     const {find, isKey, mark, say, setSlider} = page;
-    const SLICES = 'slices', SETTLED_MS = 250, ZOOM_STEP = 1.25;
+    const SLICES = 'slices', PLANES = 'planes', SOLID = 'all', SETTLED_MS = 250, ZOOM_STEP = 1.25;
     const SIDES = ['RL', 'AP', 'SI'];
     const ON_ITS_WAY = 'The volume is on its way …';
     const LABELS = {
-        planes: 'The volume in three planes: arrow keys, Page up and Page down move the crosshair',
-        all: 'The volume in 3-D: arrow keys turn it',
+        [PLANES]: 'The volume in three planes: arrow keys, Page up and Page down move the crosshair; '
+            + 'with the brush, Space paints, E erases, [ and ] change its size, Escape puts it away',
+        [SOLID]: 'The volume in 3-D: arrow keys turn it',
     };
     let view = SLICES; // it stays for the next volume
     let ask; // the server for files
@@ -40,6 +41,7 @@
         const {volume} = wanted(), isThere = Boolean(volume) && hasWebGL2();
         choice.hidden = !isThere;
         find('#stage').dataset.view = isThere && view !== SLICES ? 'volume' : SLICES;
+        find('#stage').dataset.solid = view === SOLID; // there is no plane to paint on
         // Not waited for: if it cannot be had, that is said once it is wanted.
         if (isThere) whenIdle(() => import(program()).catch(() => {}));
         if (asked.volume && asked.volume !== volume) close();
@@ -79,6 +81,7 @@
         find('#volume canvas').setAttribute('aria-label', LABELS[view]);
         planes.show(view, Boolean(frame().querySelector('b')));
         look();
+        page.followBrush?.();
     }
 
     /* Files of the server: the mask, and before it perhaps the scan. */
@@ -89,8 +92,9 @@
         work = work.then(async () => {
             const its = opening, on = await its;
             if (!on || volume !== wanted().volume || (!scan && drawn.volume !== volume)) return;
-            await (scan ? on.load(scan.url, mask.url) : on.setMask(mask.url));
+            await (scan ? on.load(scan.url, mask.url, classColors()?.length ?? 1) : on.setMask(mask.url));
             if (opening !== its) return; // meanwhile, another volume or none came
+            page.correctPlanes?.(on, volume);
             if (!scan) return;
             planes = on;
             drawn = {volume};
@@ -123,6 +127,7 @@
         asked = {};
         drawn = {};
         note('');
+        page.followBrush?.();
     }
 
     /* As slices look, whose colour and opacity CSS knows. */
@@ -130,7 +135,14 @@
         if (!planes) return;
         const style = getComputedStyle(document.documentElement);
         const [color, opacity] = ['color', 'opacity'].map(name => style.getPropertyValue(`--tumor-${name}`).trim());
-        planes.setLook(color, find('#stage').dataset.hidden === 'true' ? 0 : Number(opacity));
+        planes.setLook(classColors() ?? [color], find('#stage').dataset.hidden === 'true' ? 0 : Number(opacity));
+    }
+
+    /* Of several classes, null for those that are hidden. */
+    function classColors() {
+        const without = (find('#stage').dataset.without ?? '').split(' ');
+        const colors = find('#layers .slice')?.dataset.classes?.split(' ');
+        return colors?.map((color, index) => without.includes(`${index + 1}`) ? null : color);
     }
 
     // ------------------------------------------------------------------------- the slice and the crosshair, together
@@ -138,6 +150,7 @@
     /* The crosshair is somewhere else: once it stays there, the page shows its slice. */
     let settling;
     function moved({voxel, mm, grey}) {
+        page.crosshairMoved?.(voxel);
         const [column, row, slice] = voxel;
         const [side, face, end] = mm.map((one, axis) => `${SIDES[axis][Number(one < 0)]} ${Math.abs(one).toFixed(1)}`);
         const isInMm = frame()?.dataset.places === 'mm';
@@ -194,9 +207,19 @@
         startFollowing();
         startKeys();
         new MutationObserver(look).observe(document.documentElement, {attributeFilter: ['style']});
-        new MutationObserver(look).observe(find('#stage'), {attributeFilter: ['data-hidden']});
+        new MutationObserver(look).observe(find('#stage'), {attributeFilter: ['data-hidden', 'data-without']});
         followVolume();
     }
 
-    Object.assign(page, {startViews, startVolume, followVolume, drawVolume, leaveVolume});
+    /* The mask of the newest settings, once more: a correction was taken back. */
+    function askMask() {
+        asked = {volume: asked.volume};
+        open().catch(failed);
+    }
+
+    /* Of a study, if they are there; and those that are seen. */
+    const planesOf = study => drawn.volume === study ? planes : null;
+    const shownPlanes = () => isShown() && view === PLANES ? planes : null;
+
+    Object.assign(page, {startViews, startVolume, followVolume, drawVolume, leaveVolume, askMask, planesOf, shownPlanes});
 })();

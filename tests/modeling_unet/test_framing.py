@@ -9,7 +9,7 @@ from tiny import tiny_config
 from benchmarks.measuring import EXAMPLES
 from benchmarks.perturbations import KINDS, Perturbed, perturb
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor, read_image, read_mask
-from modeling_unet.framing import HEAD_SHARE, Frame, find_frames, paste
+from modeling_unet.framing import HEAD_SHARE, SMALLEST_SHARE, Frame, find_frames, paste
 from modeling_unet.segmentation import CUT_OUT, INVERTED, SEVERAL_CUT_OUT
 
 
@@ -42,15 +42,19 @@ def in_frame(image: np.ndarray, height: int, width: int, x: int, y: int) -> np.n
 
 
 def covers(frame: Frame, perturbed: Perturbed, tolerance: float = 0.12) -> bool:
-    """Whether a frame holds the head, and the head fills it as it should."""
+    """Whether a frame holds the head, and the head fills it as it should; or it is the slice itself."""
     x, y, w, h = cv2.boundingRect(perturbed.heads.astype(np.uint8))
-    middle = np.array([frame.x + frame.side / 2 - x - w / 2, frame.y + frame.side / 2 - y - h / 2])
-    share = max(w, h) / frame.side
+    if frame.head is None:
+        left, top, width, height = frame.box(*perturbed.picture.shape[:2])
+        inside = left <= x and top <= y and x + w <= left + width and y + h <= top + height
+        return inside and max(w, h) > SMALLEST_SHARE * max(width, height)
+    middle = np.array([frame.x + frame.width / 2 - x - w / 2, frame.y + frame.width / 2 - y - h / 2])
+    share = max(w, h) / frame.width
     return bool((abs(middle) < tolerance * max(w, h)).all() and abs(share - HEAD_SHARE) < tolerance)
 
 
 class TestFrame:
-    FRAME = Frame(x=-3, y=5, side=20, inverted=False, head=np.ones((1, 1), bool))
+    FRAME = Frame(x=-3, y=5, width=20, height=20, inverted=False, head=np.ones((1, 1), bool))
 
     def test_box_is_what_lies_in_the_picture(self):
         assert self.FRAME.box(40, 30) == (0, 5, 17, 20)
@@ -66,7 +70,7 @@ class TestFrame:
         assert np.array_equal(paste([self.FRAME], [cut], (40, 30)), expected)
 
     def test_where_frames_meet_the_higher_counts(self):
-        other = Frame(x=10, y=0, side=20, inverted=False, head=self.FRAME.head)
+        other = Frame(x=10, y=0, width=20, height=20, inverted=False, head=self.FRAME.head)
         found = paste([self.FRAME, other], [np.full((20, 20), 0.25), np.full((20, 20), 0.75)], (40, 30))
         assert (found[10, 5], found[10, 12], found[3, 12], found[3, 5]) == (0.25, 0.75, 0.75, 0)
 
@@ -76,14 +80,14 @@ class TestFrame:
         picture[2:4, 2:9] = 0  # a word
         head = np.zeros((40, 40), bool)
         head[8:32, 8:32] = True
-        cut = Frame(x=0, y=0, side=40, inverted=True, head=head).cut(picture)
+        cut = Frame(x=0, y=0, width=40, height=40, inverted=True, head=head).cut(picture)
         assert np.array_equal(cut > 0, picture == 50) and cut[20, 20] == 200
 
     def test_a_rising_black_is_levelled(self):
         slope = np.linspace(20, 80, 100, dtype=np.float32)[None] + np.zeros((100, 1), np.float32)
         head = np.zeros((100, 100), bool)
         head[30:70, 30:70] = True
-        cut = Frame(x=0, y=0, side=100, inverted=False, head=head).cut(slope + 100 * head)
+        cut = Frame(x=0, y=0, width=100, height=100, inverted=False, head=head).cut(slope + 100 * head)
         assert np.allclose(cut[head], 100, atol=0.1) and not cut[~head].any()
 
 
@@ -99,9 +103,49 @@ class TestFinding:
         image = IMAGES["meningioma-axial-7"]
         (frame,) = find_frames(in_frame(image, 1100, 1300, *place))
         x, y, w, h = cv2.boundingRect((image > 20).astype(np.uint8))
-        assert abs(frame.x + frame.side / 2 - place[0] - x - w / 2) < 12
-        assert abs(frame.y + frame.side / 2 - place[1] - y - h / 2) < 12
-        assert abs(frame.side - max(w, h) / HEAD_SHARE) < 24 and not frame.inverted
+        assert abs(frame.x + frame.width / 2 - place[0] - x - w / 2) < 12
+        assert abs(frame.y + frame.width / 2 - place[1] - y - h / 2) < 12
+        assert abs(frame.width - max(w, h) / HEAD_SHARE) < 24 and not frame.inverted
+
+    @pytest.mark.parametrize("page", [20, 128, 255])
+    @pytest.mark.parametrize(("height", "place"), [(512, (0, 0)), (390, (411, 77)), (390, (588, 710))])
+    def test_a_slice_on_a_page_keeps_its_own_rectangle(self, page, height, place):
+        image = IMAGES["meningioma-axial-7"][:height]
+        picture = np.full((1100, 1100), page, np.uint8)
+        picture[place[1] : place[1] + height, place[0] : place[0] + 512] = image
+        (frame,) = find_frames(picture)
+        assert frame.box(1100, 1100) == (*place, 512, height) and not frame.inverted
+        assert np.array_equal(frame.cut(picture), image)
+
+    def test_a_negative_on_a_page_keeps_its_own_rectangle(self):
+        image = IMAGES["meningioma-axial-7"]
+        picture = np.full((900, 1000), 90, np.uint8)
+        picture[100:612, 300:812] = 255 - image
+        (frame,) = find_frames(picture)
+        assert frame.inverted and frame.box(900, 1000) == (300, 100, 512, 512)
+        assert np.array_equal(frame.cut(picture) > 200, image > 200)
+
+    def test_the_rectangle_on_a_page_as_jpeg(self):
+        picture = np.full((900, 1000, 3), 255, np.uint8)
+        picture[100:612, 300:812] = IMAGES["meningioma-axial-7"][..., None]
+        _, content = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 60])
+        (frame,) = find_frames(cv2.imdecode(content, cv2.IMREAD_COLOR))
+        assert np.abs(np.subtract(frame.box(900, 1000), (300, 100, 512, 512))).max() <= 1
+
+    def test_slices_side_by_side_keep_their_rectangles(self):
+        picture = np.full((420, 1300), 60, np.uint8)
+        for left, name in zip((20, 440, 860), sorted(IMAGES), strict=False):
+            picture[10:410, left : left + 400] = cv2.resize(IMAGES[name], (400, 400), interpolation=cv2.INTER_AREA)
+        boxes = sorted(frame.box(*picture.shape) for frame in find_frames(picture))
+        assert boxes == [(20, 10, 400, 400), (440, 10, 400, 400), (860, 10, 400, 400)]
+
+    def test_a_slice_without_black_is_made_one(self):
+        """Signed values that were saved as unsigned ones, such as those of a raw export."""
+        image = IMAGES["meningioma-axial-7"]
+        raised = image.astype(np.uint16) * 3 + 32768
+        (frame,) = find_frames(raised)
+        assert frame.box(512, 512) == (0, 0, 512, 512) and not frame.inverted
+        assert np.array_equal(frame.cut(raised), 3.0 * np.maximum(image - np.percentile(image, 2), 0))
 
     @pytest.mark.parametrize(
         "kind", sorted({*KINDS} - {"plain", "text", "montage", "inverted", "uneven black", "film"})
@@ -122,7 +166,7 @@ class TestFinding:
     def test_each_head_of_a_montage(self):
         tiles = [cv2.resize(IMAGES[name], (256, 256), interpolation=cv2.INTER_AREA) for name in sorted(IMAGES)[:4]]
         frames = find_frames(np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:])]))
-        middles = {((frame.x + frame.side // 2) // 256, (frame.y + frame.side // 2) // 256) for frame in frames}
+        middles = {((frame.x + frame.width // 2) // 256, (frame.y + frame.width // 2) // 256) for frame in frames}
         assert len(frames) == 4 and middles == {(0, 0), (1, 0), (0, 1), (1, 1)}
 
     def test_nothing_is_cut_out_where_there_is_no_head(self):
@@ -137,7 +181,7 @@ class TestFinding:
     def test_any_size_and_type(self, shape, dtype):
         picture = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
         for frame in find_frames(picture):
-            assert frame.cut(picture).shape == (frame.side, frame.side)
+            assert frame.cut(picture).shape == (frame.height, frame.width)
 
 
 class TestSegmenter:
@@ -174,6 +218,15 @@ class TestSegmenter:
         picture = np.dstack([in_frame(image, 400, 500, 40, 200)] * 3)
         picture[:60, :, 0] = 200
         assert tiny_segmenter()(picture).warnings == (CUT_OUT,)
+
+    def test_a_slice_on_a_page_gives_what_it_gives_alone(self):
+        image, _ = draw_slice(np.random.default_rng(0), 128)
+        picture = np.full((300, 400), 77, np.uint8)
+        picture[90:218, 33:161] = image
+        segmenter = tiny_segmenter()
+        plain, framed = segmenter(image), segmenter(picture)
+        assert plain.frames == () and framed.frames == ((33, 90, 128, 128),)
+        assert np.array_equal(plain.probability, framed.probability[90:218, 33:161])
 
     @pytest.mark.parametrize("name", TRIED)
     def test_a_negative_gives_the_mask_of_the_slice(self, name, segmenter):

@@ -423,7 +423,11 @@ class TestFromPretrained:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"num_channels": 3}, "the model takes 3 channels; slices are prepared as 1, their grey values"),
+            (
+                {"num_channels": 3},
+                "the model takes 1, 2, 3 as its channels, and the image processor prepares grey values; give "
+                "config.json and preprocessor_config.json the same `channel_names`",
+            ),
             ({"num_labels": 9}, "there are 8 classes; at most 7 can be told apart by their colours"),
         ],
         ids=["colours", "too many classes"],

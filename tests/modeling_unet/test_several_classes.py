@@ -1,47 +1,32 @@
 """From a model of several classes to masks, measurements, overlays and files of each."""
 
 import csv
+import io
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import phantoms
 import pytest
-import torch
-from tiny import tiny_config
+from tiny import save_nested_model, tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.__main__ import main
 from modeling_unet.export import describe
-from modeling_unet.figures import slice_figures
+from modeling_unet.figures import class_areas, slice_figures
+from modeling_unet.image_processing_unet import read_labels
 from modeling_unet.overlay import CLASS_COLORS, draw_layer, parse_color
-from modeling_unet.pictures import encode_png
+from modeling_unet.pictures import encode_labels, encode_png
+from modeling_unet.report import draw_report
 from modeling_unet.segmentation import Segmentation
 
 
-NAMES = {0: "background", 1: "whole", 2: "core", 3: "=rim"}
 OVERLAPPING = "multi_label_classification"
 SLICE = np.zeros((48, 40), np.uint8)
 SLICE[6:42, 6:34] = 100
 SLICE[10:30, 10:30] = 180
 SLICE[16:24, 16:24] = 250
 TYPES = pytest.mark.parametrize("problem_type", [None, OVERLAPPING], ids=["disjoint", "overlapping"])
-
-
-def save_model(folder: Path, problem_type: str | None) -> Path:
-    """Write a model of three classes: a blurred slice, and what of it lies above three limits."""
-    sizes = {"widths": [1, 1], "depths": [1, 1], "strides": [1, 2], "decoder_widths": [1]}
-    model = UNetForSemanticSegmentation(tiny_config(id2label=NAMES, problem_type=problem_type, norm="none", **sizes))
-    with torch.no_grad():
-        for layer in model.unet.modules():
-            if isinstance(layer, torch.nn.Conv2d):
-                layer.weight.fill_(1 / 9)
-                torch.nn.init.zeros_(layer.bias)
-        model.head.weight.copy_(torch.tensor([1.0, 4, 8]).view(3, 1, 1, 1))
-        model.head.bias.copy_(torch.tensor([-0.5, -6, -20]))
-    model.save_pretrained(folder)
-    UNetImageProcessor(size={"longest_edge": 48}, problem_type=problem_type).save_pretrained(folder)
-    return folder
 
 
 def made(overlap: bool, **changes) -> Segmentation:
@@ -82,13 +67,34 @@ class TestSegmentation:
         assert measured[2]["highest_probability"] == pytest.approx(0.9)
 
     def test_reports_name_the_area_of_each(self):
-        assert slice_figures(made(overlap=True))["Area of each class"] == ["whole 256 px", "core 100 px", "rim 16 px"]
-        in_mm = slice_figures(made(overlap=True, spacing=(2, 2)))["Area of each class"]
-        assert in_mm == ["whole 1,024 mm²", "core 400 mm²", "rim 64 mm²"]
+        assert class_areas(made(overlap=True)) == ["256 px", "100 px", "16 px"]
+        assert class_areas(made(overlap=True, spacing=(2, 2))) == ["1,024 mm²", "400 mm²", "64 mm²"]
+        assert class_areas(made(overlap=True, threshold=0.85)) == ["not found", "not found", "16 px"]
+        assert class_areas(made(overlap=True, min_area_px=20))[2] == "not found (16 px)"
+
+    def test_the_report_shows_their_colours(self):
+        page = draw_report(made(overlap=True), title="a slice", model="a model", revision=None)
+        for color, words in zip(CLASS_COLORS, ("whole 256 px", "core 100 px", "rim 16 px"), strict=False):
+            assert f'<span class="swatch" style="background: {color}"></span>{words.split()[0]}' in page
+            assert words in page
+        assert "tumour, as the network sees it" not in page
+
+    @pytest.mark.parametrize("overlap", [True, False])
+    def test_labels_are_the_last_class_of_each_pixel(self, overlap):
+        segmentation = made(overlap)
+        assert [np.count_nonzero(segmentation.labels == number) for number in range(4)] == [144, 156, 84, 16]
+        labels = read_labels(io.BytesIO(encode_labels(segmentation.labels, list(map(parse_color, CLASS_COLORS[:3])))))
+        assert np.array_equal(labels, segmentation.labels)
 
     def test_of_one_class_nothing_is_added(self):
         one = Segmentation(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.float32))
-        assert one.classes == () and "classes" not in one.to_dict() and len(slice_figures(one)) == 2
+        assert (
+            one.classes == ()
+            and "classes" not in one.to_dict()
+            and class_areas(one) == []
+            and len(slice_figures(one)) == 2
+        )
+        assert np.array_equal(one.labels, one.mask)
 
     @pytest.mark.parametrize("changes", [{"class_names": ("a", "b")}, {"class_probabilities": np.zeros((2, 4, 4))}])
     def test_names_and_probabilities_belong_together(self, changes):
@@ -126,7 +132,7 @@ class TestOverlay:
 class TestSegmenter:
     @TYPES
     def test_it_agrees_with_the_processor_to_the_pixel(self, problem_type, tmp_path):
-        segmenter = TumorSegmenter.from_pretrained(save_model(tmp_path, problem_type), "cpu", optimize="none")
+        segmenter = TumorSegmenter.from_pretrained(save_nested_model(tmp_path, problem_type), "cpu", optimize="none")
         segmentation = segmenter(SLICE)
         processor = segmenter.image_processor
         outputs = segmenter.model(processor(SLICE, return_tensors="pt")["pixel_values"])
@@ -139,14 +145,14 @@ class TestSegmenter:
 
     @TYPES
     def test_best_and_frames_keep_the_classes(self, problem_type, tmp_path):
-        segmenter = TumorSegmenter.from_pretrained(save_model(tmp_path, problem_type), "cpu", quality="best")
+        segmenter = TumorSegmenter.from_pretrained(save_nested_model(tmp_path, problem_type), "cpu", quality="best")
         wide = np.zeros((60, 200), np.uint8)
         wide[6:54, 80:120] = SLICE
         for picture in (SLICE, wide):
             assert segmenter(picture).class_probabilities.shape == (3, *picture.shape)
 
     def test_a_processor_for_other_classes_is_refused(self, tmp_path):
-        save_model(tmp_path, OVERLAPPING)
+        save_nested_model(tmp_path, OVERLAPPING)
         UNetImageProcessor().save_pretrained(tmp_path)
         with pytest.raises(ValueError, match=r"`problem_type` is multi_label_classification in config.json and None"):
             TumorSegmenter.from_pretrained(tmp_path)
@@ -160,7 +166,7 @@ class TestPredict:
 
     @TYPES
     def test_files_and_columns_of_each(self, problem_type, picture, tmp_path):
-        model, out = save_model(tmp_path / "model", problem_type), tmp_path / "out"
+        model, out = save_nested_model(tmp_path / "model", problem_type), tmp_path / "out"
         assert main(["predict", str(picture), "--model", str(model), "--out", str(out), "--probability"]) == 0
         segmentation = TumorSegmenter.from_pretrained(model, "cpu")(SLICE)
         (row,) = csv.DictReader((out / "summary.csv").open())
@@ -170,7 +176,7 @@ class TestPredict:
             assert row[f"{name}_area_px"] == str(one.area_px)
 
     def test_a_colour_for_all_is_refused_before_anything_starts(self, picture, tmp_path, capsys):
-        model, out = save_model(tmp_path / "model", OVERLAPPING), tmp_path / "out"
+        model, out = save_nested_model(tmp_path / "model", OVERLAPPING), tmp_path / "out"
         code = main(["predict", str(picture), "--model", str(model), "--out", str(out), "--color", "ff0000"])
         error = capsys.readouterr().err
         assert code == 2 and "have colours of their own: leave it out" in error and len(error.splitlines()) == 1
@@ -180,7 +186,7 @@ class TestPredict:
     def test_volumes_have_masks_of_each_too(self, problem_type, tmp_path):
         voxels = phantoms.noise(40, 48, 3) // 50 + 20 * SLICE.T.astype(np.int16)[..., None]
         (tmp_path / "scan.nii.gz").write_bytes(phantoms.nifti(voxels))
-        model, out = save_model(tmp_path / "model", problem_type), tmp_path / "out"
+        model, out = save_nested_model(tmp_path / "model", problem_type), tmp_path / "out"
         where = ["--model", str(model), "--out", str(out), "--probability"]
         assert main(["predict", str(tmp_path / "scan.nii.gz"), *where]) == 0
         whole, *classes = (nib.load(out / f"scan_mask{end}.nii.gz").get_fdata() > 0 for end in ("", "_1", "_2", "_3"))
@@ -191,12 +197,12 @@ class TestPredict:
         assert float(row["volume_ml"]) >= float(row["whole_volume_ml"]) > 0
 
     def test_an_onnx_file_says_that_classes_overlap(self, tmp_path):
-        segmenter = TumorSegmenter.from_pretrained(save_model(tmp_path, OVERLAPPING), "cpu", optimize="none")
+        segmenter = TumorSegmenter.from_pretrained(save_nested_model(tmp_path, OVERLAPPING), "cpu", optimize="none")
         said = describe(segmenter.model, segmenter.image_processor, "name")
         assert said["problem_type"] == OVERLAPPING and said["format_version"] == "3"
         assert "problem_type" not in describe(UNetForSemanticSegmentation(tiny_config()), UNetImageProcessor(), "name")
 
     def test_a_static_page_is_refused(self, tmp_path, capsys):
-        model = save_model(tmp_path / "model", None)
+        model = save_nested_model(tmp_path / "model", None)
         assert main(["export", "--web", str(tmp_path / "page"), "--model", str(model)]) == 2
         assert "static pages are for models of one class; this one has 3 (whole, core, =rim)" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fresh
@@ -15,7 +16,7 @@ import torch
 from slices import write_data_set, write_persons
 from tiny import TINY, tiny_config
 
-from benchmarks import compare, contestants, load, measuring, profile, volumes
+from benchmarks import compare, contestants, growth, load, measuring, profile, volumes
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.volumes import read_volume
 
@@ -156,6 +157,21 @@ class TestProfile:
         with pytest.raises(SystemExit):
             profile.main(["--learning_rate", "1"])
         assert "--learning_rate is no option of the profile of a slice" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+class TestGrowth:
+    def test_every_pass_is_measured_for_every_number_of_slices(self, out, monkeypatch, capsys):
+        monkeypatch.setenv("HF_DATASETS_CACHE", os.environ["HF_HOME"])  # the benchmark gives its processes another one
+        monkeypatch.setattr(growth, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+        report = growth.main(["--slices", "24", "36", "--rows", "600", "--side=32", f"--out={out}"])
+        assert report == json.loads(out.read_text())
+        slices = [f"{count} slices of 32 px" for count in (24, 36)]
+        assert report.keys() == {"machine", "side", *slices, "600 rows"}
+        assert report[slices[0]].keys() == report[slices[1]].keys() >= {"scan", "near-duplicates", "cache", "donors"}
+        assert all(row["s / 1,000"] >= 0 and 50 < row["MiB"] < 8000 for row in report[slices[1]].values())
+        assert report["600 rows"].keys() == {"persons, findings", "near-duplicates"}
+        assert "36 slices of 32 px" in capsys.readouterr().out
 
 
 class TestLoad:

@@ -330,7 +330,12 @@ def test_a_link_to_the_page_shows_what_it_is(url):
     assert (tags["og:title"], tags["og:image"]) == ("Brain Tumor U-Net", "https://pictures.test/preview.png")
     assert "tumour" in tags["og:description"] == tags["description"]
     assert "Gradio" not in head and "gradio-app" not in head
-    assert int(answered.headers["content-length"]) == len(answered.content)
+    assert answered.headers["content-encoding"] == "gzip"
+    assert int(answered.headers["content-length"]) == answered.num_bytes_downloaded < len(answered.content) / 1.3
+    asked = {"x-forwarded-proto": "https", "x-forwarded-host": "pictures.test", "accept-encoding": "br, gzip;q=0"}
+    plain = HTTP.get(url, headers=asked)
+    assert plain.text == answered.text and "content-encoding" not in plain.headers
+    assert int(plain.headers["content-length"]) == len(plain.content)
     with Image.open(io.BytesIO(HTTP.get(f"{url}preview.png").content)) as picture:
         assert picture.width > 600
 

@@ -17,7 +17,7 @@ from space.downloads import SAVERS, TABLE_COLUMNS, Look, pack
 from space.events import Server
 from space.network import Origin
 from space.reading import segment_files
-from space.requests import painted
+from space.requests import all_painted, painted
 from space.sessions import Session
 from space.studies import CORRECTED, Settings, Study
 from space.views import draw_report
@@ -26,6 +26,7 @@ from space.views import draw_report
 PAGE = SimpleNamespace(session_hash="page")
 ORIGIN = Origin("tiny-unet", "v1")
 RUNS = [61, 5, 40 * 30 - 66]
+UNDONE = [{"index": 0, "runs": None}]
 
 
 def by_hand() -> np.ndarray:
@@ -54,7 +55,7 @@ def server(network, study) -> Server:
 
 
 def correct(server: Server, moment: int, **said) -> Study | None:
-    server.correct(0.5, 0, 0, gr.EventData(None, {"moment": moment, "index": 0, **said}), PAGE)
+    server.correct(0.5, 0, 0, gr.EventData(None, {"moment": moment, **said}), PAGE)
     return server.sessions.get("page").study
 
 
@@ -70,6 +71,21 @@ def test_runs_that_are_no_mask_of_the_slice_are_refused(runs):
         painted(runs, 2, 3)
 
 
+def test_several_slices_are_painted_on_at_once_and_each_keeps_what_came_later(study):
+    masks = all_painted([{"index": 1, "runs": RUNS}, *UNDONE], [(40, 30)] * 2)
+    np.testing.assert_array_equal(masks[1], by_hand())
+    later = study.corrected({0: by_hand()}, 5).corrected(masks, 4)
+    np.testing.assert_array_equal([part.cut(Settings()).mask for part in later.slices], [by_hand(), by_hand()])
+
+
+@pytest.mark.parametrize(
+    "slices", [None, "all", {}, [3], [{}], [{"index": 2, "runs": RUNS}], [{"index": 0.0}], [{"index": -1}]]
+)
+def test_slices_that_are_not_there_are_refused(slices):
+    with pytest.raises(ValueError, match=r"There are 2 to choose from|another type or value"):
+        all_painted(slices, [(40, 30)] * 2)
+
+
 def test_what_is_painted_is_measured_and_said(server, study):
     view = server.correct(0.5, 0, 0.5, gr.EventData(None, at(2, study)), PAGE)
     assert "data-corrected" in view.layers
@@ -82,31 +98,31 @@ def test_what_is_painted_is_measured_and_said(server, study):
 
 
 def at(moment: int, study: Study) -> dict:
-    return {"moment": moment, "index": 0, "study": study.token, "runs": RUNS}
+    return {"moment": moment, "study": study.token, "slices": [{"index": 0, "runs": RUNS}]}
 
 
 def test_without_a_mask_the_network_counts_again(server, study):
     correct(server, **at(2, study))
-    changed = correct(server, 3, study=study.token, runs=None)
+    changed = correct(server, 3, study=study.token, slices=UNDONE)
     np.testing.assert_array_equal(changed.shown.cut(Settings()).mask, study.shown.segmentation.mask)
     assert CORRECTED not in changed.warnings
 
 
 def test_a_stroke_that_arrives_late_or_is_of_another_study_changes_nothing(server, study):
     changed = correct(server, **at(5, study))
-    assert correct(server, 4, study=study.token, runs=None) is changed
-    assert correct(server, 6, study="another", runs=None) is changed
+    assert correct(server, 4, study=study.token, slices=UNDONE) is changed
+    assert correct(server, 6, study="another", slices=UNDONE) is changed
     # Whatever else the page has done meanwhile, the stroke counts.
     server.sessions.take("page", Session.change, lambda study: study.turned_to(1), 9)
-    assert not correct(server, 7, study=study.token, runs=None).slices[0].is_corrected
+    assert not correct(server, 7, study=study.token, slices=UNDONE).slices[0].is_corrected
 
 
 def test_a_correction_takes_memory_that_is_counted(study):
-    assert study.corrected(0, by_hand(), 1).nbytes == study.nbytes + by_hand().nbytes
+    assert study.corrected({0: by_hand()}, 1).nbytes == study.nbytes + by_hand().nbytes
 
 
 def test_saved_files_say_whose_mask_they_hold(study):
-    own, changed = study.shown.segmentation.mask, study.corrected(0, by_hand(), 1)
+    own, changed = study.shown.segmentation.mask, study.corrected({0: by_hand()}, 1)
     saved_files = {kind: Path(save(changed, Settings(), Look(), ORIGIN)) for kind, save in SAVERS.items()}
     assert {kind: path.name for kind, path in saved_files.items()} == {
         "Overlay": "a_corrected_overlay.png",
@@ -122,7 +138,7 @@ def test_saved_files_say_whose_mask_they_hold(study):
 
 
 def test_the_archive_holds_both_masks_and_the_table_says_which_counts(study):
-    changed = study.corrected(0, by_hand(), 1)
+    changed = study.corrected({0: by_hand()}, 1)
     with zipfile.ZipFile(io.BytesIO(pack(changed, Settings(), Look()))) as archive:
         assert {name for name in archive.namelist() if "mask" in name} == {
             "a_corrected_mask.png",
@@ -139,6 +155,6 @@ def test_the_archive_holds_both_masks_and_the_table_says_which_counts(study):
 
 
 def test_an_unknown_kind_of_picture_is_not_doubted_any_more_where_a_hand_has_spoken(study):
-    changed = study.corrected(0, np.zeros((40, 30), bool), 1)
+    changed = study.corrected({0: np.zeros((40, 30), bool)}, 1)
     report = draw_report(changed, changed.shown.cut(Settings()), Settings(), ORIGIN)
     assert "No tumour, corrected by hand" in report

@@ -5,10 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import pytest
 from pages import PATIENCE_S, CountedNetwork, load, save_model, slice_of, until
-from tiny import tiny_config
 
-import app
-from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
 from space.network import BATCH_SIZE
 
 
@@ -74,13 +71,3 @@ def test_a_failure_reaches_those_concerned_and_nobody_after_them(network, visito
         with pytest.raises(RuntimeError, match="out of memory"):
             answer.result(PATIENCE_S)
     assert len(network([slice_of(16, 16)])) == 1
-
-
-def test_a_model_of_several_classes_is_refused_in_one_sentence(tmp_path):
-    config = tiny_config(id2label={0: "background", 1: "edema", 2: "core"})
-    UNetForSemanticSegmentation(config).save_pretrained(tmp_path)
-    UNetImageProcessor().save_pretrained(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"layers and tables are for models of one class; this one has 2 \(edema, core\)"
-    ):
-        app.load_network(str(tmp_path))

@@ -1,5 +1,6 @@
 """What the page keeps and reads: sessions, settings, files that visitors send."""
 
+import base64
 import csv
 import errno
 import io
@@ -20,6 +21,8 @@ from gradio.utils import get_upload_folder
 from pages import encoded, load, save_model, saved, slice_of, zipped
 from PIL import Image
 
+from modeling_unet.overlay import draw_layer
+from modeling_unet.pictures import data_uri
 from modeling_unet.report import draw_report
 from modeling_unet.segmentation import Segmentation
 from modeling_unet.volumes import VolumeSegmentation, read_volume
@@ -912,6 +915,7 @@ def whole_study(folder: Path, familiarity: float | None = None) -> Study:
 def test_lesions_of_a_volume_are_listed_and_lead_to_their_slices(tmp_path):
     study = whole_study(tmp_path)
     overview = views.draw_overview(study, Settings())
+    assert 'aria-label="Tumour from slice 2 to 4 of 5; most in slice 2: 0.12 mL."' in overview
     (row,) = re.findall(r"<tbody>(.*)</tbody>", overview)
     # The centre is at slice 2, row 9.5 of rows from anterior, column 11.5 of columns from the right.
     centre_mm = study.whole.volume.affine @ (2, 9.5, 11.5, 1)
@@ -937,6 +941,7 @@ def test_the_report_of_a_slice_says_how_much_the_whole_volume_has(tmp_path):
     text = " ".join(re.sub(r"<[^>]*>", " ", Path(path).read_text(encoding="utf-8")).split())
     assert "The whole volume · Volume: 0.4 mL (361 voxels) · Lesions: 1 (longest 14.3 mm)" in text
     assert "· Slices with tumour: 3 (of 5) · Slices looked at: sagittal, coronal and axial" in text
+    assert "Tumour from slice 2 to 4 of 5; most in slice 2: 0.12 mL. This is slice 3." in text
 
 
 @pytest.mark.parametrize(("familiarity", "known"), [(0.5, True), (0.0, False)])
@@ -945,6 +950,15 @@ def test_a_volume_that_the_network_does_not_know_is_said_once(tmp_path, familiar
     report = views.draw_report(study, Settings().cut(study.shown.segmentation), Settings(), Origin("m"))
     assert ("The network does not know such volumes" in report) != known
     assert report.count("unlike the T1-weighted slices") == (not known)
+
+
+def test_a_heat_map_is_sent_in_a_few_bytes_and_to_the_pixel():
+    probability = np.random.default_rng(0).random((64, 80)).astype(np.float32)
+    own = draw_layer(probability > 0.5, style="heatmap", probability=probability)
+    sent = views._heatmap(probability)
+    with Image.open(io.BytesIO(base64.b64decode(sent.partition(",")[2]))) as picture:
+        np.testing.assert_array_equal(np.asarray(picture.convert("RGBA")), own)
+    assert len(sent) < len(data_uri(own)) / 2
 
 
 def test_an_example_is_there_again_whatever_the_server_has_forgotten(network):

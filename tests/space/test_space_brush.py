@@ -164,7 +164,7 @@ def test_keys_alone_paint_and_erase(page, network, scan):
     page.keyboard.press("e")
     expected[9, 17] = False
     np.testing.assert_array_equal(drawn(page), expected)
-    expect(page.locator("#said")).to_have_text("Erased 1 pixels.")
+    expect(page.locator("#said")).to_have_text("Erased 1 pixel.")
     assert page.evaluate("scrollY") == 0
 
 

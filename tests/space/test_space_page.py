@@ -132,6 +132,7 @@ def test_style_colour_truth_and_hiding_never_ask_the_server(page):
     expect(heatmap).to_be_visible()
     expect(contour).to_be_hidden()
     expect(page.locator("#tools .bar")).to_be_visible()
+    expect(page.locator("#color")).to_be_hidden()
     page.get_by_label("Outline drawn by hand").uncheck()
     expect(truth).to_be_hidden()
     page.get_by_label("Outline drawn by hand").check()
@@ -151,6 +152,7 @@ def test_style_colour_truth_and_hiding_never_ask_the_server(page):
         expect(heatmap).to_be_visible()
 
     page.get_by_label("Fill").check()
+    expect(page.locator("#color")).to_be_visible()
     page.wait_for_timeout(500)
     assert asked(page)[before:] == []
 
@@ -489,10 +491,12 @@ def test_a_phone_needs_no_horizontal_scrolling(tab, url, tmp_path):
     choose_example(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.locator("#layers .fill").bounding_box()["width"] > 300
+    expect(page.locator("#truth")).to_be_visible()
     files = {f"a_long_name_of_a_slice_{number}.png": encoded(slice_of(30, 30, seed=number)) for number in range(9)}
     drop(page, zipped(tmp_path / "slices.zip", files))
     expect(page.locator("#overview h2")).to_contain_text("9 slices")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    expect(page.locator("#truth")).to_be_hidden()  # no outline was drawn by hand here
 
 
 def test_who_finds_the_queue_full_is_told_to_come_back(tab, network):

@@ -1,8 +1,10 @@
 """Volumes as a whole, in three planes and in 3-D: what the server sends for the viewer, and the viewer in a browser."""
 
+import gzip
 import hashlib
 import io
 import re
+import zipfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +25,7 @@ from space import downloads, vendor
 from space.events import NO_VOLUME, Server
 from space.reading import in_eight_bits, segment_files
 from space.studies import Settings, Study
+from train.__main__ import main
 
 
 # (right, anterior, superior); all sides differ, and so do the voxels'.
@@ -391,6 +394,177 @@ def test_it_fits_on_narrow_screens(tab, url, tmp_path, width):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     stage, canvas = (page.locator(place).bounding_box() for place in ("#stage", "#volume canvas"))
     assert stage["x"] <= canvas["x"] and canvas["x"] + canvas["width"] <= stage["x"] + stage["width"] <= width
+    # The scrubber is there as a whole, and no control for what planes do not show.
+    assert page.locator("#scrubber").evaluate("block => getComputedStyle(block).overflow") == "visible"
+    expect(page.locator("#style")).to_be_hidden()
+    choose(page, "Slices")
+    expect(page.locator("#style")).to_be_visible()
+
+
+# ------------------------------------------------------------------------------------------------------- the brush
+
+
+@pytest.fixture
+def painted(page, network, tmp_path) -> Iterator[tuple[Study, np.ndarray]]:
+    """A volume in three planes with a brush of 5 voxels, of the shortest side, over it: what the network says of it."""
+    path = scan(tmp_path, "AIL")
+    # What lies where stays so, with and without the buttons of the brush.
+    page.add_style_tag(content="#stage { --stage-side: 420px !important; }")
+    open_volume(page, path)
+    page.locator("#tools [data-tool=brush]").click()
+    page.locator("#brush-size").fill("5")
+    study = segment_files([path], network)
+    return study, study.masks(Settings()).copy()
+
+
+def stroke(page: Page, start: tuple[float, float], end: tuple[float, float]) -> np.ndarray:
+    """A stroke with the mouse, of which the server hears; returns the crosshair's place, which stays where it is."""
+    before = place(page)[0]
+    with page.expect_request("**/queue/join*"):
+        page.mouse.move(*point(page, *start))
+        page.mouse.down()
+        page.mouse.move(*point(page, *end), steps=3)
+        page.mouse.up()
+    assert np.array_equal(place(page)[0], before)
+    return before
+
+
+def voxel_at(page: Page, study: Study, x: float, y: float) -> tuple[int, ...]:
+    """Slice, row and column of what lies at a place of the canvas, by the crosshair, which goes where it is clicked."""
+    page.locator("#tools [data-tool=brush]").click()
+    page.mouse.click(*point(page, x, y))
+    index = np.linalg.inv(study.volume.affine) @ (*place(page)[0], 1)
+    page.locator("#tools [data-tool=brush]").click()
+    return tuple(np.round(index[:3]).astype(int))
+
+
+def disc(mask: np.ndarray, volume, middle: tuple[int, ...], fixed: int, size: int, value: bool):
+    """A disc in the plane across an axis of [slice, row, column], `size` shortest sides of a voxel wide."""
+    sizes = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    away = [(np.arange(count) - at) * side for count, at, side in zip(mask.shape, middle, sizes, strict=True)]
+    squares = sum(
+        np.square(np.reshape(one, np.roll([-1, 1, 1], axis))) for axis, one in enumerate(away) if axis != fixed
+    )
+    inside = np.broadcast_to(squares <= (size / 2 * sizes.min()) ** 2 + 1e-6, mask.shape).copy()
+    inside[
+        tuple(slice(None) if axis != fixed else np.arange(mask.shape[axis]) != middle[axis] for axis in range(3))
+    ] = False
+    mask[inside] = value
+
+
+def save_whole_mask(page: Page) -> nib.Nifti1Image:
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Whole mask (NIfTI)").click()
+    assert started.value.suggested_filename.endswith("_corrected_mask.nii.gz")
+    return nib.Nifti1Image.from_bytes(gzip.decompress(Path(started.value.path()).read_bytes()))
+
+
+def line(first: tuple[int, ...], last: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """All voxels from one to another, along one axis."""
+    way = np.subtract(last, first)
+    count = np.abs(way).max()
+    assert count == np.abs(way).sum() > 0
+    for step in range(count + 1):
+        yield tuple(np.add(first, way // count * step))
+
+
+def test_strokes_in_all_planes_are_the_mask_that_is_measured_and_saved_to_the_voxel(page, painted, tmp_path):
+    study, expected = painted
+    # Which axis of [slice, row, column] goes towards the patient's right, anterior and superior side.
+    axes = np.abs(study.volume.affine[:3, :3]).argmax(axis=1)
+    for plane, across in (("coronal", axes[1]), ("sagittal", axes[0]), ("axial", axes[2])):
+        x, y = TILES[plane]
+        first, last = (voxel_at(page, study, *place) for place in ((x, y), (x + 0.08, y)))
+        page.locator("#brush").get_by_role("button", name="Paint").click()
+        stroke(page, (x, y), (x + 0.08, y))
+        for middle in line(first, last):
+            disc(expected, study.volume, middle, across, 5, value=True)
+        page.locator("#brush").get_by_role("button", name="Erase").click()
+        stroke(page, (x, y), (x, y))
+        disc(expected, study.volume, first, across, 5, value=False)
+    report = page.locator("#report")
+    expect(report).to_contain_text(f"{expected.sum():,} voxels")
+    expect(report.get_by_role("heading")).to_contain_text("corrected by hand")
+    saved, original = save_whole_mask(page), nib.load(tmp_path / "head-AIL.nii.gz")
+    assert saved.shape == original.shape and np.allclose(saved.affine, original.affine)
+    whole = nib.Nifti1Image.from_bytes(gzip.decompress(study.volume.to_nifti(expected)))
+    assert np.array_equal(np.asarray(saved.dataobj), np.asarray(whole.dataobj))
+    # In slices, the brush is over the same mask.
+    choose(page, "Slices")
+    for index in np.flatnonzero(expected.any(axis=(1, 2)))[:2]:
+        page.locator("#scrubber input[type=number]").fill(str(index + 1))
+        expect(page.locator("#stage .caption")).to_contain_text(f"slice {index + 1} of")
+        expect(page.locator("#stage.painting")).to_be_visible()
+        until(lambda index=index: np.array_equal(painted_on(page), expected[index]))
+    names = [
+        f"head-AIL-slice-{index + 1:03}" for index in np.flatnonzero((expected != study.masks(Settings())).any((1, 2)))
+    ]
+    with page.expect_download() as started:
+        page.locator("#save-pairs").click()
+    with zipfile.ZipFile(started.value.path()) as archive:
+        assert {Path(name).stem for name in archive.namelist() if "masks" in name} == {*names}
+        for name in names:
+            mask = np.asarray(Image.open(archive.open(f"masks/{name}.png"))) > 0
+            assert np.array_equal(mask, expected[int(name[-3:]) - 1])
+        archive.extractall(tmp_path / "corrections")
+    assert main(["check", str(tmp_path / "corrections")]) == 0
+
+
+def painted_on(page: Page) -> np.ndarray:
+    """The mask under the brush in slices."""
+    return np.array(
+        page.locator("#paint canvas").evaluate(
+            """canvas => Array.from({length: canvas.height}, (_, row) => [...canvas.getContext('2d')
+            .getImageData(0, row, canvas.width, 1).data].filter((_, index) => index % 4 === 3).map(Boolean))"""
+        )
+    )
+
+
+def voxels_found(page: Page) -> int:
+    (count,) = re.findall(r"([\d,]+) voxels", page.locator("#report").inner_text())
+    return int(count.replace(",", ""))
+
+
+def test_undo_keys_and_the_networks_mask_in_planes(page, painted):
+    _, own = painted
+    report, undo = page.locator("#report"), page.locator("#undo")
+    expect(undo).to_be_disabled()
+    counts = [int(own.sum())]
+    for x, y in ((0.2, 0.68), (0.22, 0.82)):
+        stroke(page, (x, y), (x + 0.05, y))
+        until(lambda: voxels_found(page) > counts[-1])
+        counts.append(voxels_found(page))
+    page.keyboard.press("Control+z")
+    expect(report).to_contain_text(f"{counts[1]:,} voxels")
+    undo.click()
+    expect(report).to_contain_text(f"{counts[0]:,} voxels")
+    expect(report).not_to_contain_text("corrected by hand")
+    page.keyboard.press("Control+Shift+z")
+    # What was corrected stays, whatever mask the network has by another threshold.
+    with page.expect_response("**/mask_*"):
+        page.locator("#threshold input[type=range]").press("End")
+    page.locator("#redo").click()
+    expect(page.locator("#save-pairs")).to_be_enabled()
+    page.locator("#uncorrect").click()
+    expect(report).not_to_contain_text("corrected by hand")
+    expect(page.locator("#save-pairs")).to_be_disabled()
+    # By keys: at the crosshair, in the plane of the slices.
+    page.locator("#brush-size").fill("1")
+    page.locator("#volume canvas").focus()
+    page.keyboard.down("Space")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    before = voxels_found(page)
+    with page.expect_request("**/queue/join*"):
+        page.keyboard.up("Space")
+    until(lambda: voxels_found(page) == before + 3)
+    with page.expect_request("**/queue/join*"):
+        page.keyboard.press("e")
+    until(lambda: voxels_found(page) == before + 2)
+    # There is nothing to paint on in 3-D.
+    choose(page, "3-D")
+    expect(page.locator("#brush")).to_be_hidden()
+    assert page.locator("#volume .ring").is_hidden()
 
 
 NO_WEBGL2 = """

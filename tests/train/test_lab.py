@@ -17,6 +17,7 @@ from train.__main__ import main
 from train.data.prepare import prepare
 from train.data.raw import as_file
 from train.data.slices import DataArguments, load_slices
+from train.hub.staging import stage_dataset
 
 
 GUIDE = ROOT / "docs" / "train.md"
@@ -72,18 +73,20 @@ def test_volumes_are_counted_by_what_they_show(desk):
     assert 0 < len(fewer) < with_tumor and all(fewer["mask_area"])
 
 
-def test_prepared_slices_of_volumes_keep_person_volume_plane_and_spacing(desk, tmp_path):
+def test_prepared_and_published_slices_of_volumes_keep_person_volume_plane_and_spacing(desk, tmp_path):
     out = prepare(desk / "BRATS", tmp_path / "slices", tumor_labels=[1, 2, 4])
     row = json.loads((out / "metadata.jsonl").read_text().splitlines()[0])
     assert row["slice"] == "BraTS20_Training_001-axial-002" and row["image_file_name"] == "images/1.png"
     assert (row["person_id"], row["volume"], row["plane"]) == (*["BraTS20_Training_001"] * 2, "axial")
     assert (row["row_mm"], row["column_mm"]) == (AFFINE[1, 1], AFFINE[0, 0])
     columns = ["slice", "person_id", "fold", "volume", "row_mm", "column_mm", "image_sha256", "mask_sha256"]
-    first, second = (
+    stage_dataset(out, tmp_path / "published", "you/slices")
+    sources = (DataArguments(str(desk / "BRATS"), tumor_labels=[1, 2, 4]), DataArguments(str(out)))
+    first, second, published = (
         load_slices(arguments).select_columns(columns).to_list()
-        for arguments in (DataArguments(str(desk / "BRATS"), tumor_labels=[1, 2, 4]), DataArguments(str(out)))
+        for arguments in (*sources, DataArguments(str(tmp_path / "published")))
     )
-    assert first == second
+    assert first == second == published
 
 
 @pytest.fixture(scope="module")

@@ -65,19 +65,14 @@ def next_steps(options: list[str], output_dir: Path, folds: list[int]) -> str:
     data = parse_fit([*options, "--fold", "0", "--output_dir", str(output_dir)]).data.as_options()
     models = ["--model", *(str(output_dir / f"fold-{fold}") for fold in folds), "--fold", *map(str, folds)]
     calibrated, final = str(output_dir / "calibrated"), str(output_dir / "final")
-    publish = ["publish", "model", final, "--repo_id", "YOU/NAME"]
-    if "--classes" in data:
-        what = "Next: train on all persons, and publish those weights; several classes are not calibrated:"
-        steps = [["fit", *options, "--all_persons", "true", "--output_dir", final], publish]
-    else:
-        what = "Next: calibrate the folds together, train on all persons, and publish those weights:"
-        steps = [
-            ["calibrate", *data, *models, "--output_dir", calibrated],
-            ["fit", *options, "--all_persons", "true", "--calibration", calibrated, "--output_dir", final],
-            publish,
-        ]
+    what = "Next: calibrate the folds together, train on all persons, and publish those weights:"
+    steps = [
+        ["calibrate", *data, *models, "--output_dir", calibrated],
+        ["fit", *options, "--all_persons", "true", "--calibration", calibrated, "--output_dir", final],
+        ["publish", "model", final, "--repo_id", "YOU/NAME"],
+    ]
     lines = [f"  python -m train {shlex.join(step)}" for step in steps]
-    if "--classes" in data:
+    if {"--classes", "--sequences"} & {*data}:  # --teachers are for one class, and for one channel
         return "\n".join([what, *lines])
     ensemble = shlex.join(["ensemble", str(output_dir), *options, "--output_dir", str(output_dir / "ensemble")])
     what_else = "Or make one model of the folds, of which no figures are left, as together they have seen everybody:"

@@ -8,7 +8,11 @@ from .source import SourceParser
 
 
 def main(options: list[str]) -> None:
-    parser = SourceParser("plan")
+    parser = SourceParser(
+        "plan",
+        "[--persons persons.csv] [--out recipe.yaml]",
+        "Look at a data set and this machine, and write a recipe for fit and cv, with the reason for every number.",
+    )
     parser.add_argument("--out", type=Path, default=Path("recipe.yaml"), help="YAML file to write (%(default)s)")
     parser.add_argument(
         "--steps", type=int, default=3, help="of training, to measure how long it takes (%(default)s); 0 for none"

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from modeling_unet.image_processing_unet import COLOURS
+
 from .masks import Classes, MaskRule, parse_color
 from .raw import Reading
 
 
 PLANES = ("axial", "coronal", "sagittal")
-CHANNELS = ("red", "green", "blue")
 
 
 @dataclass(kw_only=True)
@@ -36,11 +37,21 @@ class ReadingArguments:
     )
     sequence: str | None = field(
         default=None,
-        metadata={"help": "Which sequence of BraTS, BIDS or nnU-Net is read; by default T1 with contrast."},
+        metadata={
+            "help": "Which sequence is read: by name in BraTS, BIDS and nnU-Net, there by default T1 with contrast; or "
+            "by number, from 1, where a file holds several volumes."
+        },
     )
     image_channel: str | None = field(
         default=None,
-        metadata={"help": "Channel of coloured images that is read, where each is a sequence.", "choices": CHANNELS},
+        metadata={"help": "Channel of coloured images that is read, where each is a sequence.", "choices": COLOURS},
+    )
+    sequences: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Read several sequences as the channels of a slice, in this order, e.g. t1ce t1 t2 flair; red "
+            "green blue are the channels of coloured images."
+        },
     )
     missing_mask: str = field(
         default="refuse",
@@ -82,17 +93,35 @@ class ReadingArguments:
         if self.negative_share is not None and not 0 <= self.negative_share < 1:
             raise ValueError(f"--negative_share is {self.negative_share}; it must be from 0 to below 1.")
         # Not every caller is a command line.
-        for name, allowed in (("planes", PLANES), ("image_channel", CHANNELS), ("missing_mask", ("refuse", "empty"))):
+        for name, allowed in (("planes", PLANES), ("image_channel", COLOURS), ("missing_mask", ("refuse", "empty"))):
             value = getattr(self, name)
             for word in value if isinstance(value, (list, tuple)) else [value] if value else []:
                 if word not in allowed:
                     raise ValueError(f"--{name} is {word}; allowed are {', '.join(allowed)}.")
+        self._check_sequences()
         self.mask_rule()
+
+    def _check_sequences(self):
+        names, one = self.sequences, self.sequence or self.image_channel
+        if names is None:
+            return
+        if one is not None:
+            raise ValueError(f"--sequences names {' '.join(names)}, and another option {one}; give one of them.")
+        if len(names) < 2 or len({name.lower() for name in names}) < len(names):
+            raise ValueError(
+                f"--sequences is {' '.join(names)}; it takes two or more different ones, and --sequence takes one."
+            )
 
     def reading(self) -> Reading:
         """What the source is told; a column of persons is that of `persons`, where it is given."""
         column = None if self.persons else self.person_column
-        return Reading(tuple(self.planes or ()), self.sequence, column, self.missing_mask)
+        sequences = () if self.has_colours else tuple(self.sequences or ())
+        return Reading(tuple(self.planes or ()), self.sequence, sequences, column, self.missing_mask)
+
+    @property
+    def has_colours(self) -> bool:
+        """Whether the channels are those of coloured pictures, which no layout has to tell apart."""
+        return bool(self.sequences) and {*self.sequences} <= {*COLOURS}
 
     def mask_rule(self) -> MaskRule:
         colors = tuple(map(parse_color, self.mask_color or ()))

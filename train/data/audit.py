@@ -19,9 +19,12 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from datasets import Dataset
+from tqdm.auto import tqdm
 
 from modeling_unet.segmentation import MIN_LESION_AREA_PX
 
+from ..columns import values_of
+from .cache import WORTH_SAYING
 from .folds import UNKNOWN
 from .masks import advise_labels
 from .raw import SHOWN, DataError, listed
@@ -131,7 +134,8 @@ def refuse(findings: Iterable[Finding]) -> None:
 
 def persons_known(slices: Dataset) -> bool:
     """Whether the persons are known; if they are not, `person_id` is the name of the slice."""
-    return any(person not in ("", name) for person, name in zip(slices["person_id"], slices["slice"], strict=True))
+    columns = zip(values_of(slices, "person_id"), values_of(slices, "slice"), strict=True)
+    return any(person not in ("", name) for person, name in columns)
 
 
 # ------------------------------------------------------------------------------------------------------- single slices
@@ -142,7 +146,8 @@ def _problems(slices: Dataset) -> Iterator[Finding]:
     by_kind: dict[str, dict[str, str]] = defaultdict(dict)
     labels: set[float] = set()
     is_of_labels = False
-    columns = zip(*(slices[name] for name in ("slice", "problem_kind", "problem", "mask_labels")), strict=True)
+    needed = ("slice", "problem_kind", "problem", "mask_labels")
+    columns = zip(*(values_of(slices, name) for name in needed), strict=True)
     for name, kind, problem, held in columns:
         labels |= {float(label) for label in held.split()}
         if kind:
@@ -160,7 +165,7 @@ def _problems(slices: Dataset) -> Iterator[Finding]:
 
 def _lacks_masks(slices: Dataset) -> bool:
     """Whether some image is unpaired for want of a mask."""
-    unpaired = [index for index, kind in enumerate(slices["problem_kind"]) if kind == "unpaired"]
+    unpaired = [index for index, kind in enumerate(values_of(slices, "problem_kind")) if kind == "unpaired"]
     pictures = slices.select(unpaired).select_columns(["image", "mask"])
     return any(row["image"] is not None and row["mask"] is None for row in pictures)
 
@@ -225,13 +230,13 @@ def _misplaced_masks(slices: Dataset) -> Iterator[Finding]:
     A tumour differs from what surrounds it. How well a mask fits is the difference between the thumbnail's means inside
     and along the rim of the mask; where masks and images do not belong together, the median over all slices drops.
     """
-    columns = zip(slices["thumbnail"], slices["mask_area"], strict=True)
+    columns = zip(values_of(slices, "thumbnail"), values_of(slices, "mask_area"), strict=True)
     usable = [index for index, (thumbnail, area) in enumerate(columns) if any(thumbnail) and area]
     if len(usable) < MIN_MASKS_TO_FIT:
         return
     chosen = slices.select(usable[:: math.ceil(len(usable) / MAX_MASKS_TO_FIT)])
     images = _thumbnails(chosen)
-    masks = np.stack([_mask_thumbnail(mask["bytes"], images.shape[1:]) for mask in chosen["mask"]])
+    masks = np.stack([_mask_thumbnail(mask["bytes"], images.shape[1:]) for mask in values_of(chosen, "mask")])
     rims = np.stack([cv2.dilate(mask, RIM) for mask in masks]) - masks
     fit = _fit(images, masks, rims)
     changed = {name: _fit(change(images), masks, rims) for name, change in CHANGES.items()}
@@ -242,7 +247,7 @@ def _misplaced_masks(slices: Dataset) -> Iterator[Finding]:
             f"What lies under the masks differs from its surroundings by {fit:.0f} grey levels of 255; if the masks "
             f"were {what}, by {changed[what]:.0f}. Does every mask belong to its image, and lie the same way?"
         )
-        yield Finding("misplaced masks", "warning", tuple(chosen["slice"]), message)
+        yield Finding("misplaced masks", "warning", tuple(values_of(chosen, "slice")), message)
 
 
 def _fit(images: np.ndarray, masks: np.ndarray, rims: np.ndarray) -> float:
@@ -329,7 +334,7 @@ def near_duplicates(slices: Dataset) -> list[Finding]:
         slices: the scan, after `folds.assign_persons`.
     """
     sound = sound_slices(slices)
-    usable = sound.select([index for index, thumbnail in enumerate(sound["thumbnail"]) if any(thumbnail)])
+    usable = sound.select([index for index, thumbnail in enumerate(values_of(sound, "thumbnail")) if any(thumbnail)])
     if len(usable) < 2:
         return []
     nearest, correlation = _nearest_strangers(usable)
@@ -355,12 +360,14 @@ def _nearest_strangers(slices: Dataset) -> tuple[np.ndarray, np.ndarray]:
     planes through the middle of all (Charikar 2002). Sorted by the sides on which they lie, they stand near each other;
     not in every such order, but in one of several (Bawa et al. 2005).
     """
-    thumbnails = np.frombuffer(b"".join(slices["thumbnail"]), np.uint8).reshape(len(slices), -1)
-    persons, images = (np.unique(slices[name], return_inverse=True)[1] for name in ("person_id", "image_sha256"))
+    thumbnails = np.frombuffer(b"".join(values_of(slices, "thumbnail")), np.uint8).reshape(len(slices), -1)
+    names = ("person_id", "image_sha256")
+    persons, images = (np.unique(list(values_of(slices, name)), return_inverse=True)[1] for name in names)
     positions = _positions(thumbnails)
     nearest, correlation = np.zeros(len(slices), np.int64), np.full(len(slices), -1.0, np.float32)
     rng = np.random.default_rng(ORDER_SEED)
-    for _ in range(ORDERS):
+    rounds = tqdm(range(ORDERS), desc="Looking for near-duplicates", disable=len(slices) < WORTH_SAYING)
+    for _ in rounds:
         sides = positions @ rng.normal(size=(positions.shape[1], PLANES)).astype(np.float32) > 0
         order = np.lexsort(sides.T)
         sorted_positions, sorted_persons, sorted_images = positions[order], persons[order], images[order]
@@ -402,7 +409,7 @@ def _unit_vectors(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def sound_slices(slices: Dataset) -> Dataset:
-    return slices.select([index for index, kind in enumerate(slices["problem_kind"]) if not kind])
+    return slices.select([index for index, kind in enumerate(values_of(slices, "problem_kind")) if not kind])
 
 
 def _rows(slices: Dataset) -> list[dict]:
@@ -410,7 +417,8 @@ def _rows(slices: Dataset) -> list[dict]:
     names = ["slice", "person_id", "tumor_type", "height", "width", "mask_area", "image_sha256", "mask_sha256"]
     names += ["coloured", "labels_left_out"]
     rows = slices.select_columns(names).to_list()
-    return [{**row, "blank": not any(thumbnail)} for row, thumbnail in zip(rows, slices["thumbnail"], strict=True)]
+    thumbnails = values_of(slices, "thumbnail")
+    return [{**row, "blank": not any(thumbnail)} for row, thumbnail in zip(rows, thumbnails, strict=True)]
 
 
 def _not_blank(rows: list[dict]) -> list[dict]:
@@ -419,7 +427,7 @@ def _not_blank(rows: list[dict]) -> list[dict]:
 
 def _thumbnails(slices: Dataset) -> np.ndarray:
     """float32 [N, S, S]"""
-    values = np.frombuffer(b"".join(slices["thumbnail"]), np.uint8)
+    values = np.frombuffer(b"".join(values_of(slices, "thumbnail")), np.uint8)
     side = math.isqrt(len(values) // len(slices))
     return values.reshape(-1, side, side).astype(np.float32)
 

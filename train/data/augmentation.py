@@ -27,7 +27,9 @@ FOREGROUND_FRACTION = 0.1  # of the 99th percentile, as in UNetImageProcessor
 
 @dataclass(kw_only=True)
 class Augmentation:
-    """Callable `(pixel_values float32 [1, S, S], labels uint8 [S, S], rng) → the same`, without touching its inputs.
+    """Callable `(pixel_values float32 [C, S, S], labels uint8 [S, S], rng) → the same`, without touching its inputs.
+
+    Several channels are moved as one, and each has intensities of its own.
 
     Ranges are drawn from uniformly (`scale`: log-uniformly); `*_probability` says how often the step happens at all. No
     value has a default here: `recipes/default.yaml` names them all.
@@ -71,10 +73,10 @@ class Augmentation:
     def __call__(
         self, pixel_values: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        image, labels = self._warp(pixel_values[0], labels, rng)
-        return self._change_intensities(image, rng)[None], labels
+        images, labels = self._warp(pixel_values, labels, rng)
+        return np.stack([self._change_intensities(image, rng) for image in images]), labels
 
-    def _warp(self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _warp(self, images: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         matrix, is_view = np.eye(3), self.view_probability and rng.random() < self.view_probability
         if rng.random() < self.affine_probability:
             matrix = self._random_affine(rng)
@@ -83,17 +85,19 @@ class Augmentation:
         if rng.random() < self.flip_probability:
             matrix = matrix @ np.diag([-1.0, 1.0, 1.0])
         if np.array_equal(matrix, np.eye(3)):
-            return image.copy(), labels.copy()
-        height, width = image.shape
+            return images.copy(), labels.copy()
+        height, width = labels.shape
         center = np.array([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]])
         offset = np.diag([width, height, 1.0]) @ [*matrix[:2, 2], 1]
         matrix[:2, 2] = offset[:2]
         matrix = (center @ matrix @ np.linalg.inv(center))[:2]
-        black = float(image.min())
-        size = (width, height)
-        image = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=black)
+        size, moved = (width, height), []
+        for image in images:
+            black = float(image.min())
+            image = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=black)
+            moved.append(standardize(image, black) if is_view else image)
         labels = cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST, borderValue=0)
-        return standardize(image, black) if is_view else image, labels
+        return np.stack(moved), labels
 
     def _random_view(self, labels: np.ndarray, matrix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The turn and shear of an affine matrix, at the magnification and place of a window: [3, 3].

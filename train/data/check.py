@@ -22,17 +22,18 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from modeling_unet import InvalidImageError, read_image
+from modeling_unet import InvalidImageError
 from modeling_unet.files import write_atomically
 from modeling_unet.overlay import draw_overlay, to_display
 
+from ..columns import values_of
 from ..files import check_writable
 from ..style import LOOKS, TRUTH_COLOR, write_figure
 from .arguments import DataArguments
 from .audit import Finding, errors_first, fast_findings, near_duplicates, persons_known, slice_findings, sound_slices
 from .folds import UNKNOWN, TooFewPersonsError, assign_persons
 from .masks import read_bits
-from .raw import SHOWN, DataError, as_file
+from .raw import SHOWN, DataError, as_file, shown_channel
 from .slices import check_classes, format_rows, scan, take_share
 
 
@@ -113,18 +114,18 @@ def summarize(slices: Dataset) -> dict[str, str]:
     faulty = len(slices) - len(sound)
     facts = {
         "slices": f"{len(slices):,}" + (f", {faulty:,} of them with a fault" if faulty else ""),
-        "persons": f"{len(set(slices['person_id'])):,}" if persons_known(slices) else "not known",
-        "tumour types": _counted(slices["tumor_type"]),
-        "planes": _counted(slices["plane"]),
+        "persons": f"{len({*values_of(slices, 'person_id')}):,}" if persons_known(slices) else "not known",
+        "tumour types": _counted(values_of(slices, "tumor_type")),
+        "planes": _counted(values_of(slices, "plane")),
         "sizes": _counted(_sizes(sound)),
-        "pixels": _counted(sound["dtype"]),
+        "pixels": _counted(values_of(sound, "dtype")),
         "masks": _describe_masks(_mask_percent(sound)),
     }
-    if any(sound["row_mm"]):
+    if any(values_of(sound, "row_mm")):
         facts["pixel spacing"] = _counted(_spacings(sound))
     if "fold" in slices.column_names:
-        folds = Counter(fold for fold in slices["fold"] if fold >= 0)
-        facts["split"] = _counted(slices["split"])
+        folds = Counter(fold for fold in values_of(slices, "fold") if fold >= 0)
+        facts["split"] = _counted(values_of(slices, "split"))
         facts["slices per fold"] = ", ".join(f"{folds[fold]:,}" for fold in sorted(folds)) or "–"
     return facts
 
@@ -186,23 +187,25 @@ def _counted(values: Iterable[str]) -> str:
 def _describe_masks(percent: np.ndarray) -> str:
     filled = percent[percent > 0]
     if not filled.size:
-        return f"{percent.size:,} empty"
+        return f"{percent.size:,} empty" if percent.size else "–"
     low, median, high = np.percentile(filled, (0, 50, 100))
     empty = percent.size - filled.size
     return f"{low:.2g} to {high:.2g} % of the slice, median {median:.2g} %" + (f"; {empty:,} empty" if empty else "")
 
 
 def _sizes(slices: Dataset) -> list[str]:
-    return [f"{width} × {height}" for width, height in zip(slices["width"], slices["height"], strict=True)]
+    sides = zip(values_of(slices, "width"), values_of(slices, "height"), strict=True)
+    return [f"{width} × {height}" for width, height in sides]
 
 
 def _spacings(slices: Dataset) -> list[str]:
-    sides = zip(slices["row_mm"], slices["column_mm"], strict=True)
+    sides = zip(values_of(slices, "row_mm"), values_of(slices, "column_mm"), strict=True)
     return [f"{row:.3g} × {column:.3g} mm" if row else "" for row, column in sides]
 
 
 def _mask_percent(slices: Dataset) -> np.ndarray:
-    area, height, width = (np.array(slices[name], np.float64) for name in ("mask_area", "height", "width"))
+    names = ("mask_area", "height", "width")
+    area, height, width = (np.fromiter(values_of(slices, name), np.float64) for name in names)
     return 100 * area / (height * width)
 
 
@@ -223,13 +226,13 @@ def draw_distributions(slices: Dataset) -> Figure | None:
     sound = sound_slices(slices)
     if not len(sound):
         return None
-    types = [tumor_type or UNKNOWN for tumor_type in sound["tumor_type"]]
+    types = [tumor_type or UNKNOWN for tumor_type in values_of(sound, "tumor_type")]
     figure = Figure(figsize=(10.5, 6.2), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     (persons, areas), (sizes, planes) = figure.subplots(2, 2)
     _draw_persons(persons, sound, types)
     _draw_areas(areas, _mask_percent(sound), types)
     _draw_counts(sizes, "Image size", _sizes(sound), types)
-    _draw_counts(planes, "Plane", [plane or UNKNOWN for plane in sound["plane"]], types)
+    _draw_counts(planes, "Plane", [plane or UNKNOWN for plane in values_of(sound, "plane")], types)
     if len(set(types)) > 1:
         handles, labels = planes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower left", ncols=len(labels), frameon=False)
@@ -241,7 +244,8 @@ def _draw_persons(axes: Axes, slices: Dataset, types: list[str]) -> None:
     if not persons_known(slices):
         _write_instead(axes, "persons are not known")
         return
-    counts, type_of = Counter(slices["person_id"]), dict(zip(slices["person_id"], types, strict=True))
+    persons = list(values_of(slices, "person_id"))
+    counts, type_of = Counter(persons), dict(zip(persons, types, strict=True))
     step = math.ceil(max(counts.values()) / BINS)
     edges = np.arange(0, max(counts.values()) + step, step) + 0.5
     _draw_histogram(axes, edges, list(counts.values()), [type_of[person] for person in counts])
@@ -300,7 +304,7 @@ def _by_type(values: Iterable, types: list[str]) -> dict[str, list]:
 
 def draw_flagged(slices: Dataset, findings: Sequence[Finding]) -> Figure | None:
     """The first slices of every finding, two by two; None if there is none that can be read."""
-    places = {name: index for index, name in enumerate(slices["slice"])}
+    places = {name: index for index, name in enumerate(values_of(slices, "slice"))}
     lines: list[list[tuple[str, list[tuple[str, np.ndarray]]]]] = [[]]
     for finding in findings:
         rows = [slices[places[name]] for name in finding.slices[:MOST_PANELS]]
@@ -342,10 +346,10 @@ def _label(row: dict) -> str:
 def _draw_slice(row: dict) -> np.ndarray | None:
     """uint8 [H, W, 3], at most `PANEL_SIDE` long, with the mask's outline if slice and mask have no fault.
 
-    None if the image cannot be read.
+    Of several channels the first is drawn. None if the image cannot be read.
     """
     try:
-        image = to_display(read_image(as_file(row["image"]))) if row["image"] else None
+        image = to_display(shown_channel(row["image"])) if row["image"] else None
     except InvalidImageError:
         image = None
     if image is None:

@@ -14,7 +14,7 @@ import csv
 import functools
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from datasets import Dataset
 
 from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
 
+from ..columns import values_of
 from .raw import SPLITS, DataError, listed
 from .sources.pairs import MASK_ENDING, bare_name
 from .tables import find_person_column, listed_columns, read_table
@@ -39,6 +40,12 @@ KNOWN_SPLITS = ("train", "validation", "test", "example")
 KEPT_OUT = ("test", "example")
 GIVEN_FOLD = 0  # of the slices that are marked as validation
 SUFFIXES = (*IMAGE_SUFFIXES, ".nii", ".nii.gz")  # of files that a persons file may name
+NOT_KNOWN = (
+    "The persons are not known: the masks are not those of the public data set, and the source does not say which "
+    "slices are of the same person. The folds are therefore made of single slices. Slices of one person may be used "
+    "for training and validation, so every score will be better than for new persons. Give --persons FILE.csv "
+    "(columns slice, person_id) for honest figures."
+)
 
 
 class TooFewPersonsError(DataError):
@@ -77,6 +84,7 @@ def assign_persons(
     """
     if official_folds and (persons is not None or num_folds is not None):
         raise DataError("--official_folds are those of the public data set; leave --persons and --num_folds out.")
+    from_source = False
     if persons is not None:
         rows = _rows_from_file(scan, persons, person_column)
     elif known := _rows_from_manifest(scan):
@@ -84,13 +92,15 @@ def assign_persons(
     elif official_folds:
         raise DataError("--official_folds are those of the public data set, and these masks are not its masks.")
     else:
-        rows = _rows_from_source(scan)
+        rows, from_source = _rows_from_source(scan), True
     if not official_folds:
-        _obey_splits(rows, scan["split"])
+        _obey_splits(rows, values_of(scan, "split"))
         _obey_splits(rows, _splits_from_manifest(scan))
         if not without_folds:
             _give_folds(rows, num_folds)
         _say_who_is_kept_out(rows)
+        if from_source and not any(values_of(scan, "person_id")):
+            logger.warning(NOT_KNOWN)
     for row in rows:
         row.setdefault("fold", NO_FOLD)
     assigned = scan.remove_columns([name for name in PERSON_COLUMNS if name in scan.column_names])
@@ -153,7 +163,7 @@ def fold_indices(slices: Dataset, fold: int) -> tuple[list[int], list[int]]:
     may_train, available = all_indices(slices), available_folds(slices)
     if fold not in available:
         raise DataError(f"There is no fold {fold}; this data set has {', '.join(map(str, available))}.")
-    folds, persons = list(slices["fold"]), list(slices["person_id"])
+    folds, persons = list(values_of(slices, "fold")), list(values_of(slices, "person_id"))
     training = [index for index in may_train if folds[index] != fold]
     validation = [index for index, other in enumerate(folds) if other == fold]
     if not training:
@@ -169,7 +179,7 @@ def all_indices(slices: Dataset) -> list[int]:
     Raises:
         DataError: there are none.
     """
-    columns = zip(slices["fold"], slices["split"], strict=True)
+    columns = zip(values_of(slices, "fold"), values_of(slices, "split"), strict=True)
     found = [index for index, (fold, split) in enumerate(columns) if fold != NO_FOLD or split not in KEPT_OUT]
     if not found:
         raise DataError(f"None of the {len(slices):,} slices may train: all are marked {' or '.join(KEPT_OUT)}.")
@@ -177,7 +187,7 @@ def all_indices(slices: Dataset) -> list[int]:
 
 
 def available_folds(slices: Dataset) -> list[int]:
-    return sorted(set(slices["fold"]) - {NO_FOLD})
+    return sorted({*values_of(slices, "fold")} - {NO_FOLD})
 
 
 def read_manifest() -> dict[str, dict]:
@@ -201,7 +211,7 @@ def _rows_from_manifest(scan: Dataset) -> list[dict] | None:
         DataError: some masks match, and others differ or are not in the manifest.
     """
     manifest = read_manifest()
-    stems, hashes = scan["slice"], scan["mask_sha256"]
+    stems, hashes = list(values_of(scan, "slice")), list(values_of(scan, "mask_sha256"))
     # The hash is "" for a test slice, and None, which equals nothing, for a slice that the manifest does not have.
     expected = [manifest[stem]["mask_sha256"] if stem in manifest else None for stem in stems]
     if not any(found and found == known for found, known in zip(hashes, expected, strict=True)):
@@ -226,7 +236,7 @@ def _rows_from_manifest(scan: Dataset) -> list[dict] | None:
 def _splits_from_manifest(scan: Dataset) -> list[str]:
     """The manifest's split of slices of the public data set, even if the persons come from elsewhere; "" for others."""
     manifest = read_manifest()
-    slices = list(zip(scan["slice"], scan["mask_sha256"], strict=True))
+    slices = list(zip(values_of(scan, "slice"), values_of(scan, "mask_sha256"), strict=True))
     if not any(digest and digest == manifest.get(stem, {}).get("mask_sha256") for stem, digest in slices):
         return [""] * len(slices)
     known = (manifest.get(stem, {}) for stem, _ in slices)
@@ -257,13 +267,14 @@ def _rows_from_file(scan: Dataset, path: Path, person_column: str | None) -> lis
             f"{path.name} has the columns {listed_columns(columns)}; say with --person_column which of them is the "
             "person."
         )
-    texts = [tuple(filter(None, names)) for names in zip(scan["slice"], scan["volume"], strict=True)]
+    slices = list(values_of(scan, "slice"))
+    texts = [tuple(filter(None, names)) for names in zip(slices, values_of(scan, "volume"), strict=True)]
     owners = _by_key({text for names in texts for text in names})
     column = _slice_column([name for name in columns if name != person], named, owners.keys())
     if column is None:
         raise DataError(
             f"{path.name} has the columns {listed_columns(columns)}, and none of them names slices such as "
-            f"{listed(scan['slice'][:2])}."
+            f"{listed(slices[:2])}."
         )
     logger.info("Of %s, the column %s names the slices, and %s the persons.", path.name, column, person)
     written = [row[column] for row in named if row[column]]
@@ -272,8 +283,8 @@ def _rows_from_file(scan: Dataset, path: Path, person_column: str | None) -> lis
     row_of = {row[column]: row for row in named}
     by_key = _by_key({*written})
     found = [row_of[name] if (name := _match(names, owners, by_key)) else {} for names in texts]
-    if unknown := [name for name, row in zip(scan["slice"], found, strict=True) if not row.get(person)]:
-        raise DataError(f"{path.name} names no person for {len(unknown)} slices: {listed(unknown)}.")
+    if unknown := [name for name, row in zip(slices, found, strict=True) if not row.get(person)]:
+        raise DataError(f"{path.name} names no person for {len(unknown)} of {len(slices)} slices: {listed(unknown)}.")
     return [_row(row[person], row.get("tumor_type"), row.get("plane"), row.get("split")) for row in found]
 
 
@@ -307,25 +318,19 @@ def _by_key(texts: set[str]) -> dict[str, set[str]]:
 
 def _keys(text: str) -> list[str]:
     """What something may be called: its name, with or without its folders, a suffix, or the ending of a mask."""
-    path = Path(text)
+    path = Path(text.replace("\\", "/"))  # as Windows writes folders
     stem = bare_name(path) if path.name.lower().endswith(SUFFIXES) else path.name
     return list(dict.fromkeys((text, (path.parent / stem).as_posix(), path.name, stem, MASK_ENDING.sub("", stem))))
 
 
 def _rows_from_source(scan: Dataset) -> list[dict]:
-    stems, persons = scan["slice"], scan["person_id"]
+    stems, persons = list(values_of(scan, "slice")), list(values_of(scan, "person_id"))
     if not any(persons):
-        logger.warning(
-            "The persons are not known: the masks are not those of the public data set, and the source does not say "
-            "which slices are of the same person. The folds are therefore made of single slices. Slices of one person "
-            "may be used for training and validation, so every score will be better than for new persons. Give "
-            "--persons FILE.csv (columns slice, person_id) for honest figures."
-        )
         persons = stems
     unknown = [stem for stem, person in zip(stems, persons, strict=True) if not person]
     if unknown:
-        raise DataError(f"The data set names no person for {len(unknown)} of its slices: {listed(unknown)}.")
-    columns = zip(persons, scan["tumor_type"], scan["plane"], strict=True)
+        raise DataError(f"The data set names no person for {len(unknown)} of {len(stems)} slices: {listed(unknown)}.")
+    columns = zip(persons, values_of(scan, "tumor_type"), values_of(scan, "plane"), strict=True)
     return [_row(*values) for values in columns]
 
 
@@ -342,7 +347,7 @@ def _row(person: str, tumor_type: str | None, plane: str | None, split: str | No
 # --------------------------------------------------------------------------------------------------------------- splits
 
 
-def _obey_splits(rows: list[dict], given: list[str]) -> None:
+def _obey_splits(rows: list[dict], given: Iterable[str]) -> None:
     """Write the source's splits into rows that have none yet, in place; raises DataError for unknown words."""
     for row, split in zip(rows, given, strict=True):
         if row["split"] == "train" and split not in ("", "train"):

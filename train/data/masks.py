@@ -31,6 +31,7 @@ MIN_COLOR_SHARE = 0.0005  # of the pixels
 MIN_AREA_OF_LABELS = 0.2  # have neighbours that lie between too (edges, at most 0.0 where values are few)
 MIN_MIDDLE_OF_EDGES = 0.25  # have a value from a fifth to four fifths (edges 0.28 or more, JPEG 0.21 or less);
 MIN_AREA_OF_GREY = 0.4  # and of those in the middle, have neighbours there too (pictures 0.6 or more, edges 0.25)
+NEARLY = 1 / 512  # of the range: below it 8 bits show nothing, and fractions never end
 SQUARE = np.ones((3, 3), np.uint8)
 BACKGROUND = "background"  # the name of label 0
 # The number of the lowest bit, 1, 2, …; 0 of none.
@@ -241,7 +242,7 @@ def _look(mask: np.ndarray, values: np.ndarray) -> str:
     if len(values) == 2:
         return "two values"
     shares = (mask.astype(np.float64) - values[0]) / (float(values[-1]) - float(values[0]))
-    between = (shares > 0) & (shares < 1)
+    between = (shares > NEARLY) & (shares < 1 - NEARLY)
     middle = (shares > 0.2) & (shares < 0.8)
     if few and _inner(between) >= MIN_AREA_OF_LABELS:
         return "labels"

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from modeling_unet import read_image
 
+from ..columns import values_of
 from .arguments import DataArguments
 from .audit import persons_known
 from .folds import PERSON_COLUMNS, read_manifest
@@ -36,7 +37,8 @@ VOLUME_COLUMNS = ("volume", "row_mm", "column_mm")  # of slices that say where t
 MAX_STEM = 100  # file systems stop at 255 bytes
 # File names that `load_dataset` would take for names of splits.
 SPLIT_WORD = re.compile(r"(?<![a-z])(train(ing)?|val(id(ation)?)?|dev|test(ing)?|eval(uation)?)(?![a-z])")
-SIZE_CATEGORIES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K"}  # the Hub's steps, by their upper ends
+# The Hub's steps, by their upper ends.
+SIZE_CATEGORIES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 
 CARD = """---
 {front_matter}
@@ -106,6 +108,8 @@ def prepare(source: str | Path, out: str | Path, persons: str | Path | None = No
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} is there already; name a folder that is new or empty.")
     arguments = DataArguments(str(source), persons=None if persons is None else str(persons), **reading)
+    if arguments.sequences:
+        raise DataError("--sequences is for check, fit, cv and evaluate: prepare writes pictures of one sequence each.")
     if arguments.classes:
         raise DataError("--classes is for check, fit, cv and evaluate: prepare writes masks of tumour or not.")
     open_source(source, arguments.reading()).verify()
@@ -134,7 +138,7 @@ def write_card(slices: Dataset, rows: list[dict], folder: str, num_folds: int | 
         num_folds: if the persons were divided into another number of folds than usual.
     """
     public = _count_public(slices)
-    size = next((name for limit, name in SIZE_CATEGORIES.items() if len(rows) < limit), "100K<n<1M")
+    size = next((name for limit, name in SIZE_CATEGORIES.items() if len(rows) < limit), "1M<n<10M")
     front_matter = DatasetCardData(
         # Of slices that are not the public data set's, only their owner can say it.
         license="cc-by-4.0" if public == len(rows) else None,
@@ -144,7 +148,7 @@ def write_card(slices: Dataset, rows: list[dict], folder: str, num_folds: int | 
     )
     origin = ORIGIN.format(
         which="The slices and masks are" if public == len(rows) else f"{public:,} of the {len(rows):,} masks are",
-        suffixes=", ".join(sorted({Path(image["path"]).suffix for image in slices["image"]})),
+        suffixes=", ".join(sorted({Path(image["path"]).suffix for image in values_of(slices, "image")})),
     )
     return CARD.format(
         front_matter=front_matter.to_yaml(),
@@ -164,7 +168,7 @@ def _write_pictures(slices: Dataset, folder: Path) -> Iterator[dict]:
         (folder / kind).mkdir(parents=True)
     # If persons are not known, `person_id` is the slice's name, and must not be written as if it were a person.
     known = persons_known(slices)
-    stems = _file_stems(slices["slice"][:])
+    stems = _file_stems(list(values_of(slices, "slice")))
     with tqdm(zip(stems, slices, strict=True), total=len(stems), desc="Writing slices", unit="slice") as progress:
         for stem, row in progress:
             image, mask = f"images/{stem}.png", f"masks/{stem}.png"
@@ -201,8 +205,8 @@ def _count_public(slices: Dataset) -> int:
     """How many slices are the public data set's: by their masks or, where the manifest keeps those back, by name."""
     manifest = read_manifest()
     published = {row["mask_sha256"] for row in manifest.values()} - {""}
-    proven = sum(digest in published for digest in slices["mask_sha256"])
-    unproven = sum(name in manifest and not manifest[name]["mask_sha256"] for name in slices["slice"])
+    proven = sum(digest in published for digest in values_of(slices, "mask_sha256"))
+    unproven = sum(name in manifest and not manifest[name]["mask_sha256"] for name in values_of(slices, "slice"))
     return proven and proven + unproven
 
 

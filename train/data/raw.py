@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import cv2
 import numpy as np
 
-from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
+from modeling_unet.image_processing_unet import IMAGE_SUFFIXES, read_image
 
 
 SHOWN = 5  # names in a message
@@ -68,6 +68,7 @@ class Reading:
 
     planes: tuple[str, ...] = ()
     sequence: str | None = None
+    sequences: tuple[str, ...] = ()
     person_column: str | None = None
     missing_mask: str = "refuse"
 
@@ -90,7 +91,7 @@ class Source:
 
     @property
     def heeds(self) -> frozenset[str]:
-        """Of `planes`, `sequence` and `person_column`, what it can use."""
+        """Of `planes`, `sequence`, `sequences` and `person_column`, what it can use."""
         return frozenset()
 
     def __len__(self) -> int:
@@ -136,6 +137,20 @@ def as_file(picture: Picture) -> Path | io.BytesIO:
     file = io.BytesIO(picture["bytes"])
     file.name = picture["path"]
     return file
+
+
+def encode_channels(planes: Sequence[np.ndarray]) -> bytes:
+    """One slice of several channels, [H, W] each, as a `.npy` file of [C, H, W], which `read_channels` takes."""
+    file = io.BytesIO()
+    np.save(file, np.stack(planes))
+    return file.getvalue()
+
+
+def shown_channel(picture: Picture) -> np.ndarray:
+    """What is drawn of a slice: the picture, or the first of several channels. Raises as `read_image`."""
+    file = as_file(picture)
+    is_joined = isinstance(file, io.BytesIO) and str(picture["path"]).endswith(".npy")
+    return np.load(file)[0] if is_joined else read_image(file)
 
 
 def listed(names: Sequence[str]) -> str:

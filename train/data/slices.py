@@ -31,17 +31,20 @@ from tqdm.auto import tqdm
 
 from modeling_unet import InvalidImageError, UNetImageProcessor, read_image, read_mask
 from modeling_unet.image_processing_unet import (
+    COLOURS,
     IGNORE_INDEX,
     NonBinaryMaskError,
     is_coloured,
     prepare_classes,
+    read_channels,
     read_labels,
     to_grayscale,
 )
 from modeling_unet.volumes import read_volume
 
+from ..columns import values_of
 from ..looks import look_of
-from .arguments import CHANNELS, DataArguments
+from .arguments import DataArguments
 from .audit import fast_findings, refuse
 from .augmentation import Augmentation
 from .cache import PACKED, checked, pack, say_cost, unpack
@@ -67,7 +70,7 @@ logger = logging.getLogger(__name__)
 
 THUMBNAIL_SIDE = 32
 _PICTURE = datasets.Image(decode=False)
-_SCAN_FEATURES = Features(
+SCAN_FEATURES = Features(
     {
         **dict.fromkeys(("slice", *DETAIL_COLUMNS, "volume"), Value("string")),
         "image": _PICTURE,
@@ -114,7 +117,7 @@ def load_slices(arguments: DataArguments, without_folds: bool = False) -> Datase
 
 def check_classes(slices: Dataset, classes: Classes | None) -> None:
     """Raise a `DataError` for a class that no mask has, as it could not be learned."""
-    bits = int(np.bitwise_or.reduce(slices["class_bits"], initial=0))
+    bits = int(np.bitwise_or.reduce([*values_of(slices, "class_bits")], initial=0))
     missing = [word for number, word in enumerate(classes.words if classes else ()) if not bits >> number & 1]
     if missing:
         raise DataError(f"--classes names {', '.join(missing)}, and no mask has these values.")
@@ -134,8 +137,9 @@ def scan(arguments: DataArguments) -> Dataset:
     What was found is said before anything is read.
 
     Returns:
-        One row per slice, in the source's order: `slice`; `image` as it lies there and `mask` as a 1-bit PNG, of
-        several classes with a bit for each (`raw.as_file` opens both); `person_id`, `tumor_type`, `plane`, `split`, and
+        One row per slice, in the source's order: `slice`; `image` as it lies there, of several channels as
+        `read_channels` takes it, and `mask` as a 1-bit PNG, of several classes with a bit for each (`raw.as_file` opens
+        both); `person_id`, `tumor_type`, `plane`, `split`, and
         the `volume` that it was cut from ("" where the source does not say); `row_mm` and `column_mm`, the size of a
         pixel, or None; `height`, `width` and `mask_area` in pixels; `class_bits`, those that the mask has; `dtype` of
         the pixels; `image_sha256` and `mask_sha256`, the first 16 hex digits over size and values; `look`, see
@@ -155,22 +159,32 @@ def scan(arguments: DataArguments) -> Dataset:
         "source": opened,
         "rule": arguments.mask_rule(),
         "channel": arguments.image_channel,
+        "channels": tuple(arguments.sequences or ()),
         "cache_key": (opened.stamp(), own, *map(_code_of, code)),
     }
     with _no_progress_bar_of_datasets():
-        return checked(lambda: Dataset.from_generator(_examined, features=_SCAN_FEATURES, gen_kwargs=gen_kwargs))
+        return checked(lambda: Dataset.from_generator(_examined, features=SCAN_FEATURES, gen_kwargs=gen_kwargs))
 
 
-def _examined(source: Source, rule: MaskRule, channel: str | None, cache_key: tuple) -> Iterator[dict]:
+def _examined(
+    source: Source, rule: MaskRule, channel: str | None, channels: tuple[str, ...], cache_key: tuple
+) -> Iterator[dict]:
     # As a context, the bar is closed, and its line ended, before an error is printed.
     unit = source.unit
     with tqdm(source.parts(), total=len(source), desc=f"Reading {unit}s", unit=unit) as progress:
         for raw in source.slices(progress):
-            yield examine(raw, rule, channel)
+            yield examine(raw, rule, channel, channels)
 
 
-def examine(raw: RawSlice, rule: MaskRule = BINARY, channel: str | None = None) -> dict:
-    """One row of the scan; `rule` tells what is tumour, `channel` which of a coloured image is taken."""
+def examine(raw: RawSlice, rule: MaskRule = BINARY, channel: str | None = None, channels: tuple[str, ...] = ()) -> dict:
+    """One row of the scan.
+
+    Args:
+        raw: the slice.
+        rule: tells what is tumour.
+        channel: which one of a coloured image is taken.
+        channels: names of those that a slice has, if there are several.
+    """
     row_mm, column_mm = raw.spacing or (None, None)
     row = {
         **{name: getattr(raw, name) for name in ("slice", "image", "mask", *DETAIL_COLUMNS, "volume")},
@@ -187,11 +201,17 @@ def examine(raw: RawSlice, rule: MaskRule = BINARY, channel: str | None = None) 
         return row
     assert raw.image is not None  # or that would be the problem
     try:
-        image = read_image(as_file(raw.image))
-        if channel is not None and image.ndim == 3:
-            image = image[..., CHANNELS.index(channel)]
-            row["image"] = {"path": f"{raw.slice}.png", "bytes": encode_png(image)}
-        row.update(_image_facts(image))
+        if channels:
+            planes = read_channels(as_file(raw.image), channels)
+            image = planes[0]
+            row.update(_image_facts(image))
+            row["image_sha256"] = _pixel_hash(image.shape, planes.astype(np.float32).tobytes())
+        else:
+            image = read_image(as_file(raw.image))
+            if channel is not None and image.ndim == 3:
+                image = image[..., COLOURS.index(channel)]
+                row["image"] = {"path": f"{raw.slice}.png", "bytes": encode_png(image)}
+            row.update(_image_facts(image))
         mask = rule.read(as_file(raw.mask)) if raw.mask else np.zeros(image.shape[:2], bool)
         row.update(_mask_facts(mask, raw.slice))
         row["look"] = look_of(np.frombuffer(row["thumbnail"], np.uint8).reshape(THUMBNAIL_SIDE, -1), mask > 0)
@@ -292,8 +312,10 @@ def take_share(slices: Dataset, negative_share: float | None) -> Dataset:
         slices: the scan, after `assign_persons`.
         negative_share: of all slices that stay; None keeps all.
     """
-    columns = zip(*(slices[name] for name in ("slice", "person_id", "mask_area", "problem_kind")), strict=True)
-    rows = list(zip(columns, slices["volume"], map(any, slices["thumbnail"]), strict=True))
+    names = ("slice", "person_id", "mask_area", "problem_kind")
+    columns = zip(*(values_of(slices, name) for name in names), strict=True)
+    shown = map(any, values_of(slices, "thumbnail"))
+    rows = list(zip(columns, values_of(slices, "volume"), shown, strict=True))
     blank, negatives, stay = 0, [], []
     for index, ((name, person, area, kind), volume, is_shown) in enumerate(rows):
         if area or kind:
@@ -327,7 +349,8 @@ def _spread_over_persons(negatives: list[tuple[bytes, str, int]]) -> list[int]:
 
 def content_hash(slices: Dataset, in_order: bool = False) -> str:
     """SHA-256 over the pixels of all slices and masks, in hexadecimal; in whatever order they come, or in this one."""
-    parts = list(map("".join, zip(slices["image_sha256"], slices["mask_sha256"], strict=True)))
+    hashes = (values_of(slices, name) for name in ("image_sha256", "mask_sha256"))
+    parts = list(map("".join, zip(*hashes, strict=True)))
     return hashlib.sha256("".join(parts if in_order else sorted(parts)).encode()).hexdigest()
 
 
@@ -360,7 +383,7 @@ def prepare_slices(
         count: of classes.
 
     Returns:
-        `pixel_values` float32 [1, S, S] and `labels` uint8 [S, S] (0, 1, of several classes a bit for each; 255 =
+        `pixel_values` float32 [C, S, S] and `labels` uint8 [S, S] (0, 1, of several classes a bit for each; 255 =
         padding), as NumPy arrays, kept by `cache.pack`. The cache is keyed by the pixels of the slices and masks, by
         the number of classes, and by the processor's settings and code, not by the number of processes.
     """

@@ -17,6 +17,7 @@ off. Pasting lesions is an idea of TumorCP
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
+from tqdm.auto import tqdm
 
 from modeling_unet import UNetImageProcessor, read_image, read_mask
 from modeling_unet.image_processing_unet import IGNORE_INDEX, IMAGE_SUFFIXES, to_grayscale
@@ -43,6 +45,7 @@ LESION_ON_MADE = 0.5  # how often a canvas or a mirrored slice gets a lesion; th
 TRIES = 10  # to find a place without tumour
 DONORS = 24  # most similar slices of other persons that may cover a tumour, or say where a dark one lies
 DONOR_SIDE = 24  # px of the pictures by which they are found
+DONOR_POOL = 4096  # slices at most among which they are looked for
 SEARCH_SIDE = 64
 # Of a place that is to get a tumour without contrast, what may be as dark as a ventricle: darker than this share of the
 # head's median.
@@ -148,12 +151,13 @@ class Synthesizer:
     ):
         self.slices = slices
         self.axes = axes
-        self.person_id = np.asarray(list(person_id))
+        _, self.person, counts = np.unique(list(person_id), return_inverse=True, return_counts=True)
+        self.slices_of = np.split(np.argsort(self.person, kind="stable"), np.cumsum(counts)[:-1])
         self.options = options
         self.canvases = canvases
         self.brains = brains
         needs_donors = options.cover_probability or options.dark_probability
-        self.donors = Donors(slices, self.person_id) if needs_donors else None
+        self.donors = Donors(slices, self.person) if needs_donors else None
 
     def __call__(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         shown = index
@@ -247,32 +251,44 @@ class Synthesizer:
         return image, labels
 
     def _of_another_person(self, index: int, rng: np.random.Generator) -> int:
-        others = np.flatnonzero(self.person_id != self.person_id[index])
-        return int(rng.choice(others)) if len(others) else index
+        own = self.slices_of[self.person[index]]
+        others = len(self.person) - len(own)
+        if not others:
+            return index
+        place = int(rng.integers(others))
+        # How many of the person's own slices, which are in rising order, come before the one at this place.
+        return place + int(np.searchsorted(own - np.arange(len(own)), place, side="right"))
 
 
 class Donors:
     """Slices of other persons that show the same part of the head, laid over each other by their heads' boxes.
 
+    They are looked for among all slices or, where these are many, among a part that is taken evenly: among thousands
+    there are similar ones, and time grows with the number of slices alone.
+
     Args:
-        slices, person_id: as in `Synthesizer`.
+        slices: as in `Synthesizer`.
+        person: of every slice, by number or name.
     """
 
-    def __init__(self, slices: Slices, person_id: np.ndarray):
-        self.boxes, shown_heads = [], []
-        for sample in map(slices.__getitem__, range(len(slices))):
-            image = sample["pixel_values"][0]
-            x, y, width, height = box = cv2.boundingRect(head(image).astype(np.uint8))
-            self.boxes.append(box)
-            shown = image[y : y + height, x : x + width] if width and height else image
-            picture = cv2.resize(shown, (DONOR_SIDE, DONOR_SIDE), interpolation=cv2.INTER_AREA).clip(-2, 2)
-            shown_heads.append((picture - picture.mean()).ravel() / max(float(picture.std()), 1e-6))
-        pictures = np.stack(shown_heads)
+    def __init__(self, slices: Slices, person: np.ndarray):
+        step = math.ceil(len(slices) / DONOR_POOL)
+        pool = np.arange(0, len(slices), step)
+        persons, pictures = person[pool], np.zeros((len(pool), DONOR_SIDE**2), np.float32)
+        self.boxes = np.zeros((len(slices), 4), np.int32)
         self.nearest = []
-        for index, picture in enumerate(pictures):
-            likeness = np.where(person_id == person_id[index], -np.inf, pictures @ picture)
-            best = np.argsort(-likeness)[:DONORS]
-            self.nearest.append(best[np.isfinite(likeness[best])])
+        with tqdm(total=len(pool) + len(slices), desc="Looking for similar slices", unit="slice") as progress:
+            for place, index in enumerate(pool.tolist()):
+                self.boxes[index], pictures[place] = _box_and_picture(slices[index]["pixel_values"][0])
+                progress.update()
+            for index, own in enumerate(person):
+                picture = pictures[index // step]
+                if index % step:
+                    self.boxes[index], picture = _box_and_picture(slices[index]["pixel_values"][0])
+                likeness = np.where(persons == own, -np.inf, pictures @ picture)
+                best = np.argsort(-likeness)[:DONORS]
+                self.nearest.append(pool[best[np.isfinite(likeness[best])]])
+                progress.update()
 
     def of(self, index: int) -> np.ndarray:
         """The slices that may cover slice `index`, most similar first: int [≤ DONORS]."""
@@ -283,6 +299,14 @@ class Donors:
         start, end = np.array(self.boxes[donor], float), np.array(self.boxes[index], float)
         scale = end[2:] / np.maximum(start[2:], 1)
         return np.column_stack([np.diag(scale), end[:2] - scale * start[:2]])
+
+
+def _box_and_picture(image: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    """Where the head of a slice lies, as (x, y, width, height), and what it shows: float32 [DONOR_SIDE²] of mean 0."""
+    x, y, width, height = box = cv2.boundingRect(head(image).astype(np.uint8))
+    shown = image[y : y + height, x : x + width] if width and height else image
+    picture = cv2.resize(shown, (DONOR_SIDE, DONOR_SIDE), interpolation=cv2.INTER_AREA).clip(-2, 2)
+    return tuple(box), (picture - picture.mean()).ravel() / max(float(picture.std()), 1e-6)
 
 
 def read_canvases(folder: str, processor: UNetImageProcessor) -> tuple[dict[str, np.ndarray], str]:

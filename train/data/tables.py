@@ -13,9 +13,10 @@ SEPARATORS = (",", ";", "\t", "|")
 # What columns of persons are called, without signs between words.
 PERSON_NAMES = {
     f"{person}{number}"
-    for person in ("person", "patient", "subject", "participant", "p", "sub")
+    for person in ("person", "patient", "pat", "subject", "participant", "p", "sub")
     for number in ("", "id", "no", "nr", "number", "name")
 } - {"p", "pno", "pnr"}
+SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how .xlsx and .ods, and .xls, begin
 MOST_COLUMNS = 12  # that a message names
 
 
@@ -26,7 +27,10 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         DataError: the file cannot be read, or has no line of names.
     """
     try:
-        text = _decoded(path.read_bytes())
+        content = path.read_bytes()
+        if content.startswith(SPREADSHEETS):
+            raise DataError(f"{path.name} is a spreadsheet, of which a CSV file is needed; save it as one.")
+        text = _decoded(content)
         first = text.partition("\n")[0]
         separator = max(SEPARATORS, key=first.count)
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)

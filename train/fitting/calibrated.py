@@ -1,9 +1,11 @@
 """Weights whose head holds a calibration: a scale and a shift of the logits that make probabilities match frequencies.
 
 `scoring.platt` finds it; here it is read, put into a head, and taken over by weights that were trained on everybody.
+Classes that overlap have a scale and a shift each; others share one pair, so that a pixel's label stays what it was.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,45 @@ class Platt:
         return (1 / (1 + np.exp(-logits))).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """What is put into a head.
+
+    Attributes:
+        platts: one for all logits, or one for each.
+        names: of the classes that these belong to; empty where one is for all.
+    """
+
+    platts: tuple[Platt, ...]
+    names: tuple[str, ...] = ()
+
+    def of_probability(self, probability: np.ndarray) -> np.ndarray:
+        """The calibrated probabilities, float32, for those of the model: of any shape, but [K, …] where K have one."""
+        if not self.names:
+            return self.platts[0].of_probability(probability)
+        return np.stack([platt.of_probability(own) for platt, own in zip(self.platts, probability, strict=True)])
+
+    def to_record(self) -> dict:
+        """What is written down: `scale` and `shift`, or under `classes` those of each, by its name."""
+        if not self.names:
+            return asdict(self.platts[0])
+        return {"classes": {name: asdict(platt) for name, platt in zip(self.names, self.platts, strict=True)}}
+
+    @classmethod
+    def from_record(cls, found: dict) -> "Calibration":
+        """Undo `to_record`."""
+        classes: dict[str, dict] = found.get("classes", {})
+        parts = classes.values() if classes else [found]
+        return cls(tuple(Platt(part["scale"], part["shift"]) for part in parts), tuple(classes))
+
+    def check_fits(self, class_names: Sequence[str], source: str | Path) -> None:
+        """Raise a ValueError where it is of other classes than those of a model."""
+        if self.names and self.names != tuple(class_names):
+            raise ValueError(
+                f"{source} tells {', '.join(class_names)} apart, and the calibration is of {', '.join(self.names)}."
+            )
+
+
 def logit(probability: np.ndarray) -> np.ndarray:
     """float64 within ±LOGIT_LIMIT."""
     probability = probability.astype(np.float64)
@@ -39,22 +80,31 @@ def logit(probability: np.ndarray) -> np.ndarray:
         return np.clip(np.log(probability) - np.log1p(-probability), -LOGIT_LIMIT, LOGIT_LIMIT)
 
 
-def fold_into_head(platt: Platt, source: str | Path, output_dir: Path) -> None:
-    """Write a model, of a folder or the Hub, to a folder, perhaps its own, with the calibration in its weights."""
+def fold_into_head(calibration: Calibration, source: str | Path, output_dir: Path) -> None:
+    """Write a model, of a folder or the Hub, to a folder, perhaps its own, with the calibration in its weights.
+
+    Raises:
+        ValueError: the calibration is of other classes.
+    """
     model = UNetForSemanticSegmentation.from_pretrained(source)
+    calibration.check_fits(model.config.class_names, source)
+    scale, shift = (
+        torch.tensor([getattr(platt, name) for platt in calibration.platts], dtype=model.dtype)
+        for name in ("scale", "shift")
+    )
     with torch.no_grad():
-        model.head.weight.mul_(platt.scale)
-        model.head.bias.mul_(platt.scale).add_(platt.shift)
+        model.head.weight.mul_(scale.view(-1, 1, 1, 1))
+        model.head.bias.mul_(scale).add_(shift)
     save_model(model, UNetImageProcessor.from_pretrained(source), output_dir)
 
 
-def read_calibration(model_dir: str | Path) -> Platt:
+def read_calibration(model_dir: str | Path) -> Calibration:
     """What `calibrate` found for a model; raises ValueError if that was not calibrated."""
     path = Path(model_dir) / RECORD_FILE
     found = read_json(path).get(CALIBRATION) if path.is_file() else None
     if found is None:
         raise ValueError(f"{model_dir} was not calibrated: there is no {CALIBRATION} in its {RECORD_FILE}.")
-    return Platt(found["scale"], found["shift"])
+    return Calibration.from_record(found)
 
 
 def calibrated_folders(calibrated_dir: str | Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import fields
 
 import torch
@@ -24,15 +25,18 @@ DEFAULT_ARCHITECTURE = "efficientnet-lite0"
 
 
 def build_model(
-    run: RunArguments, classes: Classes | None = None
+    run: RunArguments, classes: Classes | None = None, channels: Sequence[str] = ()
 ) -> tuple[UNetForSemanticSegmentation, UNetImageProcessor]:
     """The network to train and the processor that belongs to it, from an architecture or from trained weights.
 
     Args:
         run: the options.
         classes: that it is to tell apart; None for one.
+        channels: what it takes, if there are several.
     """
     changes = _config_changes(run) | (_labels_of(classes, run) if classes else {})
+    if channels:
+        changes |= {"num_channels": len(channels), "channel_names": list(channels)}
     if run.init_from is None:
         architecture = run.architecture or DEFAULT_ARCHITECTURE
         try:
@@ -61,6 +65,7 @@ def build_model(
             f"--config {run.config} names the labels {names}, and the masks are of one class; to tell several apart "
             "give --classes NAME=VALUE …."
         )
+    processor.channel_names = list(channels) or None
     processor.problem_type = OVERLAPPING if model.config.classes_overlap else None
     # The stub of this method takes it for a plain function.
     return model.to(memory_format=torch.channels_last), processor  # type: ignore[call-arg]
@@ -73,11 +78,11 @@ def _config_changes(run: RunArguments) -> dict:
         raise ValueError(f"--config {run.config} is not JSON: {error}.") from error
     if not isinstance(changes, dict):
         raise ValueError(f"--config {run.config} is no mapping from fields of UNetConfig to values.")
-    if "num_channels" in changes:
-        raise ValueError(
-            f"--config {run.config} gives num_channels; slices have one channel, which --sequence or --image_channel "
-            "names: several at once are not read."
-        )
+    for name in ("num_channels", "channel_names"):
+        if name in changes:
+            raise ValueError(
+                f"--config {run.config} gives {name}; the channels follow from --sequences NAME NAME …, or it is one."
+            )
     if "num_labels" in changes:
         raise ValueError(f"--config {run.config} gives num_labels; it follows from --classes NAME=VALUE …, or is 2.")
     known = {field.name for field in fields(UNetConfig)}
@@ -103,7 +108,7 @@ def _labels_of(classes: Classes, run: RunArguments) -> dict:
 
 
 def _load_to_fine_tune(init_from: str, changes: dict) -> UNetForSemanticSegmentation:
-    """Trained weights in a network for grey slices, with one tumour label unless `changes` names others.
+    """Trained weights in a network for grey slices and one tumour label, unless `changes` names others.
 
     Other shapes start anew, with a warning.
     """
@@ -115,7 +120,14 @@ def _load_to_fine_tune(init_from: str, changes: dict) -> UNetForSemanticSegmenta
         )
     labels = {"id2label": {0: "background", 1: "tumor"}, "label2id": {"background": 0, "tumor": 1}}
     # How sure the old weights had to be says nothing about the new ones.
-    replaced = {"num_channels": 1, "presence_logit": None, "problem_type": None, **labels, **changes}
+    replaced = {
+        "num_channels": 1,
+        "channel_names": None,
+        "presence_logit": None,
+        "problem_type": None,
+        **labels,
+        **changes,
+    }
     with loading(init_from):
         config = UNetConfig.from_pretrained(init_from, **replaced)
         model, found = UNetForSemanticSegmentation.from_pretrained(

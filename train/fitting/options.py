@@ -10,8 +10,10 @@ slices, not where to, and not what is sent to others.
 import dataclasses
 import importlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ from ..data.augmentation import Augmentation
 from ..data.slices import DataArguments
 from ..data.synthesis import Synthesis
 from ..files import read_json
+from ..help import PlainHelp
 from ..record import BASE_WEIGHTS
 from .precision import has_fast_bfloat16
 
@@ -42,6 +45,11 @@ DEFAULT_RECIPE = "default"
 ALSO_SHARE = 0.5  # of an epoch; what is known counts as much as what is new
 MAX_RECIPE_BYTES = 64 * 1024  # a long one has 1 KiB
 USAGE = "python -m train fit --data_dir DATA --output_dir RUN (--fold K | --all_persons true) [--recipe NAME] [options]"
+
+DESCRIPTION = (
+    "Train on all folds but one, and save the averaged weights. Started again, it goes on. The options of this project "
+    "come first, then those of the Hugging Face Trainer; docs/train.md shows the usual ones."
+)
 
 
 @dataclass
@@ -147,6 +155,7 @@ class FitArguments(TrainingArguments):
     greater_is_better: bool = True
     logging_steps: float = 20
     dataloader_num_workers: int = 2
+    batch_eval_metrics: bool = True  # else the predictions of all slices that validate are kept
     # The Trainer would keep only columns named in forward()'s signature; a torch data set has none.
     remove_unused_columns: bool = False
     restore_callback_states_from_checkpoint: bool = True  # so early stopping goes on counting
@@ -207,6 +216,11 @@ def _check_tracker(name: str) -> None:
     # A package that is broken, or does not fit another one, raises whatever it stumbles over.
     except Exception as error:
         raise ValueError(f"--report_to {name}: its package cannot be imported ({error}); install it anew.") from error
+    if name == "mlflow" and "MLFLOW_TRACKING_URI" not in os.environ and find_spec("sqlalchemy") is None:
+        raise ValueError(
+            "--report_to mlflow needs a database here, which mlflow-skinny does not bring: pip install mlflow, or set "
+            "MLFLOW_TRACKING_URI to the address of a server."
+        )
 
 
 class FitOptions(NamedTuple):
@@ -260,7 +274,8 @@ def parse_fit(options: list[str]) -> FitOptions:
             found, or options exclude each other.
         SystemExit: an option does not exist or has an impossible value, as argparse does it.
     """
-    parser = HfArgumentParser(_GROUPS, prog="python -m train fit", usage=USAGE, allow_abbrev=False)
+    how: Any = {"usage": USAGE, "description": DESCRIPTION, "formatter_class": PlainHelp, "allow_abbrev": False}
+    parser = HfArgumentParser(_GROUPS, prog="python -m train fit", **how)
     name = _value_of("--recipe", options) or DEFAULT_RECIPE
     layers = [DEFAULT_RECIPE] if name == DEFAULT_RECIPE else [DEFAULT_RECIPE, name]
     recipes = [read_recipe(layer) for layer in layers]

@@ -25,6 +25,7 @@ from torch import nn
 
 from modeling_unet.files import write_atomically
 
+from ..columns import values_of
 from ..data.arguments import DataArguments
 from ..data.audit import MIN_PERSONS, persons_known
 from ..data.cache import describe_seconds
@@ -127,16 +128,17 @@ def plan(arguments: DataArguments, out: Path, steps: int = 3) -> list[Choice]:
 
 def fingerprint(slices: Dataset) -> Fingerprint:
     """Of the slices as `load_slices` returns them."""
-    height, width, area = (np.array(slices[name], float) for name in ("height", "width", "mask_area"))
+    names = ("height", "width", "mask_area")
+    height, width, area = (np.fromiter(values_of(slices, name), float) for name in names)
     longest = np.maximum(height, width)
     side = int(np.median(longest))
     shown = area > 0
     diameters = np.sqrt(4 / np.pi * area[shown]) / longest[shown] * side
-    spacing = [value for name in ("row_mm", "column_mm") for value in slices[name] if value]
+    spacing = [value for name in ("row_mm", "column_mm") for value in values_of(slices, name) if value]
     return Fingerprint(
         slices=len(slices),
         with_tumor=int(shown.sum()),
-        persons=len({*slices["person_id"]}) if persons_known(slices) else None,
+        persons=len({*values_of(slices, "person_id")}) if persons_known(slices) else None,
         side=side,
         tumor_px=round(float(np.percentile(diameters, SMALL)), 1) if shown.any() else float(side),
         spacing=(min(spacing), max(spacing)) if spacing else None,

@@ -64,8 +64,10 @@ def _convert(weights: dict[str, Tensor], depths: Sequence[int], num_channels: in
             if int(block) < len(positions):
                 converted[f"{positions[int(block)]}.{_LAYERS[layer]}.{kind}"] = tensor
         elif name == "_conv_stem.weight":
-            # A grey slice has three equal colours, so the weights of its one channel are the sum over the three.
-            converted["stem.0.weight"] = tensor.sum(dim=1, keepdim=True) if num_channels == 1 else tensor
+            # A grey slice has three equal colours, so the weights of its one channel are the sum over the three, and
+            # any number of channels share that.
+            grey = tensor.sum(dim=1, keepdim=True).expand(-1, num_channels, -1, -1) / num_channels
+            converted["stem.0.weight"] = tensor if num_channels == 3 else grey
         elif name.startswith("_bn0."):
             converted[name.replace("_bn0", "stem.1")] = tensor
     return converted

@@ -62,7 +62,16 @@ from .earlier.rehearsal import load_known
 from .earlier.teachers import Teachers, describe
 from .memory import keep_freed_memory
 from .network import DEFAULT_ARCHITECTURE, build_model
-from .options import ALSO_SHARE, DEFAULT_RECIPE, IN_A_RECIPE, FitArguments, FitOptions, RunArguments, read_recipe
+from .options import (
+    ALSO_SHARE,
+    DEFAULT_RECIPE,
+    IN_A_RECIPE,
+    TRACKERS,
+    FitArguments,
+    FitOptions,
+    RunArguments,
+    read_recipe,
+)
 from .precision import keep_depthwise_in_float32
 from .trainer import BEST_FOLDER, WATCHED, SegmentationTrainer
 
@@ -100,19 +109,22 @@ def fit(options: FitOptions) -> dict:
     options.trainer.push_to_hub = False  # the Trainer's own upload is in many commits, and takes the checkpoints along
     calibrated, classes = options.run.calibration, options.data.tumor_classes()
     _refuse_for_classes(options)
-    calibration = asdict(read_calibration(calibrated)) if calibrated else None
+    _adapt_to_channels(options)
+    calibration = read_calibration(calibrated) if calibrated else None
     transformers.set_seed(options.trainer.seed)
-    model, processor = build_model(options.run, classes)
+    model, processor = build_model(options.run, classes, options.data.sequences or ())
+    if calibration:
+        calibration.check_fits(model.config.class_names, output_dir)
     teachers = Teachers(options.run.teachers, model, processor) if options.run.teachers else None
     with options.trainer.main_process_first(desc="reading the slices"):
         sides = _read_sides(options, processor)
     training, validation = sides.training, sides.validation
-    canvases, brains, added = _added_pictures(options.synthesis, training["slice"], processor)
+    canvases, brains, added = _added_pictures(options.synthesis, training["slice"][:], processor)
     started = _started(options, model.config, training)
     _warn_of_other_weights(options.run, started)
     started.update(added)
-    if calibrated:
-        started[CALIBRATION] = calibration
+    if calibration:
+        started[CALIBRATION] = calibration.to_record()
         for folder in calibrated_folders(calibrated):
             _warn_of_another_recipe(folder, started)
     if options.run.all_persons:
@@ -135,7 +147,7 @@ def fit(options: FitOptions) -> dict:
     trainer = SegmentationTrainer(
         model=nn.SyncBatchNorm.convert_sync_batchnorm(model) if options.trainer.sync_batch_norm else model,
         args=options.trainer,
-        train_dataset=_training_slices(options, sides.to_train, training["person_id"], canvases, brains, taking),
+        train_dataset=_training_slices(options, sides.to_train, training["person_id"][:], canvases, brains, taking),
         eval_dataset=AugmentedSlices(sides.to_validate, as_labels=as_labels) if len(validation) else None,
         processing_class=processor,
         teachers=teachers,
@@ -145,12 +157,12 @@ def fit(options: FitOptions) -> dict:
         if checkpoint is None and trainer.is_world_process_zero():
             shutil.rmtree(output_dir / BEST_FOLDER, ignore_errors=True)  # of another run
             write_json(output_dir / RECORD_FILE, started)
-    with _memory_advice(options.trainer, processor):
+    with _memory_advice(options.trainer, processor), _tracker_named():
         trainer.train(resume_from_checkpoint=checkpoint)
         if len(validation) and not trainer.validation_dice:
             trainer.evaluate()
         if len(validation):
-            _say_how_it_ended(trainer, validation["mask_area"])
+            _say_how_it_ended(trainer, validation["mask_area"][:])
     trainer.save_average(output_dir)
     record = {**started, "commit": commit, **_finished(trainer)}
     if trainer.is_world_process_zero():
@@ -191,8 +203,8 @@ def _read_sides(options: FitOptions, processor: UNetImageProcessor) -> Sides:
     )
     logger.info(
         "Training on %d slices of %d persons, validating on %d of %d.",
-        *(len(training), len(set(training["person_id"]))),
-        *(len(validation), len(set(validation["person_id"]))),
+        *(len(training), len(set(training["person_id"][:]))),
+        *(len(validation), len(set(validation["person_id"][:]))),
     )
     always, drawn = len(training), 0
     if options.run.also_data_dir and options.run.init_from:
@@ -230,9 +242,26 @@ def _refuse_for_classes(options: FitOptions) -> None:
             f"--dark_probability is {options.synthesis.dark_probability:g}; with --classes it must be 0, because what "
             "it draws is of no class."
         )
-    for name in ("calibration", "teachers", "also_data_dir"):
+    for name in ("teachers", "also_data_dir"):
         if options.data.classes and getattr(options.run, name):
             raise ValueError(f"--{name} is for models of one class; leave it out with --classes.")
+
+
+def _adapt_to_channels(options: FitOptions) -> None:
+    """Leave out what changes slices of one channel alone; a ValueError for options that ask for it by name."""
+    if not options.data.sequences:
+        return
+    for group, names in (
+        (options.synthesis, ("canvases", "brain_masks")),
+        (options.run, ("teachers", "also_data_dir")),
+    ):
+        for name in names:
+            if getattr(group, name):
+                raise ValueError(f"--{name} is for models of one channel; leave it out with --sequences.")
+    for option in fields(options.synthesis):
+        if option.name.endswith("_probability"):
+            setattr(options.synthesis, option.name, 0.0)
+    logger.info("With --sequences, tumours are neither removed, copied nor pasted: that is for slices of one channel.")
 
 
 def _training_slices(
@@ -245,6 +274,8 @@ def _training_slices(
 ) -> AugmentedSlices:
     if not options.run.augment:
         return AugmentedSlices(prepared, seed=options.trainer.seed, **taking)
+    if options.data.sequences:
+        return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, **taking)
     plain = AugmentedSlices(prepared)
     axes = find_axes(prepared, options.data.dataset_num_proc) if options.synthesis.mirror_probability else []
     synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases, brains)
@@ -267,14 +298,27 @@ def _memory_advice(arguments: TrainingArguments, processor: UNetImageProcessor) 
         ) from error
 
 
+@contextmanager
+def _tracker_named() -> Iterator[None]:
+    """Turn what a tracker raises, such as for a server that does not answer, into a sentence."""
+    try:
+        yield
+    except Exception as error:
+        package = type(error).__module__.partition(".")[0]
+        if package not in TRACKERS:
+            raise
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ValueError(f"--report_to {package} failed: {reason}.") from error
+
+
 def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict:
     """What is known of a run before its first step; with the recipe, what it takes to repeat it."""
-    masks = zip(training["mask_sha256"], training["mask_area"], strict=True)
+    masks = zip(training["mask_sha256"][:], training["mask_area"][:], strict=True)
     trained_on = {digest[:MASK_DIGITS] for digest, area in masks if area}
     base = read_record(options.run.init_from) if options.run.init_from else {}
     parents = [*([base] if options.run.init_from else []), *map(read_record, options.run.teachers or ())]
     known = all("trained_on" in parent for parent in parents)
-    looks = {*filter(None, training["look"])}
+    looks = {*filter(None, training["look"][:])}
     for parent in parents:
         trained_on.update(parent.get("trained_on", "").split())
         looks.update(parent.get(LOOKS, "").split())
@@ -283,7 +327,7 @@ def _started(options: FitOptions, config: UNetConfig, training: Dataset) -> dict
         "fold": options.run.fold,
         "num_folds": options.data.num_folds,
         "official_folds": options.data.official_folds,
-        "training_persons": len(set(training["person_id"])),
+        "training_persons": len(set(training["person_id"][:])),
         "training_slices": len(training),
         "training_slices_sha256": content_hash(training),
         "encoder_initialization": config.encoder_initialization,
@@ -475,7 +519,7 @@ def _write_sheet(trainer: SegmentationTrainer, validation: Dataset, path: Path) 
     """Segment the best, median and worst validation slices at their own size, and draw them."""
     segmenter = TumorSegmenter.from_pretrained(path.parent, device=trainer.args.device, framing="none")
     samples = {}
-    for title, indices in pick_examples(trainer.validation_dice, validation["person_id"]).items():
+    for title, indices in pick_examples(trainer.validation_dice, validation["person_id"][:]).items():
         rows = [validation[index] for index in indices]
         found = segmenter.batch([as_file(row["image"]) for row in rows])
         samples[title] = [

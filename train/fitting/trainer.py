@@ -50,6 +50,7 @@ class SegmentationTrainer(Trainer):
         self.epoch_means = EpochMeans(self.args.device)
         self.teachers = teachers
         self.validation_dice: list[float] = []
+        self.overlaps: list[list[Overlap]] = []
         self.add_callback(_EachStep(self))
         if self.args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
@@ -69,6 +70,7 @@ class SegmentationTrainer(Trainer):
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         self.ema.synchronize()
+        self.overlaps.clear()  # of an evaluation that was broken off
         with self.ema.applied_to(self.model):
             return super().evaluate(*args, **kwargs)
 
@@ -83,16 +85,24 @@ class SegmentationTrainer(Trainer):
         if means := self.epoch_means.take(self.accelerator.reduce):
             self.log({f"epoch_{name}": value for name, value in means.items()})
 
-    def _watch(self, prediction: EvalPrediction) -> dict[str, float]:
+    def _watch(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float]:
         """Dice and IoU at the network's size, to watch the training; figures to report come from `evaluate`.
 
         Of several classes they are the means over the classes, and `dice_at_network_size_NAME` is that of each.
+
+        Args:
+            prediction: of one batch after another, so that no mask is kept.
+            compute_result: whether that was the last one; before it there are no figures.
         """
         names = self.model.config.class_names
-        overlaps = [
+        masks = (torch.as_tensor(part).cpu().numpy() for part in (prediction.predictions, prediction.label_ids))
+        self.overlaps += [
             overlaps_of(planes_of(predicted, len(names)), planes_of(true, len(names)))
-            for predicted, true in zip(prediction.predictions, prediction.label_ids, strict=True)
+            for predicted, true in zip(*masks, strict=True)
         ]
+        if not compute_result:
+            return {}
+        overlaps, self.overlaps = self.overlaps, []
         dice = np.array([[overlap.dice for overlap in of_slice] for of_slice in overlaps])
         self.validation_dice = dice.mean(axis=1).tolist()
         of_classes = zip(names, dice.mean(axis=0).tolist(), strict=True)

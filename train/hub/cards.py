@@ -43,7 +43,7 @@ where = {{"revision": "{revision}", "trust_remote_code": True}}  # better still,
 processor = AutoImageProcessor.from_pretrained("{repo_id}", **where)
 model = AutoModelForSemanticSegmentation.from_pretrained("{repo_id}", **where).eval()
 
-outputs = model(**processor("slice.png", return_tensors="pt"))
+outputs = model(**processor({slice}, return_tensors="pt"))
 (mask,) = processor.post_process_semantic_segmentation(outputs, target_sizes=[(height, width)])  # {values}
 ```
 
@@ -54,7 +54,7 @@ The code that this runs lies beside the weights.
 | | |
 |---|---|
 | network | U-Net, {block} blocks, {parameters:.2f} M parameters |
-| input | one slice of any size and depth; the processor makes it grey, fits it into {side}×{side} and standardises it |
+| input | {input} |
 | output | {output} |
 | weights | float16 safetensors; they load as float32 |
 | encoder started from | {initialization} |
@@ -126,6 +126,7 @@ COLUMNS = """\
 | `person_id` | whose slice it is, a string; empty if that is not known |
 | `tumor_type`, `plane` | strings |
 | `fold` | the fold in which it validates, or -1 |
+| `volume`, `row_mm`, `column_mm` | the volume that it was cut from, and the size of a pixel; empty if not known |
 
 The pictures are embedded in Parquet files, one set for each split: {splits}.
 """
@@ -138,7 +139,7 @@ slices = load_dataset("{repo_id}", split="train")  # columns image, mask, slice,
 ```
 
 ```bash
-python -m train fit --data_dir {repo_id} --output_dir RUN --fold 0
+python -m train fit --data_dir {repo_id}{num_folds} --output_dir RUN --fold 0
 ```
 """
 
@@ -183,7 +184,8 @@ def write_model_card(
         revision=revision,
         block=config.block_type.replace("_", " "),
         parameters=model.num_parameters() / 1e6,
-        side=processor.size["longest_edge"],
+        slice=_describe_slice(config),
+        input=_describe_input(config, processor.size["longest_edge"]),
         initialization=config.encoder_initialization,
         values=_describe_values(config),
         output=_describe_output(config),
@@ -232,6 +234,25 @@ def _base_model(record: dict | None) -> str | None:
     """The id on the Hub that a fine-tuning started from; None for a folder, whose name means nothing to others."""
     init_from = (record or {}).get("recipe", {}).get("init_from") or ""
     return init_from if "/" in init_from else None
+
+
+def _describe_slice(config: UNetConfig) -> str:
+    if config.num_channels == 1:
+        return '"slice.png"'
+    return "[{}]".format(", ".join(f'"{name}.png"' for name in config.channels))
+
+
+def _describe_input(config: UNetConfig, side: int) -> str:
+    if config.num_channels == 1:
+        return (
+            "one slice of any size and depth; the processor makes it grey, fits it into "
+            f"{side}×{side} and standardises it"
+        )
+    return (
+        f"one slice of {config.num_channels} channels of one size ({', '.join(config.channels)}), a picture for each "
+        f"or an array [{config.num_channels}, height, width]; the processor fits them into {side}×{side} and "
+        "standardises each by itself"
+    )
 
 
 def _describe_values(config: UNetConfig) -> str:
@@ -292,10 +313,12 @@ def _describe_public_slices(record: dict) -> Iterator[str]:
 
 
 def _describe_calibration(record: dict | None) -> str:
-    if platt := (record or {}).get(CALIBRATION):
+    if found := (record or {}).get(CALIBRATION):
+        parts = {f" ({name})": platt for name, platt in found["classes"].items()} if "classes" in found else {"": found}
+        pairs = [f"scale {platt['scale']:.3f} and shift {platt['shift']:+.3f}{of}" for of, platt in parts.items()]
         return (
-            "Its probabilities are calibrated on persons whom the training left out: scale "
-            f"{platt['scale']:.3f} and shift {platt['shift']:+.3f} of the logits are in the weights of its head."
+            f"Its probabilities are calibrated on persons whom the training left out: {', '.join(pairs)} of the logits "
+            "are in the weights of its head."
         )
     return "No calibration has been fitted: a probability of 0.7 is not a 70 % chance."
 
@@ -370,9 +393,9 @@ def write_data_card(readme: str, repo_id: str, splits: Sequence[str]) -> str:
     ]
     columns = COLUMNS.format(splits=", ".join(f"`{split}`" for split in splits))
     text = re.sub(r"^\| file \| holds \|\n(\|.*\n)+", lambda _: columns, str(card), flags=re.MULTILINE)
-    return re.sub(
-        r"^## Use\n.*?(?=^## |\Z)", lambda _: DATA_USE.format(repo_id=repo_id), text, flags=re.MULTILINE | re.DOTALL
-    )
+    num_folds = found[0] if (found := re.search(r" --num_folds \d+", readme)) else ""
+    use = DATA_USE.format(repo_id=repo_id, num_folds=num_folds)
+    return re.sub(r"^## Use\n.*?(?=^## |\Z)", lambda _: use, text, flags=re.MULTILINE | re.DOTALL)
 
 
 def write_space_card(readme: str, model_id: str, dataset_id: str | None) -> str:

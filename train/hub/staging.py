@@ -24,6 +24,7 @@ from modeling_unet.web import page_sources, write_page
 from ..data.folds import KNOWN_SPLITS
 from ..data.raw import DataError
 from ..data.sources import open_source
+from ..data.sources.metadata import PIXEL_COLUMNS
 from ..files import read_json, save_model
 from ..record import EVALUATION_FILE, RECORD_FILE, STANDS_FOR, write_evaluation
 from ..scoring.report import evaluation_of
@@ -55,8 +56,9 @@ SHARD_BYTES = 500_000_000  # as `push_to_hub` of 🤗 Datasets divides
 DATA_FEATURES = Features(
     {
         **dict.fromkeys(("image", "mask"), Image()),
-        **dict.fromkeys(("slice", "person_id", "tumor_type", "plane"), Value("string")),
+        **dict.fromkeys(("slice", "person_id", "tumor_type", "plane", "volume"), Value("string")),
         "fold": Value("int64"),
+        **dict.fromkeys(PIXEL_COLUMNS, Value("float64")),
     }
 )
 
@@ -175,7 +177,8 @@ def _write_split(rows: list[dict], split: str, folder: Path, staged: Path) -> No
     count = size // SHARD_BYTES + 1
     for index, part in enumerate(np.array_split(np.arange(len(rows)), count)):
         shard = [rows[number] for number in part]
-        columns = {name: [row[name] for row in shard] for name in DATA_FEATURES if name not in ("image", "mask")}
+        # Of slices that are of no volume, `prepare` does not write one.
+        columns = {name: [row.get(name) for row in shard] for name in DATA_FEATURES if name not in ("image", "mask")}
         for kind in ("image", "mask"):
             paths = [real_file(folder, folder / row[f"{kind}_file_name"]) for row in shard]
             columns[kind] = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]

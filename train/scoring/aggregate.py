@@ -44,7 +44,7 @@ def figures_of(rows: Sequence[dict], negatives: Sequence[dict] = ()) -> dict:
         to Q4): figures as `summarize_rows` names them; `reliability`: the bins of its diagram;
         `thresholds`: `slice_dice` at each; `detection`: is there a tumour in the slice; `false_alarms` on negatives. Of
         several classes all these are about any of them, and `by_class` has for each the figures of the slices that show
-        it (None if none does) and its `detection`.
+        it (None if none does), its `detection`, and the bins of its `reliability`.
     """
     with_tumor = [row for row in rows if row["true"]]
     return {
@@ -100,7 +100,11 @@ def _summarize_by_class(rows: Sequence[dict]) -> dict[str, dict]:
     for name in rows[0]["classes"]:
         own = [{**row, **row["classes"][name]} for row in rows]
         shown = [row for row in own if row["true"]]
-        figures[name] = {"figures": summarize_rows(shown) if shown else None, "detection": _detection(own, ())}
+        figures[name] = {
+            "figures": summarize_rows(shown) if shown else None,
+            "detection": _detection(own, ()),
+            "reliability": _reliability(own).to_bins(),
+        }
     return figures
 
 

@@ -4,7 +4,7 @@ name → evaluation ─ draw_reliability, draw_thresholds, draw_persons ─→ w
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -35,10 +35,9 @@ def draw_reliability(evaluations: dict[str, dict]) -> Figure:
     figure = Figure(figsize=(5.6, 7), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axes.plot([0, 1], [0, 1], color=PALE, linestyle="--", linewidth=1, label="as reliable as can be")
-    for (name, evaluation), (color, marker) in _with_looks(evaluations.items()):
-        bins = evaluation["reliability"]
+    curves = [curve for name, evaluation in evaluations.items() for curve in _reliabilities(name, evaluation)]
+    for (name, bins, figures), (color, marker) in _with_looks(curves):
         points = [(part["mean_probability"], part["tumor_share"]) for part in bins if part["pixels"]]
-        figures = evaluation["all"]
         label = f"{name}: ECE {figures['ece']:.3f}, Brier {figures['brier']:.3f}" if points else f"{name}: no tumour"
         axes.plot(*_coordinates(points), color=color, marker=marker, markersize=5, linewidth=1.6, label=label)
         edges = [part["from"] for part in bins] + [1]
@@ -49,6 +48,14 @@ def draw_reliability(evaluations: dict[str, dict]) -> Figure:
     _draw_grid(axes, counts)
     figure.legend(loc="outside lower left", frameon=False)
     return figure
+
+
+def _reliabilities(name: str, evaluation: dict) -> Iterator[tuple[str, list[dict], dict]]:
+    """Name, bins and figures of an evaluation, and of each of several classes that some slice shows."""
+    yield name, evaluation["reliability"], evaluation["all"]
+    for of_class, own in evaluation.get("by_class", {}).items():
+        if own["figures"]:
+            yield f"{name}, {of_class}", own["reliability"], own["figures"]
 
 
 def draw_thresholds(evaluations: dict[str, dict]) -> Figure:

@@ -34,6 +34,7 @@ from ..data.masks import read_bits, to_planes
 from ..data.raw import DataError, as_file, image_files
 from ..data.slices import DataArguments, content_hash, load_slices
 from ..files import check_writable
+from ..fitting.calibrated import logit
 from ..record import ALL_PERSONS, CLASSES, is_seen_in_training, read_record, write_evaluation
 from .aggregate import figures_of
 from .metrics import LesionCounts
@@ -134,7 +135,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     # The figures are of the network alone: every slice is taken whole.
     how = {"device": arguments.device, "optimize": "none", "quality": arguments.quality, "framing": "none"}
     segmenter = TumorSegmenter.from_pretrained(arguments.model, **how)
-    arguments = with_classes_of(arguments, arguments.model, segmenter.class_names)
+    arguments = with_model(arguments, arguments.model, segmenter)
     fold, scored = _choose(arguments)
     seen_in_training = is_seen_in_training(arguments.model, scored)
     if arguments.is_open and seen_in_training:
@@ -206,6 +207,31 @@ def with_folds_of(arguments: Data, records: dict[str, dict]) -> Data:
                     f"--{name} is {here}, and {model} was trained {there}, so its folds are others; leave --{name} "
                     "out, or score every slice by evaluate --all_persons."
                 )
+    return arguments
+
+
+def with_model(arguments: Data, model: str, segmenter: TumorSegmenter) -> Data:
+    """The arguments, completed by the classes and the channels of a model; raises as `with_classes_of`."""
+    arguments = with_classes_of(arguments, model, segmenter.class_names)
+    return with_channels_of(arguments, model, segmenter.channel_names)
+
+
+def with_channels_of(arguments: Data, model: str, channel_names: Sequence[str]) -> Data:
+    """The arguments, completed by the sequences that the model takes as its channels.
+
+    Args:
+        arguments: of any command; the sequences of other data may have other names.
+        model: folder or Hub id.
+        channel_names: of the model; none of one that takes grey slices.
+
+    Raises:
+        ValueError: the arguments name another number of sequences.
+    """
+    if channel_names and not arguments.sequences:
+        return replace(arguments, sequences=list(channel_names))
+    if len(given := arguments.sequences or ()) != len(channel_names):
+        takes = f"{len(channel_names)} ({', '.join(channel_names)})" if channel_names else "one"
+        raise ValueError(f"--sequences is {' '.join(given)}, and {model} takes {takes}; leave it out.")
     return arguments
 
 
@@ -323,12 +349,24 @@ def score_classes(segmentations: Iterable[Segmentation], slices: Dataset) -> lis
                 **{name: row[name] for name in ROW_COLUMNS},
                 **score_slice(segmentation.probability, np.logical_or.reduce(planes)),
                 "classes": {
-                    one.name: score_slice(one.probability, true, one.mask)
-                    for one, true in zip(segmentation.classes, planes, strict=True)
+                    one.name: score_slice(probability, true, one.mask)
+                    for one, probability, true in zip(
+                        segmentation.classes, probabilities_among(segmentation), planes, strict=True
+                    )
                 },
             }
         )
     return rows
+
+
+def probabilities_among(segmentation: Segmentation) -> np.ndarray:
+    """Of every class, float32 [K, H, W]: each by itself if they overlap, otherwise among all of them (softmax)."""
+    own = segmentation.class_probabilities
+    assert own is not None  # the model has several
+    if segmentation.classes_overlap:
+        return own
+    odds = np.exp(logit(own))
+    return (odds / (1 + odds.sum(axis=0))).astype(np.float32)
 
 
 def score_negatives(

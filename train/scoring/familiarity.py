@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from modeling_unet import TumorSegmenter, read_image
+from modeling_unet import TumorSegmenter
 from modeling_unet.familiarity import Familiarity, levels_of, pool
 from modeling_unet.modeling_unet import padded_size
 from modeling_unet.provenance import weights_hash
@@ -62,8 +62,8 @@ def features_of(segmenter: TumorSegmenter, slices: Dataset) -> torch.Tensor:
     """Of every slice, each taken whole, by the encoder alone: float32 [M, D]."""
     levels, features = levels_of(segmenter.network.config), []
     for row in tqdm(slices.select_columns(["image"]), desc="Looking at slices", unit="slice"):
-        image = read_image(as_file(row["image"]))
-        pixel_values = segmenter.image_processor([image], return_tensors="pt")["pixel_values"].to(segmenter.device)
+        prepared = segmenter.image_processor(as_file(row["image"]), return_tensors="pt")
+        pixel_values = prepared["pixel_values"].to(segmenter.device)
         height, width = pixel_values.shape[-2:]
         padded = padded_size((height, width), segmenter.network.config.reduction)
         padding = (0, padded[1] - width, 0, padded[0] - height)

@@ -24,7 +24,7 @@ from ..data.folds import KNOWN_SPLITS, UNKNOWN, split_fold
 from ..data.slices import content_hash, load_slices
 from ..files import check_writable, write_json
 from ..record import read_record, seen_slices
-from .evaluation import ScoringArguments, marked_slices, score_fold, segment_fold, with_folds_of
+from .evaluation import ScoringArguments, marked_slices, score_fold, segment_fold, with_channels_of, with_folds_of
 from .report import describe_intervals, differences
 from .tables import comparison_table
 
@@ -82,6 +82,8 @@ def compare_models(first: str, second: str, arguments: CompareArguments) -> dict
         raise ValueError(f"{first} and {second} hold the same weights; there is nothing to compare.")
     how = {"device": arguments.device, "optimize": "none", "quality": arguments.quality, "framing": "none"}
     segmenters = [TumorSegmenter.from_pretrained(model, **how) for model in models]
+    for model, segmenter in zip(models, segmenters, strict=True):
+        arguments = with_channels_of(arguments, model, segmenter.channel_names)
     scored = _choose(first, arguments)
     rows = [score_fold(segment_fold(segmenter, scored, arguments.batch_size), scored) for segmenter in segmenters]
     seen = {model: _count_seen(model, scored) for model in models}

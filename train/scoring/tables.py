@@ -1,7 +1,7 @@
 """Figures as Markdown: for the terminal that `evaluate` prints to, and for `report.md`."""
 
 NONE = "–"
-OF_CLASSES = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd")
+OF_CLASSES = ("slice_dice", "person_dice", "pooled_dice", "slice_iou", "nsd", "ece")
 WITH_TUMOR = "with tumour"
 # With probability 2 · 0.5ⁿ the means of n persons all lie on the same side of the true median. With fewer persons than
 # this, not even the range of all of them is a 95 % interval.

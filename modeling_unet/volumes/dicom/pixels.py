@@ -1,11 +1,12 @@
-"""The pixels of DICOM files, decoded by pydicom itself (uncompressed, RLE), by Pillow (JPEG, JPEG 2000), and in a
-process apart by GDCM (JPEG Lossless, JPEG-LS, JPEG of 12 bits): no decoder whose frames could not be checked before
+"""The pixels of DICOM files, decoded by pydicom itself (uncompressed, RLE), by Pillow (JPEG, JPEG 2000, HTJ2K), and in
+a process apart by GDCM (JPEG Lossless, JPEG-LS, JPEG of 12 bits): no decoder whose frames could not be checked before
 they are decoded.
 """
 
 import io
 import struct
 from collections.abc import Iterator
+from copy import copy
 from itertools import islice
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from ...image_processing_unet import open_picture
 from ..scan import VolumeError, pydicom, read_file
 from .apart import Apart
-from .tags import BY_PILLOW, RLE, UNCOMPRESSED, Frame, Image, needs_gdcm, unpacked
+from .tags import BY_PILLOW, HTJ2K, JPEG_2000, RLE, UNCOMPRESSED, Frame, Image, needs_gdcm, unpacked
 
 
 SLACK_BYTES = 64 * 1024  # of a file, for what stands between its pixels and behind them
@@ -47,6 +48,10 @@ def decode(image: Image, frames: list[Frame], apart: Apart) -> Iterator[tuple[Fr
             _check_encapsulated(data)
             # What was checked is what this decoder reads, whichever others are installed.
             decoder = "pillow" if data.file_meta.TransferSyntaxUID in BY_PILLOW else ""
+            if data.file_meta.TransferSyntaxUID in HTJ2K:
+                # Pillow reads both alike, by what the frame itself says; pydicom would want another package for it.
+                data.file_meta = copy(data.file_meta)
+                data.file_meta.TransferSyntaxUID = JPEG_2000
             decoded = pydicom.pixels.iter_pixels(data, raw=True, indices=[*wanted], decoding_plugin=decoder)
         for frame, pixels in zip(wanted.values(), decoded, strict=True):
             with np.errstate(over="ignore"):

@@ -87,7 +87,9 @@ UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2
 DEFLATED = "1.2.840.10008.1.2.1.99"
 RLE = "1.2.840.10008.1.2.5"
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
-BY_PILLOW = ("1.2.840.10008.1.2.4.50", JPEG_EXTENDED, "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+JPEG_2000 = "1.2.840.10008.1.2.4.90"
+HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
+BY_PILLOW = ("1.2.840.10008.1.2.4.50", JPEG_EXTENDED, JPEG_2000, "1.2.840.10008.1.2.4.91", *HTJ2K)
 PILLOW_BITS = 8  # of JPEG Extended; what has more, GDCM decodes
 # JPEG Lossless, with any predictor and with the first; JPEG-LS, lossless and nearly so.
 BY_GDCM = (
@@ -292,7 +294,7 @@ def _read_tags(head: bytes, label: str) -> tuple["pydicom.Dataset", int]:
         raise VolumeError(f"{label} is damaged; its tags cannot be read.") from None
     raise VolumeError(
         f"{label} is compressed as {_syntax_name(syntax)}, which is not decoded here; allowed are uncompressed, "
-        "deflated, RLE, JPEG, JPEG Lossless, JPEG-LS and JPEG 2000."
+        "deflated, RLE, JPEG, JPEG Lossless, JPEG-LS, JPEG 2000 and HTJ2K."
     )
 
 

@@ -14,6 +14,7 @@ from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetModel
 # Another value than the default for every option, together a valid network.
 EVERY_OPTION_CHANGED = {
     "num_channels": 3,
+    "channel_names": ["t1", "t2", "flair"],
     "block_type": "residual",
     "stem_width": 8,
     "stem_kernel_size": 5,

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from modeling_unet.comparison import compare
-from modeling_unet.report import MAX_LESIONS, MAX_PICTURE_SIDE, draw_report
+from modeling_unet.report import MAX_LESIONS, MAX_PICTURE_SIDE, Profile, draw_report
 from modeling_unet.segmentation import Segmentation
 
 
@@ -59,6 +59,7 @@ def crowded() -> str:
         style="heatmap",
         warnings=[HOSTILE * 100] * 50,
         volume={name: ["1,234.5 mL", "12,345,678 voxels"] for name in ("Volume", "Lesions", "Slices", "Planes")},
+        profile=Profile([*range(5000)], 1234.5, 4000),
     )
 
 
@@ -248,3 +249,30 @@ def test_the_colour_bar_is_that_of_the_heat_map():
 def test_a_look_that_is_not_allowed_is_refused(look):
     with pytest.raises(ValueError, match="allowed are"):
         draw(one_lesion(), **look)
+
+
+def test_the_profile_of_a_volume_by_hand():
+    report = draw(one_lesion(), volume={"Volume": ["1.8 mL"]}, profile=Profile([0, 0, 40, 80, 0, 20], 0.0125, 3))
+    sentence = "Tumour from slice 3 to 6 of 6; most in slice 4: 1.00 mL. This is slice 4."
+    assert f'aria-label="{sentence}"' in report and sentence in text_of(report)
+    # Bars stand on the line below, as high as their share of the highest; the slice of the report is marked.
+    assert 'viewBox="0 0 6 100"' in report and '<rect x="3" width="1" height="100"/>' in report
+    assert '<path d="M2 100v-50.0h1V100zM3 100v-100.0h1V100zM5 100v-25.0h1V100z"/>' in report
+
+
+@pytest.mark.parametrize(
+    ("areas", "voxel_ml", "sentence"),
+    [
+        ([0, 1200, 0], None, "Tumour in slice 2 of 3; most in slice 2: 1,200 px. This is slice 1."),
+        ([0, 0], 0.001, "No tumour in any of 2 slices. This is slice 1."),
+    ],
+)
+def test_what_a_profile_says(areas, voxel_ml, sentence):
+    assert sentence in text_of(draw(one_lesion(), volume={"Volume": ["1.8 mL"]}, profile=Profile(areas, voxel_ml, 0)))
+
+
+def test_a_mask_that_was_corrected_is_not_said_to_be_the_networks_alone():
+    own, corrected = (text_of(draw(one_lesion(), by_hand=by_hand)) for by_hand in (False, True))
+    assert "as the network sees it" in own and "checked by nobody" in own
+    assert "as the network sees it" not in corrected and "checked by nobody" not in corrected
+    assert corrected.count("corrected by hand") == 2

@@ -20,6 +20,7 @@ from pydicom.uid import SecondaryCaptureImageStorage, UID_dictionary
 from modeling_unet.volumes import scan
 from modeling_unet.volumes.archives import members
 from modeling_unet.volumes.dicom.apart import Apart
+from modeling_unet.volumes.dicom.tags import HTJ2K
 from modeling_unet.volumes.volume import DISPLAY, VolumeError, is_volume, read_volume
 
 
@@ -377,6 +378,23 @@ def test_compressed_pixels_are_the_same_pixels(tmp_path):
     ):
         volume = read_volume(write(tmp_path / make.__name__, make(pixels)))
         np.testing.assert_array_equal(volume.slices[0], pixels, make.__name__)
+
+
+@pytest.mark.parametrize("kind", phantoms.HTJ2K_FRAMES)
+@pytest.mark.parametrize("syntax", HTJ2K)
+def test_htj2k_has_the_pixels_of_its_encoder(tmp_path, kind, syntax):
+    content, pixels = phantoms.htj2k(kind, syntax)
+    np.testing.assert_array_equal(read_volume(write(tmp_path / "a", content)).slices[0], pixels)
+
+
+def test_htj2k_of_another_size_is_not_decoded(tmp_path, monkeypatch):
+    content, _ = phantoms.htj2k("uint16", HTJ2K[0])
+    size = content.index(b"\xff\x4f\xff\x51") + 8
+    decoded = []
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: decoded.append(self.size))
+    with pytest.raises(VolumeError, match="cannot be decoded"):
+        read_volume(write(tmp_path / "a", content[: size + 3] + b"\x40" + content[size + 4 :]))
+    assert not decoded
 
 
 @pytest.mark.parametrize("make", [phantoms.dicom, phantoms.deflated, phantoms.jpeg_ls])

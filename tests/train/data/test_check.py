@@ -86,7 +86,7 @@ def test_persons_that_cannot_be_assigned_are_an_error_beside_the_others(folder, 
     some = write_persons(tmp_path / "persons.csv", ["a", "b"])
     assert check(folder, some, out=tmp_path / "out") == 2
     printed = capsys.readouterr().out
-    assert "ERROR  persons\n  persons.csv names no person for 10 slices: 3, 4" in printed
+    assert "ERROR  persons\n  persons.csv names no person for 10 of 12 slices: 3, 4" in printed
     assert "ERROR  unpaired (1 slice)" in printed
 
 

@@ -211,7 +211,7 @@ def test_persons_of_the_source_are_taken(caplog):
 
 
 def test_a_source_that_knows_only_some_persons_is_refused():
-    with pytest.raises(DataError, match="names no person for 2 of its slices: 11, 12"):
+    with pytest.raises(DataError, match="names no person for 2 of 12 slices: 11, 12"):
         assign_persons(scan(person_id=["a"] * 10 + ["", ""]))
 
 
@@ -228,7 +228,10 @@ def test_a_persons_file_keeps_ids_as_written_and_persons_together(tmp_path, capl
 
 def test_persons_file_errors_name_column_slices_and_file(tmp_path):
     path = write_persons(tmp_path / "persons.csv", ["a"] * 10)
-    with pytest.raises(DataError, match=r"persons\.csv names no person for 2 slices: 11, 12"):
+    with pytest.raises(DataError, match=r"persons\.csv names no person for 2 of 12 slices: 11, 12"):
+        assign_persons(scan(), path)
+    path.write_bytes(b"PK\x03\x04" + bytes(200))
+    with pytest.raises(DataError, match=r"persons\.csv is a spreadsheet, of which a CSV file is needed"):
         assign_persons(scan(), path)
     path.write_text("name,who\n1,a\n")
     with pytest.raises(DataError, match=r"persons\.csv has the columns name, who; say with --person_column which"):
@@ -274,8 +277,10 @@ def test_a_name_in_two_folders_is_nobodys_unless_the_folder_is_written(tmp_path)
     names = {"slice": ["a/1", "b/1", "b/2"]}
     path.write_text("slice,person_id\na/1,x\nb/1,y\n2,z\n")
     assert assign_persons(scan(3, **names), path, num_folds=2)["person_id"][:] == ["x", "y", "z"]
+    path.write_text("slice,person_id\na\\1.png,x\nb\\1.png,y\nb\\2.png,z\n")
+    assert assign_persons(scan(3, **names), path, num_folds=2)["person_id"][:] == ["x", "y", "z"]
     path.write_text("slice,person_id\n1,x\n2,z\n")
-    with pytest.raises(DataError, match="names no person for 2 slices: a/1, b/1"):
+    with pytest.raises(DataError, match="names no person for 2 of 3 slices: a/1, b/1"):
         assign_persons(scan(3, **names), path, num_folds=2)
 
 

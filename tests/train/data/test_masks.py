@@ -13,7 +13,7 @@ from surroundings import ROOT
 
 from modeling_unet import read_mask
 from train.data.arguments import DataArguments
-from train.data.masks import advise_labels
+from train.data.masks import advise, advise_labels
 from train.data.raw import DataError, RawSlice, as_file, encode_png
 from train.data.slices import examine, load_slices
 
@@ -120,6 +120,15 @@ def test_what_is_advised_takes_the_mask_as_it_is_meant(mask, words, meant):
     assert "1.png: the mask holds" in message and words in message
     found = taken(mask, **advised(message))
     assert (found != (meant > 0)).sum() <= 0.15 * (meant > 0).sum()
+
+
+def test_fractions_that_fade_out_are_soft_edges():
+    """As of a NIfTI mask that was resampled, where values as small as 1e-9 lie beside the tumour."""
+    file = io.BytesIO()
+    np.save(file, cv2.GaussianBlur(disc().astype(np.float32) / 255, (0, 0), 1.5))
+    file.seek(0)
+    advice = advise(file)
+    assert "its edges are soft" in advice and "--mask_threshold 0.5 " in advice
 
 
 def test_a_picture_among_the_masks_is_called_one():

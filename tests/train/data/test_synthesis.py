@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from modeling_unet import UNetImageProcessor
+from train.data import synthesis
 from train.data.synthesis import (
     Axis,
     Donors,
@@ -223,6 +224,29 @@ def test_what_covers_shows_no_tumor_and_is_of_another_person():
     assert all(labels.any() for _, labels in drawn(alone, count=10))
 
 
+def test_of_many_slices_a_part_is_looked_at_and_donors_are_the_most_similar_of_it(monkeypatch):
+    slices = [{"pixel_values": head_with_tumor((40 + 9 * n // 2, 70))[0][None]} for n in range(9)]
+    person = np.array([*"aabbccdde"])
+    monkeypatch.setattr(synthesis, "DONOR_POOL", 3)
+    found = Donors(slices, person)
+    assert [found.of(index).tolist() for index in range(9)] == [
+        *([3, 6], [3, 6], [0, 6], [0, 6], [3, 6, 0], [6, 3, 0], [3, 0], [3, 0], [6, 3, 0])
+    ]
+    monkeypatch.undo()
+    whole = Donors(slices, person)
+    assert sorted(whole.of(0)) == [2, 3, 4, 5, 6, 7, 8] and np.array_equal(whole.boxes, found.boxes)
+
+
+def test_another_person_is_drawn_as_if_from_a_list_of_the_others():
+    person_id = [*"cabacbbacdb"]
+    made = Synthesizer([{}] * 11, [], person_id, Synthesis(**NOTHING))
+    for index, own in enumerate(person_id):
+        others = [other for other, person in enumerate(person_id) if person != own]
+        for seed in range(30):
+            drawn, chosen = (np.random.default_rng(seed) for _ in range(2))
+            assert made._of_another_person(index, drawn) == chosen.choice(others)
+
+
 def test_donors_lie_over_the_head_that_they_cover():
     small, large = head_with_tumor(), head_with_tumor()
     small = [cv2.warpAffine(values, np.array([[0.7, 0, 30], [0, 0.6, 8.0]]), (SIDE, SIDE)) for values in small]
@@ -337,13 +361,13 @@ def test_a_sample_follows_from_its_random_numbers():
 
 def test_nobody_gets_a_lesion_of_their_own(rng):
     made = synthesizer()
-    made.person_id = np.array(["a", "a", "c"])
+    made = Synthesizer(made.slices, made.axes, [*"aac"], made.options)
     assert {made._of_another_person(0, rng) for _ in range(20)} == {2}
 
 
 def test_one_person_alone_has_to_do(rng):
     made = synthesizer(paste_probability=1.0)
-    made.person_id = np.array(["a", "a", "a"])
+    made = Synthesizer(made.slices, made.axes, [*"aaa"], made.options)
     assert all(labels.any() for _, labels in drawn(made, count=10))
 
 

@@ -9,6 +9,7 @@ import yaml
 from train.data.augmentation import Augmentation
 from train.data.slices import DataArguments
 from train.data.synthesis import Synthesis
+from train.fitting import run
 from train.fitting.network import build_model
 from train.fitting.options import (
     DEFAULT_RECIPE,
@@ -195,7 +196,7 @@ def test_an_unknown_recipe_is_refused_with_those_that_are_there():
         ("{", "is not JSON"),
         ("[1]", "is no mapping"),
         ('{"widht": 1}', "fields that UNetConfig does not have: widht"),
-        ('{"num_channels": 3}', "gives num_channels; slices have one channel"),
+        ('{"num_channels": 3}', "gives num_channels; the channels follow from --sequences"),
         ('{"num_labels": 4}', "gives num_labels; it follows from --classes"),
         ('{"id2label": {"0": "a", "1": "b", "2": "c"}}', "names the labels a, b, c, and the masks are of one class"),
         ('{"problem_type": "multi_label_classification"}', "one class has nothing to overlap with"),
@@ -240,6 +241,26 @@ def test_a_tracker_whose_package_is_broken_is_named(content, message, tmp_path, 
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     with pytest.raises(ValueError, match=message):
         parse_fit([*REQUIRED, "--report_to", "wandb"])
+
+
+def test_mlflow_without_a_database_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
+    monkeypatch.setattr("train.fitting.options.find_spec", lambda name: None)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(
+        ValueError, match=r"--report_to mlflow needs a database here, .*: pip install mlflow, or set MLF"
+    ):
+        parse_fit([*REQUIRED, "--report_to", "mlflow"])
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert parse_fit([*REQUIRED, "--report_to", "mlflow"]).trainer.report_to == ["mlflow"]
+
+
+def test_what_a_tracker_raises_becomes_a_sentence_and_other_errors_stay():
+    stopped = type("MlflowException", (Exception,), {"__module__": "mlflow.exceptions"})
+    with pytest.raises(ValueError, match=r"^--report_to mlflow failed: no answer\.$"), run._tracker_named():
+        raise stopped("no answer.\nTraceback of the server")
+    with pytest.raises(RuntimeError, match="ours"), run._tracker_named():
+        raise RuntimeError("ours")
 
 
 def test_an_unknown_tracker_is_no_package_to_install():

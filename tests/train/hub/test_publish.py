@@ -25,7 +25,7 @@ from train.__main__ import main
 from train.data.folds import read_manifest
 from train.files import save_model, write_json
 from train.hub import publishing, stranger
-from train.hub.cards import complete_model_card, describe_scored
+from train.hub.cards import complete_model_card, describe_scored, write_data_card
 from train.hub.staging import stage_dataset, stage_model
 
 
@@ -404,6 +404,13 @@ def test_licence_and_origin_stay_on_the_data_card(hub, ended):
     assert {split["split"] for split in card.data.configs[0]["data_files"]} == {"train", "test"}
     assert f'load_dataset("{DATA}", split="train")' in card.text
     assert "imagefolder" not in card.text and "metadata.jsonl" not in card.text
+
+
+def test_the_number_of_folds_stays_on_the_data_card():
+    command = "python -m train fit --data_dir {}{} --output_dir RUN --fold 0"
+    for num_folds in ("", " --num_folds 3"):
+        readme = f"---\nlicense: mit\n---\n\n## Use\n\n```bash\n{command.format('slices', num_folds)}\n```\n"
+        assert command.format("you/slices", num_folds) in write_data_card(readme, "you/slices", ["train"])
 
 
 def test_the_page_works_with_what_came_along_and_reads_the_model_from_the_hub(hub, received):

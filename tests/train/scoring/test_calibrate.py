@@ -16,7 +16,15 @@ from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImage
 from modeling_unet.provenance import weights_hash
 from train.__main__ import main
 from train.files import save_model, write_json
-from train.fitting.calibrated import Platt, calibrated_folders, fold_into_head, logit, read_calibration, take_over
+from train.fitting.calibrated import (
+    Calibration,
+    Platt,
+    calibrated_folders,
+    fold_into_head,
+    logit,
+    read_calibration,
+    take_over,
+)
 from train.scoring.calibration import cross_fit
 from train.scoring.platt import LogitCounts, fit_platt
 from train.scoring.report import evaluation_of
@@ -79,11 +87,11 @@ def test_a_network_that_has_it_the_wrong_way_round_is_refused():
 def test_nobody_takes_part_in_the_own_calibration():
     """One of six persons differs from all others, and is calibrated as they are."""
     rng = np.random.default_rng(0)
-    counts = {f"p{number}": counted(rng, Platt(1, 0), 128) for number in range(6)}
-    counts["p3"] = counted(rng, Platt(0.2, 2), 128)
-    crossed = cross_fit(counts)
-    assert crossed["p3"].scale == pytest.approx(1, rel=0.05)
-    assert all(crossed[person].scale < 0.9 for person in counts if person != "p3")
+    counts = {f"p{number}": (counted(rng, Platt(1, 0), 128),) for number in range(6)}
+    counts["p3"] = (counted(rng, Platt(0.2, 2), 128),)
+    scales = {person: crossed.platts[0].scale for person, crossed in cross_fit(counts).items()}
+    assert scales["p3"] == pytest.approx(1, rel=0.05)
+    assert all(scales[person] < 0.9 for person in counts if person != "p3")
 
 
 # The command
@@ -124,7 +132,7 @@ def calibrated(folder, model, tmp_path_factory) -> Path:
 
 
 def test_the_saved_network_gives_calibrated_probabilities(calibrated, model, folder):
-    platt = read_calibration(calibrated)
+    (platt,) = read_calibration(calibrated).platts
     assert platt.scale < 0.5
     (image, *_) = sorted((folder / "images").iterdir())
     segmenters = (TumorSegmenter.from_pretrained(place, optimize="none") for place in (model, calibrated))
@@ -155,10 +163,10 @@ def both(folder, model, tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_several_folds_get_one_calibration_from_all_their_logits(both, calibrated, folder, model, tmp_path):
     assert calibrate(folder, model, tmp_path, "--fold", "1") == 0
-    one, other, together = map(read_calibration, (calibrated, tmp_path, both))
-    assert one.scale != other.scale and min(one.scale, other.scale) < together.scale < max(one.scale, other.scale)
+    one, other, together = (read_calibration(place).platts[0].scale for place in (calibrated, tmp_path, both))
+    assert one != other and min(one, other) < together < max(one, other)
     assert calibrated_folders(both) == [both / "fold-0", both / "fold-1"]
-    assert all(read_calibration(place) == together for place in calibrated_folders(both))
+    assert all(read_calibration(place) == read_calibration(both) for place in calibrated_folders(both))
     assert weights_hash(both / "fold-0") == weights_hash(both / "fold-1") != weights_hash(calibrated)
     assert calibrated_folders(calibrated) == [calibrated]
 
@@ -211,7 +219,7 @@ def test_a_disk_that_is_too_small_for_the_probabilities_is_said(folder, model, t
 
 
 def test_another_model_inherits_the_calibration_of_several_folds(both, model, tmp_path):
-    fold_into_head(Platt(1, 0), model, tmp_path)
+    fold_into_head(Calibration((Platt(1, 0),)), model, tmp_path)
     take_over(both, tmp_path)
     assert weights_hash(tmp_path) == weights_hash(both / "fold-0")
     assert evaluation_of(tmp_path / "evaluation.json")["stands_for"] == weights_hash(tmp_path)
@@ -254,7 +262,17 @@ def test_an_uncalibrated_model_has_no_calibration_to_lend(model):
 
 def test_a_calibration_can_be_folded_in_place(model, tmp_path):
     same = tmp_path / "model"
-    fold_into_head(Platt(1, 0), model, same)
-    fold_into_head(Platt(0.5, 0), same, same)
+    fold_into_head(Calibration((Platt(1, 0),)), model, same)
+    fold_into_head(Calibration((Platt(0.5, 0),)), same, same)
     plain, halved = (UNetForSemanticSegmentation.from_pretrained(place) for place in (model, same))
     torch.testing.assert_close(halved.head.weight, plain.head.weight / 2, rtol=1e-3, atol=1e-4)
+
+
+def test_one_pair_is_put_into_the_head_to_the_bit(model, tmp_path):
+    fold_into_head(Calibration((Platt(0.37, -1.234),)), model, tmp_path / "one")
+    plain = UNetForSemanticSegmentation.from_pretrained(model)
+    with torch.no_grad():
+        plain.head.weight.mul_(0.37)
+        plain.head.bias.mul_(0.37).add_(-1.234)
+    save_model(plain, UNetImageProcessor.from_pretrained(model), tmp_path / "other")
+    assert weights_hash(tmp_path / "one") == weights_hash(tmp_path / "other")

@@ -3,7 +3,7 @@
 | layout | module |
 |---|---|
 | `metadata.csv` or `.jsonl`, also in `train/`, `test/`; or a CSV file itself | `metadata` |
-| nnU-Net raw: `imagesTr/`, `labelsTr/`, `dataset.json` | `nnunet` |
+| nnU-Net raw, Medical Decathlon: `imagesTr/`, `labelsTr/`, `dataset.json` | `nnunet` |
 | BIDS: `sub-01/anat/…`, masks in `derivatives/` | `bids` |
 | `images/` and `masks/`, `imgs/` and `labels/`, …: files of equal stems | `two_folders` |
 | BraTS: `ID_t1ce.nii.gz` and the other sequences beside `ID_seg.nii.gz` | `brats` |
@@ -26,16 +26,19 @@ from pathlib import Path
 from ..cache import unpacked
 from ..raw import DataError, HalfLayoutError, Reading, Source
 from . import beside, bids, brats, coco, figshare, hub, metadata, nnunet, two_folders
+from .pairs import files_below
 
 
 # The first that fits is taken.
 LAYOUTS = (metadata, nnunet, bids, two_folders, brats, beside, coco, figshare, hub)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 AS_USUAL = Reading()
+NOT_READ = {".dcm", ".ima", ".mha", ".mhd", ".nrrd", ".nhdr", ".mgh", ".mgz"}  # volumes that other programs convert
 # Options that nothing but such a source can use.
 USED_BY = {
     "planes": "volumes",
     "sequence": "sequences by name",
+    "sequences": "sequences by name",
     "person_column": "table of persons (which --persons FILE.csv would be)",
 }
 
@@ -82,8 +85,11 @@ def _open_folder(folder: Path, reading: Reading, name: str | None = None) -> Sou
                 return found
         except HalfLayoutError as error:
             half = half or error
-    raise half or DataError(
+    foreign = ", ".join(sorted({path.suffix.lower() for path in files_below(folder)} & NOT_READ))
+    said = str(half or "") or (
         f"{name or folder} holds no slices in a known layout: images/ and masks/ with files of the same stems, files "
-        "beside their masks (NAME.tif, NAME_mask.tif), BraTS, BIDS, nnU-Net raw (imagesTr/, labelsTr/), COCO, "
-        f"figshare's zips or N.mat files, {' or '.join(metadata.NAMES)}, or Parquet files."
+        "beside their masks (NAME.tif, NAME_mask.tif), BraTS, BIDS, nnU-Net raw or Medical Decathlon (imagesTr/, "
+        f"labelsTr/), COCO, figshare's zips or N.mat files, {' or '.join(metadata.NAMES)}, or Parquet files."
     )
+    hint = f" Volumes as {foreign} are not read here: save them, and their masks, as NIfTI." if foreign else ""
+    raise DataError(f"{said}{hint}")

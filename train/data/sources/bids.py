@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..raw import DataError, Reading, listed, natural_order
 from .pairs import FilePairs, Pair, bare_name, images_below
-from .sequences import choose
+from .sequences import choose, gathered
 from .slicing import is_nifti
 
 
@@ -41,10 +41,7 @@ def find(folder: Path, reading: Reading) -> FilePairs | None:
         return None
     chosen, said = choose((name for visit in scans.values() for name in visit), reading, folder.name)
     visits = sorted({*masks, *scans}, key=lambda visit: natural_order("_".join(visit)))
-    pairs = [
-        _pair(visit, scans[visit].get(chosen) if visit in scans else None, _one(masks[visit]), chosen)
-        for visit in visits
-    ]
+    pairs = [_pair(visit, *gathered(scans.get(visit, {}), chosen), _one(masks[visit])) for visit in visits]
     return FilePairs("BIDS, masks in derivatives/", tuple(pairs), reading, {"sequence": said}, folder=folder)
 
 
@@ -63,10 +60,10 @@ def _one(masks: list[Path]) -> Path | None:
     return found[0] if found else None
 
 
-def _pair(visit: tuple[str, ...], image: Path | None, mask: Path | None, chosen: str) -> Pair:
+def _pair(visit: tuple[str, ...], images: tuple[Path, ...], missing: str, mask: Path | None) -> Pair:
     name = "_".join(f"{entity}-{value}" for entity, value in zip(VISIT, visit, strict=True) if value)
     person = f"sub-{visit[0]}"
-    if image:
-        return Pair(name, image, mask, person_id=person)
-    problem = f"{name} has no {chosen} in anat/."
+    if images:
+        return Pair(name, images[0], mask, person_id=person, others=images[1:])
+    problem = f"{name} has no {missing} in anat/."
     return Pair(name, None, mask, person_id=person, problem_kind="unpaired", problem=problem)

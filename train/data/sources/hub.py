@@ -14,10 +14,12 @@ from typing import Any
 from datasets import ClassLabel, Dataset, Image, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetsError
 
+from ...columns import values_of
 from ..raw import DETAIL_COLUMNS, SPLITS, DataError, Picture, RawSlice, Reading, Source
-from .metadata import as_split, as_text
+from .metadata import PIXEL_COLUMNS, as_split, as_text, spacing_of
 
 
+COLUMNS = ("image", "mask", "slice", *DETAIL_COLUMNS, "volume", *PIXEL_COLUMNS)
 PARQUET_SHARD = re.compile(r"(?P<split>\w+(\.\w+)*)-\d{5}-of-\d{5}(-\w+)?\.parquet")
 
 
@@ -33,7 +35,7 @@ def open_id(name: str, reading: Reading) -> "DatasetRows":
 
 @dataclass(frozen=True, eq=False)
 class DatasetRows(Source):
-    """A `datasets.Dataset` with the columns `image` and `mask`, and perhaps `slice`, `person_id` and the like."""
+    """A `datasets.Dataset` with the columns `image` and `mask`, and perhaps others of `COLUMNS`."""
 
     heeds = frozenset({"person_column"})
 
@@ -48,7 +50,9 @@ class DatasetRows(Source):
 
     def parts(self) -> Iterator[RawSlice]:
         for name, row in zip(self._names(), self.dataset, strict=True):
+            texts = {column: as_text(row.get(column)) for column in ("volume", *PIXEL_COLUMNS)}
             raw = RawSlice(name, _named(row["image"], name), _named(row["mask"], name), **self._details(row))
+            raw = replace(raw, volume=texts["volume"], spacing=spacing_of(texts, f"Slice {name}"))
             needed = ("image",) if self.takes_missing_masks else ("image", "mask")
             missing = [column for column in needed if getattr(raw, column) is None]
             if missing:
@@ -63,7 +67,7 @@ class DatasetRows(Source):
     def _names(self) -> list[str]:
         """The column `slice`; without it the stems of the images' names, if they differ, and otherwise 1, 2, …"""
         if "slice" in self.dataset.column_names:
-            return [as_text(name) for name in self.dataset["slice"]]
+            return [as_text(name) for name in values_of(self.dataset, "slice")]
         # Concatenated, a data set has a format, which names the columns that it had before it was flattened.
         paths = self.dataset.select_columns("image").flatten().with_format(None)["image.path"]
         stems = [Path(path or "").stem for path in paths]
@@ -110,7 +114,7 @@ def _needed_columns(name: str, split: Dataset, is_one_of_several: bool, person_c
     if "split" not in found and (is_one_of_several or name.lower() in SPLITS):
         split = split.add_column("split", [name] * len(split))
         found = split.column_names
-    split = split.select_columns([column for column in ("image", "mask", "slice", *DETAIL_COLUMNS) if column in found])
+    split = split.select_columns([column for column in COLUMNS if column in found])
     return split.cast_column("image", Image(decode=False)).cast_column("mask", Image(decode=False))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..raw import DETAIL_COLUMNS, SPLITS, DataError, RawSlice, Reading, Source, image_files, stamps
 from ..tables import find_person_column, listed_columns, read_table
-from .pairs import MASK_ENDING, FilePairs, Pair, bare_name, is_image, picture
+from .pairs import MASK_ENDING, Details, FilePairs, Pair, bare_name, is_image, picture
 
 
 NAMES = ("metadata.csv", "metadata.jsonl")
@@ -135,13 +135,14 @@ def _slice_of_row(metadata: Path, number: int, row: dict[str, str], takes_missin
         mask,
         **{column: row[column] for column in DETAIL_COLUMNS},
         volume=row["volume"],
-        spacing=_spacing_of(metadata, number, row),
+        spacing=spacing_of(row, f"Row {number} of {metadata.name}"),
         problem_kind=problem_kind,
         problem=problem and f"Row {number} of {metadata.parent.name}/{metadata.name} {problem}.",
     )
 
 
-def _spacing_of(metadata: Path, number: int, row: dict[str, str]) -> tuple[float, float] | None:
+def spacing_of(row: dict[str, str], where: str) -> tuple[float, float] | None:
+    """The size of a pixel in mm, as (row, column), or None; raises DataError if a row gives what is no number."""
     values = [row[column] for column in PIXEL_COLUMNS]
     if not all(values):
         return None
@@ -149,8 +150,7 @@ def _spacing_of(metadata: Path, number: int, row: dict[str, str]) -> tuple[float
         return float(values[0]), float(values[1])
     except ValueError as error:
         raise DataError(
-            f"Row {number} of {metadata.name} gives {' and '.join(PIXEL_COLUMNS)} as {' and '.join(values)}; they are "
-            "numbers."
+            f"{where} gives {' and '.join(PIXEL_COLUMNS)} as {' and '.join(values)}; they are numbers."
         ) from error
 
 
@@ -210,7 +210,7 @@ def _file_columns(path: Path, columns: list[str], rows: list[dict[str, str]]) ->
     """The columns of images and of masks: those whose values are names of files that are there."""
     found = {}
     for column in columns:
-        files = [path.parent / row[column] for row in rows if row[column]]
+        files = [file for row in rows if (file := _file_of(path, row[column]))]
         if files and any(is_image(file) and file.is_file() for file in files):
             found[column] = files
     masks = [column for column in found if MASK_WORD.search(column)]
@@ -224,16 +224,25 @@ def _file_columns(path: Path, columns: list[str], rows: list[dict[str, str]]) ->
 
 
 def _pair_of_row(path: Path, number: int, row: dict[str, str], image: str, mask: str, person: str | None) -> Pair:
-    files = [path.parent / row[column] if row[column] else None for column in (image, mask)]
-    known = {name: row.get(name, "") for name in DETAIL_COLUMNS if name != "person_id"}
-    known["split"] = as_split(known["split"])
-    pair = {"name": bare_name(files[0]) if files[0] else f"row {number}", "person_id": row[person] if person else ""}
+    files = [_file_of(path, row[column]) for column in (image, mask)]
+    known = Details(
+        person_id=row[person] if person else "",
+        tumor_type=row.get("tumor_type", ""),
+        plane=row.get("plane", ""),
+        split=as_split(row.get("split", "")),
+    )
+    name = bare_name(files[0]) if files[0] else f"row {number}"
     lost = [column for column, file in zip((image, mask), files, strict=True) if file and not file.is_file()]
     if lost or not files[0]:
         said = f"names {row[lost[0]]}, which is not there" if lost else f"leaves {image} empty"
         problem = f"Row {number} of {path.name} {said}."
-        return Pair(image=None, mask=None, **pair, **known, problem_kind="unpaired", problem=problem)
-    return Pair(image=files[0], mask=files[1], **pair, **known)
+        return Pair(name, None, None, **known, problem_kind="unpaired", problem=problem)
+    return Pair(name, files[0], files[1], **known)
+
+
+def _file_of(path: Path, name: str) -> Path | None:
+    """The file that a cell of a table names, also as Windows writes it."""
+    return path.parent / name.replace("\\", "/") if name else None
 
 
 def _with_folder(path: Path, pair: Pair) -> Pair:

@@ -1,6 +1,7 @@
-"""nnU-Net's raw data: every case a volume per channel, and labels.
+"""nnU-Net's raw data: every case a volume per channel, and labels; Medical Decathlon's, with all channels in one file.
 
     DATA/imagesTr/CASE_0000.nii.gz, CASE_0001.nii.gz, …        one for each of the channels in dataset.json
+    DATA/imagesTr/CASE.nii.gz                                  or a volume for each in one file
     DATA/labelsTr/CASE.nii.gz
     DATA/dataset.json                                          {"channel_names": {"0": "T1Gd", …}, "labels": {…}}
 
@@ -9,11 +10,12 @@
 
 import json
 import re
+from collections import defaultdict
 from pathlib import Path
 
 from ..raw import DataError, Reading, natural_order
 from .pairs import FilePairs, Pair, bare_name, is_image
-from .sequences import choose
+from .sequences import choose, gathered
 
 
 DESCRIPTION = "dataset.json"
@@ -28,29 +30,36 @@ def find(folder: Path, reading: Reading) -> FilePairs | None:
     description = _read(folder / DESCRIPTION)
     # Older versions of nnU-Net called them modalities.
     channels = description.get("channel_names") or description.get("modality") or {"0": "0"}
-    name, said = choose(channels.values(), reading, f"{folder.name}/{DESCRIPTION}")
-    number = next(number for number, channel in channels.items() if channel == name)
-    scans = {
-        match["case"]: path
-        for path in images.iterdir()
-        if is_image(path) and (match := CHANNEL.fullmatch(bare_name(path))) and int(match["number"]) == int(number)
-    }
+    names, said = choose(channels.values(), reading, f"{folder.name}/{DESCRIPTION}")
+    numbers = [f"{int(next(number for number, own in channels.items() if own == name)):04d}" for name in names]
+    scans: dict[str, dict[str, Path]] = defaultdict(dict)
+    for path in images.iterdir():
+        if is_image(path) and (match := CHANNEL.fullmatch(bare_name(path))) and match["number"] in numbers:
+            scans[match["case"]][match["number"]] = path
     masks = {bare_name(path): path for path in labels.iterdir() if is_image(path)}
+    layout, where = "nnU-Net raw", f"channel {', '.join(numbers)}"
+    in_file: tuple[int, ...] = ()
+    whole = {bare_name(path): path for path in images.iterdir() if is_image(path)}
+    if whole.keys() & masks.keys():
+        in_file = tuple(int(number) + 1 for number in numbers)
+        scans = {case: dict.fromkeys(numbers, path) for case, path in whole.items()}
+        layout, where = "Medical Decathlon", f"volume {', '.join(map(str, in_file))} of each file"
     pairs = [
-        _pair(case, scans.get(case), masks.get(case), int(number))
+        _pair(case, *gathered(scans.get(case, {}), numbers), masks.get(case), in_file)
         for case in sorted({*scans, *masks}, key=natural_order)
     ]
-    rows = {"sequence": f"{said} (channel {int(number):04d})", "labels": _named(description.get("labels", {}))}
-    layout = "nnU-Net raw: imagesTr/, labelsTr/ and dataset.json"
+    layout += ": imagesTr/, labelsTr/ and dataset.json"
+    rows = {"sequence": f"{said} ({where})", "labels": _named(description.get("labels", {}))}
     return FilePairs(layout, tuple(pairs), reading, rows, (folder / DESCRIPTION,), folder) if pairs else None
 
 
-def _pair(case: str, image: Path | None, mask: Path | None, number: int) -> Pair:
-    pair = Pair(case, image, mask, person_id=case)
-    if image:
-        return pair
-    assert mask is not None  # or there would be no case
-    problem = f"labelsTr/{mask.name} has no image {case}_{number:04d} in imagesTr/."
+def _pair(case: str, images: tuple[Path, ...], missing: str, mask: Path | None, in_file: tuple[int, ...]) -> Pair:
+    if images:
+        return Pair(case, images[0], mask, person_id=case, others=images[1:], numbers=in_file)
+    problem = f"imagesTr/ has no channel {missing} of {case}."
+    if mask:
+        wanted = case if in_file else ", ".join(f"{case}_{number}" for number in missing.split(", "))
+        problem = f"labelsTr/{mask.name} has no image {wanted} in imagesTr/."
     return Pair(case, None, mask, case, problem_kind="unpaired", problem=problem)
 
 

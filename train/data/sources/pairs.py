@@ -3,13 +3,14 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict
 
-from modeling_unet.image_processing_unet import IMAGE_SUFFIXES
+from modeling_unet.image_processing_unet import IMAGE_SUFFIXES, InvalidImageError, read_channels
 
-from ..raw import SPLITS, Picture, RawSlice, Reading, Source, listed, stamps
+from ..raw import SPLITS, Picture, RawSlice, Reading, Source, encode_channels, listed, stamps
 from . import slicing
 
 
@@ -24,11 +25,21 @@ TUMOR_TYPES = {word: word for word in ("glioma", "meningioma", "pituitary", "met
 }
 
 
+class Details(TypedDict, total=False):
+    """What a layout says of a pair, by its fields."""
+
+    person_id: str
+    tumor_type: str
+    plane: str
+    split: str
+
+
 @dataclass(frozen=True)
 class Pair:
     """A picture or volume and its mask; "" stands for what the layout does not say, None for a file that is not there.
 
-    `problem_kind` and `problem` are those of its slices, see `RawSlice`.
+    `problem_kind` and `problem` are those of its slices, see `RawSlice`. `others` are the further channels of `image`;
+    `numbers` those of their volumes, from 1, where a file holds several and the layout says which one is meant.
     """
 
     name: str
@@ -40,6 +51,8 @@ class Pair:
     split: str = ""
     problem_kind: str = ""
     problem: str = ""
+    others: tuple[Path, ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,15 @@ class FilePairs(Source):
     others: tuple[Path, ...] = ()
     folder: Path | None = None
 
+    def __post_init__(self):
+        """Make each volume a person where nothing says whose they are: a volume's slices are never of two."""
+        images = [pair.image for pair in self.pairs if pair.image]
+        if images and all(map(slicing.is_nifti, images)) and not any(pair.person_id for pair in self.pairs):
+            own = tuple(replace(pair, person_id=pair.name) for pair in self.pairs)
+            said = {"persons": f"not said here; each of the {len(images):,} volumes counts as one"} | self.said
+            for name, value in (("pairs", own), ("said", said)):
+                object.__setattr__(self, name, value)  # as the class is frozen
+
     @property
     def unit(self) -> str:
         return "volume" if any(pair.image and slicing.is_nifti(pair.image) for pair in self.pairs) else "slice"
@@ -69,8 +91,15 @@ class FilePairs(Source):
     @property
     def heeds(self) -> frozenset[str]:
         found = {"planes"} if self.unit == "volume" else set()
-        found |= {"sequence"} & {*self.said} | ({"person_column"} if "columns" in self.said else set())
-        return frozenset(found)
+        found |= {"sequence", "sequences"} if "sequence" in self.said else set()
+        found |= {"person_column"} if "columns" in self.said else set()
+        return frozenset(found | ({"sequence"} if found and self._numbers else set()))
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        """Which volume of files that hold several, if --sequence is a number and not the name of one."""
+        sequence = self.reading.sequence or ""
+        return (int(sequence),) if sequence.isdecimal() and "sequence" not in self.said else ()
 
     def parts(self) -> Iterator[Pair]:
         return iter(self.pairs)
@@ -80,7 +109,7 @@ class FilePairs(Source):
 
     def read(self, part: Pair) -> Iterable[RawSlice]:
         if part.image and not part.problem and not part.mask and not self.reading.takes_missing_masks:
-            problem = f"{_shown(part.image)} has no mask."
+            problem = f"{slicing.shown(part.image)} has no mask."
             part = replace(part, problem_kind="unpaired", problem=problem)
         raw = RawSlice(
             part.name,
@@ -94,14 +123,20 @@ class FilePairs(Source):
             part.problem,
         )
         if part.image and not part.problem and slicing.is_nifti(part.image):
-            return slicing.cut(raw, part.image, part.mask, self.reading.planes)
+            numbers = part.numbers or self._numbers
+            return slicing.cut(raw, (part.image, *part.others), part.mask, self.reading.planes, numbers)
+        if part.image and not part.problem and part.others:
+            return (_joined(raw, (part.image, *part.others)),)
         return (raw,)
 
     def stamp(self) -> object:
         return stamps(self._files())
 
     def _files(self) -> list[Path]:
-        return [*self.others, *(path for pair in self.pairs for path in (pair.image, pair.mask) if path)]
+        return [
+            *self.others,
+            *(path for pair in self.pairs for path in (pair.image, *pair.others, pair.mask) if path),
+        ]
 
     def facts(self) -> dict[str, str]:
         images = [pair.image for pair in self.pairs if pair.image]
@@ -125,6 +160,15 @@ class FilePairs(Source):
         if self.folder and (over := _passed_over(self.folder, {*self._files()})):
             facts["passed over"] = over
         return facts
+
+
+def _joined(raw: RawSlice, images: Sequence[Path]) -> RawSlice:
+    """The slice whose channels are pictures of their own."""
+    try:
+        planes = read_channels(images, [path.name for path in images])
+    except InvalidImageError as error:
+        return replace(raw, problem_kind="unreadable", problem=str(error))
+    return replace(raw, image={"path": f"{raw.slice}.npy", "bytes": encode_channels(planes)})
 
 
 def picture(path: Path) -> Picture:
@@ -158,9 +202,9 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
-def described(words: Iterable[str]) -> dict[str, str]:
+def described(words: Iterable[str]) -> Details:
     """What the folders above a file say of it: split, tumour type, plane; any other words are the person."""
-    found: dict[str, str] = {}
+    found: Details = {}
     persons = []
     for word in words:
         low = word.lower()
@@ -172,7 +216,8 @@ def described(words: Iterable[str]) -> dict[str, str]:
             found["plane"] = low
         else:
             persons.append(word)
-    return {**found, "person_id": "/".join(persons)}
+    found["person_id"] = "/".join(persons)
+    return found
 
 
 def named(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
@@ -193,10 +238,6 @@ def named(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
 def _without_folders(path: str) -> str:
     *folders, name = path.split("/")
     return name if folders and re.match(rf"{re.escape(folders[-1])}([-_. ]|$)", name) else path
-
-
-def _shown(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
 
 
 def _persons_of(pairs: Iterable[Pair]) -> str:

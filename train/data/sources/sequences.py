@@ -1,7 +1,8 @@
-"""Which of several MR sequences is read: the one that is asked for, or T1 with contrast where one alone is that."""
+"""Which of several MR sequences are read: those that are asked for, or T1 with contrast where one alone is that."""
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 from ..raw import DataError, Reading, listed
 
@@ -9,22 +10,24 @@ from ..raw import DataError, Reading, listed
 WITH_CONTRAST = re.compile(r"t1w?(ce|c|gd|km|post|gad|contrast|\+c)|ce[a-z0-9]*t1w?|(gd|gad|post|contrast)t1w?")
 
 
-def choose(names: Iterable[str], reading: Reading, where: str) -> tuple[str, str]:
-    """The sequence that is read, and what to say of it.
+def choose(names: Iterable[str], reading: Reading, where: str) -> tuple[tuple[str, ...], str]:
+    """The sequences that are read, in the order of channels, and what to say of them.
 
     Args:
         names: of all sequences, as the layout has them.
-        reading: may ask for one.
+        reading: may ask for one or several.
         where: what to call the source in a message.
 
     Raises:
-        DataError: the one that is asked for is not there, or none is asked for and several could be meant.
+        DataError: one that is asked for is not there, or none is asked for and several could be meant.
     """
     names = sorted({*names})
-    if reading.sequence is not None:
-        found = [name for name in names if name.lower() == reading.sequence.lower()]
-        if not found:
-            raise DataError(f"--sequence is {reading.sequence}; {where} has {listed(names)}.")
+    if asked := reading.sequences or ((reading.sequence,) if reading.sequence is not None else ()):
+        by_name = {name.lower(): name for name in names}
+        if missing := [name for name in asked if name.lower() not in by_name]:
+            option = "--sequences names" if reading.sequences else "--sequence is"
+            raise DataError(f"{option} {' '.join(missing)}; {where} has {listed(names)}.")
+        found = [by_name[name.lower()] for name in asked]
     else:
         found = names if len(names) == 1 else [name for name in names if is_with_contrast(name)]
         if len(found) != 1:
@@ -32,8 +35,20 @@ def choose(names: Iterable[str], reading: Reading, where: str) -> tuple[str, str
                 f"{where} has the sequences {listed(names)}, and which one is T1-weighted with contrast cannot be "
                 "told; say with --sequence which one to read."
             )
-    others = [name for name in names if name != found[0]]
-    return found[0], found[0] + (f"; not read: {', '.join(others)}" if others else "")
+    others = [name for name in names if name not in found]
+    said = ", ".join(found) + (f" as {len(found)} channels" if len(found) > 1 else "")
+    return tuple(found), said + (f"; not read: {', '.join(others)}" if others else "")
+
+
+def gathered(scans: dict[str, Path], chosen: Iterable[str]) -> tuple[tuple[Path, ...], str]:
+    """The files of the chosen sequences, or none, and which of them are missing.
+
+    Args:
+        scans: sequence → file, of one case.
+        chosen: by `choose`.
+    """
+    missing = [name for name in chosen if name not in scans]
+    return (() if missing else tuple(scans[name] for name in chosen)), ", ".join(missing)
 
 
 def is_with_contrast(name: str) -> bool:

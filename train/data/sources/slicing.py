@@ -8,6 +8,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from modeling_unet.image_processing_unet import MIN_SIDE
 from modeling_unet.volumes import Volume, VolumeError, read_volume
 from modeling_unet.volumes.volume import DISPLAY, UNKNOWN_PLANE
 
-from ..raw import Picture, RawSlice, encode_png
+from ..raw import Picture, RawSlice, encode_channels, encode_png
 
 
 try:
@@ -36,23 +37,39 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
-def cut(raw: RawSlice, image: Path, mask: Path | None, planes: Sequence[str]) -> Iterator[RawSlice]:
+def shown(path: Path) -> str:
+    """What to call a file in a message: images and masks often differ by their folders alone."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def cut(
+    raw: RawSlice, images: Sequence[Path], mask: Path | None, planes: Sequence[str], numbers: Sequence[int] = ()
+) -> Iterator[RawSlice]:
     """The slices of a volume, plane by plane; one slice with a problem if it cannot be cut.
 
     Args:
         raw: what is known of all of them; `slice` is the volume's name.
-        image: the volume.
+        images: the volume, or one for each channel, all on one grid.
         mask: on the same grid; None if there is no tumour.
         planes: of `PLANES`; none for the one in which the slices were taken.
+        numbers: of the volume of each channel in a file of several, from 1.
     """
     try:
-        volume = read_volume(image)
+        first, *others = images
+        volume, *further = channels = [_read(*which) for which in zip_longest(images, numbers[: len(images)])]
+        for path, channel in zip(others, further, strict=True):
+            _check_grid(first, path, volume, channel, "channel")
         labels = None
         if mask:
             labels = read_volume(mask)
-            _check_grid(image, mask, volume, labels)
+            if labels.stacks:
+                raise VolumeError(
+                    f"The mask {shown(mask)} holds {len(labels.stacks)} volumes; a mask is one, with a value for each "
+                    "label."
+                )
+            _check_grid(first, mask, volume, labels, "mask")
         for plane in planes or (volume.plane,):
-            yield from _slices(raw, volume, labels, plane)
+            yield from _slices(raw, channels, labels, plane)
     except VolumeError as error:
         kind = "size mismatch" if isinstance(error, _GridError) else "unreadable"
         yield replace(raw, image=None, mask=None, problem_kind=kind, problem=str(error))
@@ -92,16 +109,25 @@ class _GridError(VolumeError):
     """A mask that does not lie on its volume."""
 
 
-def _slices(raw: RawSlice, volume: Volume, labels: Volume | None, plane: str) -> Iterator[RawSlice]:
-    slices, spacing = _in_plane(volume, plane, raw.slice)
+def _read(path: Path, number: int | None) -> Volume:
+    volume = read_volume(path, number)
+    if volume.stacks and number is None:
+        count = len(volume.stacks)
+        raise VolumeError(f"{shown(path)} holds {count} volumes; say with --sequence which one to read, 1 to {count}.")
+    return volume
+
+
+def _slices(raw: RawSlice, channels: Sequence[Volume], labels: Volume | None, plane: str) -> Iterator[RawSlice]:
+    spacing = _in_plane(channels[0], plane, raw.slice)[1]
+    slices = [_in_plane(volume, plane, raw.slice)[0] for volume in channels]
     masks = None if labels is None else _in_plane(labels, plane, raw.slice)[0]
     known = "" if plane == UNKNOWN_PLANE else plane
-    for index, values in enumerate(slices):
+    for index, values in enumerate(zip(*slices, strict=True)):
         name = f"{raw.slice}-{known or 'slice'}-{index + 1:03d}"
         yield replace(
             raw,
             slice=name,
-            image=_picture(name, _encode(values)),
+            image=_image(name, [_levels(of_channel) for of_channel in values]),
             mask=None if masks is None else _picture(name, _encode_labels(masks[index])),
             plane=known or raw.plane,
             volume=raw.slice,
@@ -133,37 +159,43 @@ def _in_plane(volume: Volume, plane: str, name: str) -> tuple[np.ndarray, tuple[
     return slices, (float(sizes[1]), float(sizes[2]))
 
 
-def _check_grid(image: Path, mask: Path, volume: Volume, labels: Volume):
-    """Raise a `_GridError` unless a mask has the voxels of its volume, where the volume has them."""
+def _check_grid(image: Path, mask: Path, volume: Volume, labels: Volume, what: str):
+    """Raise a `_GridError` unless a mask, or another channel, has the voxels of its volume at the same places."""
     headers: list[Any] = [nib.load(path).header for path in (image, mask)]
     size, other = (header.get_data_shape()[:3] for header in headers)
     first, second = (header.get_best_affine() for header in headers)
     if size != other:
         needed, written = (" × ".join(map(str, shape)) for shape in (size, other))
         raise _GridError(
-            f"The mask {mask.name} has {written} voxels and {image.name} {needed}; they must be of one size."
+            f"The {what} {shown(mask)} has {written} voxels and {shown(image)} {needed}; they must be of one size."
         )
     corners = np.array([[i, j, k, 1] for i in (0, size[0]) for j in (0, size[1]) for k in (0, (*size, 1)[2])])
     beside = np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max()
     smallest = np.linalg.norm(first[:3, :3], axis=0).min()
     if beside > MAX_BESIDE * smallest or volume.slices.shape != labels.slices.shape or volume.plane != labels.plane:
         raise _GridError(
-            f"The mask {mask.name} lies up to {beside:.3g} mm beside {image.name}, by their headers; if its voxels "
-            f"belong to those of the image one by one, save it with its affine, else resample it onto that image."
+            f"The {what} {shown(mask)} lies up to {beside:.3g} mm beside {shown(image)}, by their headers; if its "
+            "voxels belong to those of the image one by one, save it with its affine, else resample it onto that image."
         )
+
+
+def _image(name: str, channels: Sequence[np.ndarray]) -> Picture:
+    if len(channels) == 1:
+        return _picture(name, encode_png(channels[0]))
+    return {"path": f"{name}.npy", "bytes": encode_channels(channels)}
 
 
 def _picture(name: str, content: bytes) -> Picture:
     return {"path": f"{name}.png", "bytes": content}
 
 
-def _encode(values: np.ndarray) -> bytes:
-    """A slice, float32 [H, W], as PNG of 16 bits."""
+def _levels(values: np.ndarray) -> np.ndarray:
+    """A slice, float32 [H, W], in whole numbers of 16 bits, from 0 or its lowest value on."""
     low, high = min(float(values.min()), 0.0), float(values.max())
     if high - low <= MAX_VALUE and (values == np.rint(values)).all():
-        return encode_png(values.astype(np.int32))
+        return (values - low).astype(np.uint16)
     stretched = (values.astype(np.float64) - low) * (MAX_VALUE / ((high - low) or 1.0))
-    return encode_png(np.rint(stretched).astype(np.uint16))
+    return np.rint(stretched).astype(np.uint16)
 
 
 def _encode_labels(values: np.ndarray) -> bytes:

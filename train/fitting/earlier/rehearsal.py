@@ -8,6 +8,7 @@ import logging
 
 from datasets import Dataset
 
+from ...columns import values_of
 from ...data.folds import all_indices
 from ...data.raw import DataError
 from ...data.slices import DataArguments, load_slices
@@ -33,10 +34,10 @@ def load_known(data_dir: str, init_from: str, training: Dataset, validation: Dat
         DataError: there is no such slice.
     """
     slices = load_slices(DataArguments(data_dir), without_folds=True)
-    persons, images = slices["person_id"][:], slices["image_sha256"][:]
+    persons, images = list(values_of(slices, "person_id")), list(values_of(slices, "image_sha256"))
     seen = seen_slices(init_from, slices)
     known = {*persons} if seen is None else {person for person, is_seen in zip(persons, seen, strict=True) if is_seen}
-    validating, corrected = {*validation["image_sha256"]}, {*training["image_sha256"]}
+    validating, corrected = ({*values_of(part, "image_sha256")} for part in (validation, training))
     known -= {person for person, image in zip(persons, images, strict=True) if image in validating}
     rows = [index for index in all_indices(slices) if persons[index] in known and images[index] not in corrected]
     if not rows:

@@ -66,6 +66,12 @@ def test_volumes_pair_up_by_their_names(image, mask, tmp_path):
     assert slices[0].slice == f"{slices[0].volume}-axial-001" and len({raw.volume for raw in slices}) == 2
 
 
+def test_a_volume_is_one_person_where_nothing_says_whose_it_is(tmp_path):
+    opened = open_source(write_heads(tmp_path, 2))
+    assert opened.facts()["persons"] == "not said here; each of the 2 volumes counts as one"
+    assert [raw.person_id for raw in opened] == ["p1"] * 6 + ["p2"] * 6
+
+
 def test_volumes_are_cut_into_the_planes_that_are_asked_for(tmp_path):
     folder = write_heads(tmp_path, 1)
     assert problems(folder, planes=("coronal",)) == {
@@ -102,8 +108,10 @@ def test_a_mask_on_another_grid_is_refused_by_name(tmp_path):
     write_nifti(folder / "masks" / "p3.nii.gz", labels, AFFINE + 1e-4)
     found = problems(folder)
     assert {name: kind for name, (kind, _) in found.items()} == {"p1": "size mismatch", "p2": "size mismatch"}
-    assert "p1.nii.gz has 40 × 36 × 5 voxels and p1.nii.gz 40 × 36 × 6" in found["p1"][1]
-    assert "lies up to 21.6 mm beside p2.nii.gz" in found["p2"][1] and "save it with its affine" in found["p2"][1]
+    assert "masks/p1.nii.gz has 40 × 36 × 5 voxels and images/p1.nii.gz 40 × 36 × 6" in found["p1"][1]
+    assert (
+        "lies up to 21.6 mm beside images/p2.nii.gz" in found["p2"][1] and "save it with its affine" in found["p2"][1]
+    )
 
 
 def test_a_damaged_volume_is_a_problem_of_its_own(tmp_path):
@@ -150,6 +158,18 @@ def test_brats_is_read_by_its_sequence_with_contrast(tmp_path):
         open_source(tmp_path, Reading(sequence="dwi"))
 
 
+def test_cases_of_one_name_at_two_hospitals_are_two_persons(tmp_path):
+    for place in ("Ort Ä", "train/Ort B"):
+        write_brats(tmp_path / place, 1)
+    (tmp_path / "Ort Ä" / "BraTS20_Training_001").rename(tmp_path / "Ort Ä" / "other")
+    opened = open_source(tmp_path)
+    slices = list(opened)
+    name = "BraTS20_Training_001"
+    assert [raw.person_id for raw in slices[::6]] == [f"Ort Ä/{name}", f"Ort B/{name}"]
+    assert [raw.slice for raw in slices[::6]] == [f"{place}/{name}-axial-001" for place in ("Ort Ä", "train/Ort B")]
+    assert [raw.split for raw in slices[::6]] == ["", "train"] and not any(raw.problem for raw in slices)
+
+
 def test_visits_of_newer_brats_are_of_one_person_and_a_case_without_mask_is_named(tmp_path):
     for case in ("BraTS-GLI-00005-100", "BraTS-GLI-00005-101", "BraTS-GLI-00006-100"):
         voxels, labels = draw_head(1)
@@ -178,6 +198,56 @@ def test_nnunet_says_itself_which_channel_is_which(tmp_path):
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(DataError, match=r"dataset\.json cannot be read"):
         open_source(tmp_path)
+
+
+def write_decathlon(folder, count=2):
+    """Medical Decathlon: four sequences in one file, of which the third is the head."""
+    for number in range(1, count + 1):
+        voxels, labels = draw_head(number)
+        several = np.stack([voxels * (abs(channel - 2) + 1) for channel in range(4)], axis=-1)
+        write_nifti(folder / "imagesTr" / f"BRATS_{number:03}.nii.gz", several)
+        write_nifti(folder / "labelsTr" / f"BRATS_{number:03}.nii.gz", labels)
+    modalities = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
+    (folder / "dataset.json").write_text(
+        json.dumps({"modality": modalities, "labels": {"0": "background", "1": "edema"}})
+    )
+    return folder
+
+
+def test_medical_decathlon_has_all_sequences_in_one_file(tmp_path):
+    opened = open_source(write_decathlon(tmp_path))
+    slices = list(opened)
+    assert_is_head(slices[:6], 1, of=lambda labels: labels)
+    assert [raw.person_id for raw in slices[::6]] == ["BRATS_001", "BRATS_002"]
+    facts = opened.facts()
+    assert facts["layout"].startswith("Medical Decathlon") and facts["labels"] == "1 edema"
+    assert facts["sequence"] == "t1gd; not read: FLAIR, T1w, T2w (volume 3 of each file)"
+    (image,) = {
+        raw.image["bytes"] for raw in slices_of(tmp_path, sequence="flair") if raw.slice == "BRATS_001-axial-003"
+    }
+    assert image != slices[2].image["bytes"]
+    (tmp_path / "imagesTr" / "BRATS_002.nii.gz").unlink()
+    assert problems(tmp_path) == {
+        "BRATS_002": ("unpaired", "labelsTr/BRATS_002.nii.gz has no image BRATS_002 in imagesTr/.")
+    }
+
+
+def test_of_several_volumes_in_a_file_none_is_taken_silently(tmp_path):
+    write_decathlon(tmp_path / "whole")
+    folder = tmp_path / "pairs"
+    for kind, name in (("imagesTr", "images"), ("labelsTr", "masks")):
+        shutil.copytree(tmp_path / "whole" / kind, folder / name)
+    told = "images/BRATS_001.nii.gz holds 4 volumes; say with --sequence which one to read, 1 to 4."
+    assert problems(folder)["BRATS_001"] == ("unreadable", told)
+    slices = slices_of(folder, sequence="3")
+    assert_is_head(slices[:6], 1, of=lambda labels: labels)
+    assert "there is no volume 5 in it" in problems(folder, sequence="5")["BRATS_001"][1]
+    with pytest.raises(DataError, match=r"--sequence is t1, and .* holds no sequences by name"):
+        open_source(folder, Reading(sequence="t1"))
+    shutil.copy(folder / "images" / "BRATS_001.nii.gz", folder / "masks" / "BRATS_001.nii.gz")
+    assert problems(folder, sequence="3")["BRATS_001"][1].startswith(
+        "The mask masks/BRATS_001.nii.gz holds 4 volumes; a mask"
+    )
 
 
 def test_bids_takes_the_lesion_of_a_subject_from_its_derivatives(tmp_path):
@@ -332,7 +402,7 @@ def test_a_csv_file_lists_volumes_and_pictures_in_columns_of_any_name(separator,
     lines = [
         ("Scan", "Patient-ID", "tumor_mask", "split"),
         ("a/1.nii.gz", "007", "b/1.nii.gz", "train"),
-        ("a/2.nii.gz", "7", "b/2.nii.gz", "val"),
+        ("a\\2.nii.gz", "7", "b\\2.nii.gz", "val"),
         ("flat/images/1.png", "8", "flat/masks/1.png", ""),
         ("flat/images/2.png", "9", "", ""),
     ]

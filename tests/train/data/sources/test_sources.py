@@ -44,7 +44,15 @@ def test_what_is_not_there_is_named():
 
 def test_a_folder_of_something_else_is_told_what_is_expected(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match=r"no slices in a known layout: images/ and masks/ .*metadata\.csv.*Parquet"):
+    with pytest.raises(
+        DataError, match=r"no slices in a known layout: images/ and masks/ .*metadata\.csv.*Parquet files\.$"
+    ):
+        open_source(tmp_path)
+    (tmp_path / "p1").mkdir()
+    (tmp_path / "p1" / "1.DCM").touch()
+    with pytest.raises(
+        DataError, match=r"Parquet files\. Volumes as \.dcm are not read here: save them, and their masks"
+    ):
         open_source(tmp_path)
 
 
