@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from surroundings import BROWSERS, ROOT, SLOW_FIXTURES, WEIGHTS, missing
+from surroundings import BROWSERS, ROOT, SLOW_FIXTURES, WEIGHTS, draw_nothing, missing
 
 
 if TYPE_CHECKING:
@@ -94,6 +94,14 @@ def axe() -> str:
         script = archive.extractfile("package/axe.min.js")
         assert script
         return script.read().decode()
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """All trainings of a file leave their charts out."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        draw_nothing(monkeypatch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The page with a tiny random network behind it, and what visitors may send to it."""
 
 import io
+import socket
 import struct
 import threading
 import time
@@ -9,7 +10,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import gradio as gr
 import numpy as np
@@ -61,12 +61,18 @@ def load(folder: Path) -> CountedNetwork:
 def served(page: gr.Blocks, port: int | None = None) -> Iterator[str]:
     """Address of a page, served as `python app.py` does it: at this port, or at one that is free."""
     where = {"server_name": "127.0.0.1", "server_port": port}
-    with patch("gradio.networking.url_ok", return_value=True):  # it gives a busy machine three seconds
-        _, url, _ = page.launch(**app.LAUNCH_OPTIONS, **where, prevent_thread_lock=True, quiet=True)
+    _, url, _ = page.launch(**app.LAUNCH_OPTIONS, **where, prevent_thread_lock=True, quiet=True)
     try:
         yield url
     finally:
         page.close(verbose=False)
+
+
+def free_port() -> int:
+    """One that nobody listens at, and that is none of those among which Gradio looks for the next page's."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def until(condition: Callable[[], object]):

@@ -13,8 +13,14 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # What is trained for long, read by a browser, served, or made by fresh processes.
 SLOW_FIXTURES = {
     *("chromium", "ended", "executed", "exported", "fine_tuned", "loaded", "published"),
-    *("received", "site", "straight", "stranger", "trained", "tuned", "url"),
+    *("on_all", "received", "site", "straight", "stranger", "trained", "tuned", "url"),
 }
+
+
+def draw_nothing(monkeypatch: pytest.MonkeyPatch):
+    """Trainings leave their charts out, which take half of a short one."""
+    monkeypatch.setattr("train.fitting.curves.write_figure", lambda draw, path: False)
+    monkeypatch.setattr("train.fitting.run._write_sheet", lambda *_: None)
 
 
 def missing(what: str) -> NoReturn:

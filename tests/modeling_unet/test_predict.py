@@ -820,6 +820,16 @@ class TestShards:
         assert contents(tmp_path / "out") == contents(tmp_path / "one")
 
 
+WITHOUT_RAY = """
+import sys
+sys.modules["ray"] = None
+from modeling_unet.__main__ import main
+
+if code := main(sys.argv[1:]):
+    sys.exit(code)
+"""
+
+
 class TestRay:
     @pytest.mark.slow
     def test_two_workers_give_the_files_of_one(self, predict, model_dir, tmp_path, segmented):
@@ -836,20 +846,21 @@ class TestRay:
         assert predict("in") == 1
         assert not sum(segmented)
 
-    def test_missing_ray_is_said_in_one_line(self, predict, tmp_path, monkeypatch, capsys):
-        monkeypatch.setitem(sys.modules, "ray", None)
-        monkeypatch.delitem(sys.modules, "modeling_unet.on_ray", raising=False)
+    @pytest.mark.slow
+    def test_missing_ray_is_said_in_one_line(self, model_dir, tmp_path):
         save_slice(tmp_path / "slice.png")
-        assert predict("slice.png", "--ray") == 2
-        assert capsys.readouterr().err == 'error: --ray needs the package ray; run: pip install "ray[data]"\n'
-        assert not (tmp_path / "out").exists()
+        arguments = ("predict", "slice.png", "--out", "out", "--model", model_dir, "--ray")
+        done = fresh.ours().run(WITHOUT_RAY, *arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr == 'error: --ray needs the package ray; run: pip install "ray[data]"\n'
+        assert files_below(tmp_path) == {"slice.png"}
 
-    def test_nothing_of_it_is_needed_unasked(self, predict, tmp_path, monkeypatch):
-        monkeypatch.setitem(sys.modules, "ray", None)
-        monkeypatch.delitem(sys.modules, "modeling_unet.on_ray", raising=False)
+    @pytest.mark.slow
+    def test_nothing_of_it_is_needed_unasked(self, model_dir, tmp_path):
         save_slice(tmp_path / "slice.png")
-        assert predict("slice.png") == 0
-        assert "modeling_unet.on_ray" not in sys.modules
+        program = f'{WITHOUT_RAY}assert "modeling_unet.on_ray" not in sys.modules'
+        done = fresh.ours().run(program, "predict", "slice.png", "--out", "out", "--model", model_dir, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
 
 
 class TestWriting:

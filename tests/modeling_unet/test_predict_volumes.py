@@ -171,6 +171,7 @@ def test_a_volume_that_fails_does_not_stop_the_others(predict, tmp_path, capsys)
     assert results_below(tmp_path / "out") == {"b_mask.nii.gz", "b_overlay.png"}
 
 
+@pytest.mark.slow
 def test_nothing_is_done_twice_and_what_changed_is_done_again(predict, tmp_path, capsys):
     write(tmp_path / "in" / "a.nii", phantoms.nifti(noise(20, 24, 3), packed=False))
     write_series(tmp_path / "in" / "study")

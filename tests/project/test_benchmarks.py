@@ -243,6 +243,7 @@ class TestVolumes:
         assert rows[volumes.TOGETHER]["found"] == "50.0%"
         assert rows[volumes.TOGETHER]["better than the best alone by"] == "0.375 (0.250 to 0.500)"
 
+    @pytest.mark.slow
     def test_it_runs(self, model_dir, normal, out, monkeypatch):
         volumes.main([str(normal), "--lesions", "1", "--model", str(model_dir), "--out", str(out)])
         figures = json.loads(out.read_text(encoding="utf-8"))

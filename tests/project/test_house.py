@@ -322,6 +322,7 @@ def test_requirements_are_what_the_app_and_the_evaluation_import():
     assert pins("requirements.txt").keys() == needed.keys() | unimported
 
 
+@pytest.mark.slow
 def test_development_requirements_are_what_the_rest_imports():
     needed = third_party(sources("train", "tests", "benchmarks", "docs"))
     app, development = pins("requirements.txt").keys(), pins("requirements-dev.txt").keys()

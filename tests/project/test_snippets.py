@@ -106,7 +106,7 @@ def desk(shipped_weights, tmp_path_factory) -> Path:
     """A folder with what a reader has at hand: a slice, a scan, the examples and the shipped weights, but no code."""
     desk = tmp_path_factory.mktemp("desk")
     shutil.copy(EXAMPLE, desk / "slice.png")
-    (desk / "scan.nii.gz").write_bytes(phantoms.nifti(phantoms.noise(64, 64, 3)))
+    (desk / "scan.nii.gz").write_bytes(phantoms.nifti(phantoms.noise(32, 32, 3)))
     (desk / "examples").symlink_to(ROOT / "examples")
     (desk / "weights").symlink_to(ROOT / "weights")
     return desk

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -29,7 +28,19 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
-from pages import BAD_FILES, CountedNetwork, encoded, load, save_model, saved, served, slice_of, until, zipped
+from pages import (
+    BAD_FILES,
+    CountedNetwork,
+    encoded,
+    free_port,
+    load,
+    save_model,
+    saved,
+    served,
+    slice_of,
+    until,
+    zipped,
+)
 from PIL import Image
 from surroundings import ROOT
 
@@ -50,6 +61,9 @@ from train.data.slices import mask_hash
 
 
 T = TypeVar("T")
+
+# Who asks without a client of Gradio. A new one for every request would read the certificates anew.
+HTTP = httpx.Client(timeout=60, verify=False)
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +226,7 @@ def test_examples_are_of_persons_that_no_model_trains_on():
 @pytest.mark.slow
 def test_it_runs_as_a_space_does(model_dir, tmp_path):
     """At the port that the environment names, and without writing where it stands."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir()
     environment = {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(temporary), "MODEL_ID": str(model_dir)}
@@ -300,7 +312,7 @@ def test_the_endpoints_are_two_and_say_what_they_are(client):
 
 
 def test_the_api_page_describes_every_parameter_and_shows_our_own_files(url):
-    endpoints = httpx.get(f"{url}gradio_api/info").json()["named_endpoints"]
+    endpoints = HTTP.get(f"{url}gradio_api/info").json()["named_endpoints"]
     for endpoint in endpoints.values():
         for parameter in endpoint["parameters"]:
             described = parameter["python_type"]["description"]
@@ -312,7 +324,7 @@ def test_the_api_page_describes_every_parameter_and_shows_our_own_files(url):
 
 
 def test_a_link_to_the_page_shows_what_it_is(url):
-    answered = httpx.get(url, headers={"x-forwarded-proto": "https", "x-forwarded-host": "pictures.test"})
+    answered = HTTP.get(url, headers={"x-forwarded-proto": "https", "x-forwarded-host": "pictures.test"})
     head = answered.text.partition("window.gradio_config")[0]
     tags = dict(re.findall(r'<meta (?:property|name)="([^"]+)" content="([^"]*)" ?/>', head))
     assert (tags["og:title"], tags["og:image"]) == ("Brain Tumor U-Net", "https://pictures.test/preview.png")
@@ -321,10 +333,10 @@ def test_a_link_to_the_page_shows_what_it_is(url):
     assert answered.headers["content-encoding"] == "gzip"
     assert int(answered.headers["content-length"]) == answered.num_bytes_downloaded < len(answered.content) / 1.3
     asked = {"x-forwarded-proto": "https", "x-forwarded-host": "pictures.test", "accept-encoding": "br, gzip;q=0"}
-    plain = httpx.get(url, headers=asked)
+    plain = HTTP.get(url, headers=asked)
     assert plain.text == answered.text and "content-encoding" not in plain.headers
     assert int(plain.headers["content-length"]) == len(plain.content)
-    with Image.open(io.BytesIO(httpx.get(f"{url}preview.png").content)) as picture:
+    with Image.open(io.BytesIO(HTTP.get(f"{url}preview.png").content)) as picture:
         assert picture.width > 600
 
 
@@ -377,12 +389,12 @@ def test_a_model_sends_a_slice_as_text_and_gets_the_overlay_as_a_picture(url, ne
 
 def test_a_model_names_files_that_were_uploaded(url, network, tmp_path):
     paths = [saved(tmp_path / f"{name}.png", slice_of(30, 40, seed=seed)) for seed, name in enumerate("ab")]
-    sent = httpx.post(f"{url}gradio_api/upload", files=[("files", path.open("rb")) for path in paths]).json()
+    sent = HTTP.post(f"{url}gradio_api/upload", files=[("files", path.open("rb")) for path in paths]).json()
     arguments = {"files": [f"{url}gradio_api/file={path}" for path in sent]}
     answer = by_protocol(url, lambda session: session.call_tool("segment_batch", arguments))
     archive, rows, volume = (part.text for part in answer.content)
     assert [row["area_px"] for row in json.loads(rows)] == [network.segmenter(path).area_px for path in paths]
-    assert "a_mask.png" in zipfile.ZipFile(io.BytesIO(httpx.get(archive).content)).namelist()
+    assert "a_mask.png" in zipfile.ZipFile(io.BytesIO(HTTP.get(archive).content)).namelist()
     assert json.loads(volume) is None
 
 
@@ -453,13 +465,17 @@ def test_bad_numbers_are_refused_in_one_sentence(client, runs, tmp_path, argumen
 def ask(url: str, function: int, data: list, event: object = None, page: str = "visitor"):
     """Make a request that no page would make."""
     request = {"data": data, "fn_index": function, "session_hash": page, "event_data": event}
-    httpx.post(f"{url}gradio_api/queue/join", json=request).raise_for_status()
+    HTTP.post(f"{url}gradio_api/queue/join", json=request).raise_for_status()
 
 
 def answer(url: str, function: int, data: list, event: object = None, page: str = "visitor") -> dict:
-    """What the queue says at the end of it."""
     ask(url, function, data, event, page)
-    with httpx.stream("GET", f"{url}gradio_api/queue/data?session_hash={page}", timeout=60) as stream:
+    return hear(url, page)
+
+
+def hear(url: str, page: str) -> dict:
+    """What the queue says at the end of a request."""
+    with HTTP.stream("GET", f"{url}gradio_api/queue/data?session_hash={page}") as stream:
         (line,) = (line for line in stream.iter_lines() if '"process_completed"' in line)
     return json.loads(line.removeprefix("data:"))["output"]
 
@@ -467,21 +483,24 @@ def answer(url: str, function: int, data: list, event: object = None, page: str 
 @functools.cache
 def function(url: str, name: str) -> int:
     """The number of a function that the page alone calls."""
-    (number,) = (one["id"] for one in httpx.get(f"{url}config").json()["dependencies"] if one["api_name"] == name)
+    (number,) = (one["id"] for one in HTTP.get(f"{url}config").json()["dependencies"] if one["api_name"] == name)
     return number
 
 
 @pytest.mark.slow
 def test_parameters_of_another_type_are_refused_in_one_sentence(url, runs, capfd):
     files = (None, True, 5, "x", [], [None], {}, {"path": 5}, [True], [{"path": None}], [{"path": "x" * 5000}])
-    for function in httpx.get(f"{url}config").json()["dependencies"]:
+    for function in HTTP.get(f"{url}config").json()["dependencies"]:
         is_public = function["api_visibility"] == "public"
         values = (*files, 10**400) if is_public else ("x",)
         asked = [(value, None) for value in values]
         if function["backend_fn"] and not is_public:
             asked += [(0.5, "index"), (0.5, {"index": 99})]
-        for value, event in asked:
-            said = answer(url, function["id"], [value] * len(function["inputs"]), event)
+        # All at once, as each waits for the queue.
+        for number, (value, event) in enumerate(asked):
+            ask(url, function["id"], [value] * len(function["inputs"]), event, f"visitor {number}")
+        for number, (value, event) in enumerate(asked):
+            said = hear(url, f"visitor {number}")
             # Of a visitor without a slice there is nothing to change.
             assert said.get("error", "nothing to do"), (function["api_name"], value, event)
             assert "\n" not in said.get("error", "") and len(said.get("error", "")) < 300
@@ -493,9 +512,9 @@ def test_functions_that_there_are_not_are_not_found(url, capfd):
     for route in ("queue/join", "run/segment", "run/nothing"):
         for function in (99, -1, 10**30):
             request = {"data": [], "fn_index": function, "session_hash": "visitor"}
-            answered = httpx.post(f"{url}gradio_api/{route}", json=request)
+            answered = HTTP.post(f"{url}gradio_api/{route}", json=request)
             assert (answered.status_code, answered.json()["detail"]) == (404, NO_FUNCTION)
-    assert httpx.post(f"{url}gradio_api/call/nothing", json={"data": []}).json()["detail"] == NO_FUNCTION
+    assert HTTP.post(f"{url}gradio_api/call/nothing", json={"data": []}).json()["detail"] == NO_FUNCTION
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -513,7 +532,7 @@ def test_long_bodies_are_refused_before_they_are_parsed(url, route, says_its_len
     body = json_of(MAX_BODY_BYTES + 1)
     content = body if says_its_length else iter([body[:1000], body[1000:]])
     headers = {"content-type": "application/json"}
-    answered = httpx.post(f"{url}gradio_api/{route}", content=content, headers=headers, timeout=60)
+    answered = HTTP.post(f"{url}gradio_api/{route}", content=content, headers=headers)
     assert (answered.status_code, answered.json()["detail"]) == (
         413,
         "The request is too long; at most 1,048,576 bytes are accepted.",
@@ -523,9 +542,9 @@ def test_long_bodies_are_refused_before_they_are_parsed(url, route, says_its_len
 def test_bodies_that_name_as_many_files_as_the_page_takes_are_heard(url):
     path = f"/tmp/gradio/brain-tumor-unet/tmp12345678/{'0' * 64}/a_slice_of_a_series_1234.dcm"
     file = {"path": path, "orig_name": "a_slice_of_a_series_1234.dcm", "meta": {"_type": "gradio.FileData"}}
-    answered = httpx.post(f"{url}gradio_api/call/segment_batch", json={"data": [[file] * 4000, 0, 0.5, 0]}, timeout=60)
+    answered = HTTP.post(f"{url}gradio_api/call/segment_batch", json={"data": [[file] * 4000, 0, 0.5, 0]})
     assert answered.status_code == 200
-    assert httpx.get(f"{url}gradio_api/call/segment_batch/{answered.json()['event_id']}", timeout=60).status_code == 200
+    assert HTTP.get(f"{url}gradio_api/call/segment_batch/{answered.json()['event_id']}").status_code == 200
 
 
 def received(body: bytes, path: str, chunk: int = 1000) -> tuple[bytes | None, list[dict]]:
@@ -584,7 +603,7 @@ def test_an_upload_may_be_as_long_as_a_file_and_no_longer(monkeypatch):
 def test_a_form_that_is_too_long_is_refused(url, monkeypatch):
     monkeypatch.setattr(requests, "MAX_UPLOAD_BYTES", 100_000)
     # What is no file Gradio would keep in memory, however long it is.
-    answered = httpx.post(f"{url}gradio_api/upload", files={"field": (None, bytes(200_000))}, timeout=60)
+    answered = HTTP.post(f"{url}gradio_api/upload", files={"field": (None, bytes(200_000))})
     assert answered.status_code == 413
     assert "Files exceeded maximum allowed size" in answered.text
 
@@ -592,7 +611,7 @@ def test_a_form_that_is_too_long_is_refused(url, monkeypatch):
 @pytest.mark.parametrize("route", ["run", "api"])
 @pytest.mark.parametrize("endpoint", ["segment", "segment_batch"])
 def test_nobody_passes_by_those_who_wait(url, runs, route, endpoint):
-    answered = httpx.post(f"{url}gradio_api/{route}/{endpoint}", json={"data": [None, 0, 0.5, 0]})
+    answered = HTTP.post(f"{url}gradio_api/{route}/{endpoint}", json={"data": [None, 0, 0.5, 0]})
     assert answered.status_code == 404
     assert "join the queue" in answered.json()["detail"]
     assert not runs
@@ -601,7 +620,7 @@ def test_nobody_passes_by_those_who_wait(url, runs, route, endpoint):
 @pytest.mark.parametrize("letter", ["n", "ę"])
 def test_a_slice_whose_name_is_longer_than_a_file_system_takes_is_segmented(url, runs, tmp_path, capfd, letter):
     content = saved(tmp_path / "slice.png", slice_of(20, 20)).read_bytes()
-    sent = httpx.post(f"{url}gradio_api/upload", files={"files": (f"{letter * 300}.png", content)}, timeout=60)
+    sent = HTTP.post(f"{url}gradio_api/upload", files={"files": (f"{letter * 300}.png", content)})
     file = {"path": sent.json()[0], "meta": {"_type": "gradio.FileData"}}
     said = answer(url, function(url, "segment"), [file, None, 0.5, 0])
     assert "data" in said and not said.get("error"), said
@@ -728,7 +747,7 @@ class TestUnreadAnswers:
             "fn_index": function(page.url, "measure"),
             "session_hash": "x" * 101,
         }
-        refused = httpx.post(f"{page.url}gradio_api/queue/join", json=request)
+        refused = HTTP.post(f"{page.url}gradio_api/queue/join", json=request)
         assert (refused.status_code, refused.json()["detail"]) == (400, NAMELESS)
         assert not page._queue.pending_messages_per_session
 
@@ -747,13 +766,13 @@ def test_the_size_of_an_answer_is_that_of_its_text():
 
 def test_nobody_sees_what_others_ask(url):
     for path in ("monitoring", "monitoring/summary"):
-        assert httpx.get(f"{url}{path}").status_code in (403, 404)
-        assert httpx.get(f"{url}gradio_api/{path}").status_code in (403, 404)
+        assert HTTP.get(f"{url}{path}").status_code in (403, 404)
+        assert HTTP.get(f"{url}gradio_api/{path}").status_code in (403, 404)
 
 
 def test_no_file_of_the_project_is_served(url):
     for path in ("app.py", "README.md", "space/events.py", "examples/ATTRIBUTION.md"):
-        assert httpx.get(f"{url}gradio_api/file={ROOT / path}").status_code in (403, 404)
+        assert HTTP.get(f"{url}gradio_api/file={ROOT / path}").status_code in (403, 404)
 
 
 @pytest.mark.parametrize("endpoint", ["segment", "segment_batch"])
@@ -762,8 +781,8 @@ def test_files_of_the_server_are_no_input(url, runs, meta, endpoint):
     """Gradio checks the path of a file only where the request says that it is one (`meta`)."""
     file = {"path": str(EXAMPLES[0]), **meta}
     data = [file if endpoint == "segment" else [file], 0, 0.5, 10]
-    event = httpx.post(f"{url}gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
-    answer = httpx.get(f"{url}gradio_api/call/{endpoint}/{event}", timeout=60).text
+    event = HTTP.post(f"{url}gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
+    answer = HTTP.get(f"{url}gradio_api/call/{endpoint}/{event}").text
     assert "event: error" in answer
     assert str(ROOT) not in answer.replace(str(EXAMPLES[0]), "")
     assert not runs

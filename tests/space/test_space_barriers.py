@@ -20,6 +20,13 @@ async () => {
 """
 
 
+# A colour on its way to another one has a contrast of its own.
+UNTIL_STILL = """
+() => Promise.allSettled(
+    document.getAnimations().filter(one => one instanceof CSSTransition).map(one => one.finished))
+"""
+
+
 def arrival(page: Page, folder: Path):
     expect(page.locator("#report .verdict")).to_be_visible()
 
@@ -60,7 +67,7 @@ def test_no_barriers(tab, url, axe, tmp_path, scheme):
     states: tuple[Callable[[Page, Path], None], ...] = (arrival, an_example, the_brush, a_volume, an_error, nothing)
     for state in states:
         state(page, tmp_path)
-        page.wait_for_timeout(500)  # colours that change slowly are there
+        page.evaluate(UNTIL_STILL)
         found[state.__name__] = page.evaluate(VIOLATIONS)
     assert not {state: violations for state, violations in found.items() if violations}
     assert page.errors == []

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from pages import encoded, saved, served, slice_of, zipped
+from pages import encoded, free_port, saved, served, slice_of, zipped
 from PIL import Image
 from playwright.sync_api import Page, expect
 from visits import asked, choose_example, drop, leave, opened, style_of, visit
@@ -463,12 +463,13 @@ def test_a_server_that_is_away_is_said_and_the_page_stays(page, tmp_path):
 
 
 def test_a_server_that_starts_anew_is_said_and_the_page_stays(tab, network, tmp_path):
-    with served(app.build_app(network)) as url:
+    port = free_port()
+    with served(app.build_app(network), port) as url:
         page = visit(tab, url)
         drop(page, saved(tmp_path / "scan.png", slice_of(40, 30)))
         expect(page.locator("#stage .caption")).to_contain_text("scan.png")
         page.evaluate("window.isSamePage = true")
-    with served(app.build_app(network), int(re.search(r":(\d+)/", url)[1])):
+    with served(app.build_app(network), port):
         page.locator("#threshold input[type=range]").press("ArrowRight")
         toast = page.get_by_test_id("toast-body")
         expect(toast).to_contain_text("The server has started anew and has forgotten what this page shows")

@@ -18,7 +18,7 @@ import pytest
 from pages import until
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from visits import asked, drop, visit
+from visits import WIDTH, asked, drop, visit
 
 from modeling_unet.volumes import read_volume
 from space import downloads, vendor
@@ -158,6 +158,7 @@ def browser(chromium) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(page, url) -> Iterator[Page]:
+    page.set_viewport_size({"width": WIDTH, "height": 720})  # a smaller canvas, whose pixels the processor draws
     yield page
     assert not [request for request in asked(page) if not request.startswith(url)]
 

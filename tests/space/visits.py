@@ -31,6 +31,7 @@ def visit(page: Page, url: str, width: int = WIDTH, **media: str) -> Page:
     page.unroute_all()
     page.set_viewport_size({"width": width, "height": HEIGHT})
     page.emulate_media(**MEDIA | media)
+    page.mouse.move(0, 0)
     page.requests, page.errors = [], []
     come(page, url)
     return page

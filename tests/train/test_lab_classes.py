@@ -86,6 +86,7 @@ class TestTraining:
         error = capsys.readouterr().err
         assert "tells whole, core, rim apart, in this order; leave it out" in error and len(error.splitlines()) == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("command", "message"),
         [

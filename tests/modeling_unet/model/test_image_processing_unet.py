@@ -462,6 +462,7 @@ class TestPages:
     def test_a_smaller_copy_is_no_page(self):
         assert len([*read_pages(io.BytesIO(tiff_with_preview()))]) == 1
 
+    @pytest.mark.slow
     def test_many_pages_are_read(self):
         assert len([*read_pages(io.BytesIO(animation("TIFF", 150)))]) == 150
 

@@ -75,6 +75,7 @@ def rotation(degrees: float) -> np.ndarray:
 
 
 # Of voxels that are no cubes, the longest side is the distance of slices: axial, coronal and sagittal ones.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "plane"),
     [((3, 3, 3), "axial"), ((1.5, 1.5, 6), "axial"), ((1.5, 3, 1.5), "coronal"), ((3, 1.5, 1.5), "sagittal")],

@@ -30,6 +30,8 @@ from train.scoring.calibration import CalibrateArguments
 from train.scoring.tables import format_table
 
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SLICES = 12
 # A change of the default network's config that leaves little of it.
 TINY = {

@@ -19,6 +19,8 @@ from train.files import save_model, write_json
 from train.fitting.earlier.teachers import Teachers
 
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SIDE = 32
 SLICES = 20
 SCHEDULE = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--bf16", "false", "--disable_tqdm", "true"]
@@ -60,6 +62,7 @@ def seeds(data, tmp_path_factory) -> list[str]:
     return [str(save_member(folder / str(seed), data, 2, seed)) for seed in (3, 4)]
 
 
+@pytest.mark.slow
 def test_a_student_of_all_folds_has_seen_everybody_and_gets_no_figures(crossed, data, tmp_path, capsys):
     out = tmp_path / "student"
     assert main(["ensemble", str(crossed), *data, "--output_dir", str(out), *SCHEDULE]) == 0
@@ -73,6 +76,7 @@ def test_a_student_of_all_folds_has_seen_everybody_and_gets_no_figures(crossed, 
     assert str(crossed) not in json.dumps(record)
 
 
+@pytest.mark.slow
 def test_a_student_of_one_fold_leaves_it_out_and_is_scored_there(seeds, data, tmp_path, capsys):
     out = tmp_path / "student"
     assert main(["ensemble", *seeds, *data, "--output_dir", str(out), *SCHEDULE]) == 0
@@ -89,6 +93,7 @@ def test_a_teacher_that_knows_who_validates_is_refused(crossed, data, tmp_path, 
     assert "fold-1 was trained on persons of fold 0; take teachers that left this fold out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_who_was_seen_by_a_teacher_was_seen_by_the_student(crossed, data, tmp_path):
     out = tmp_path / "student"
     options = [*data, "--fold", "0", "--teachers", str(crossed / "fold-0"), "--output_dir", str(out), *SCHEDULE]

@@ -22,6 +22,8 @@ from train.fitting.earlier.rehearsal import load_known
 from train.fitting.options import parse_fit
 
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SLICES = 24
 NETWORK = ["--architecture", "resnet34", "--config", json.dumps(TINY), "--image_size", "32"]
 SCHEDULE = ["--max_steps", "4", "--eval_steps", "2", "--save_steps", "4", "--bf16", "false", "--disable_tqdm", "true"]

@@ -1,10 +1,9 @@
 """What a step of a training has freed serves the next one."""
 
 import platform
-import subprocess
-import sys
 from types import SimpleNamespace
 
+import fresh
 import pytest
 from surroundings import missing
 
@@ -27,10 +26,7 @@ print(faults[-1] - faults[10])
 def test_freed_memory_comes_without_page_faults():
     if platform.libc_ver()[0] != "glibc":
         missing("needs glibc: the options are its own")
-    default, kept = (
-        int(subprocess.run([sys.executable, "-c", PAGE_FAULTS.format(call)], check=True, capture_output=True).stdout)
-        for call in ("", "keep_freed_memory()")
-    )
+    default, kept = (int(fresh.alone().run(PAGE_FAULTS.format(call)).stdout) for call in ("", "keep_freed_memory()"))
     assert kept < default / 10
 
 

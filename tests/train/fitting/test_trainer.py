@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from slices import write_data_set, write_persons
-from surroundings import ROOT
+from surroundings import ROOT, draw_nothing
 from tiny import TINY
 from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
@@ -94,9 +94,8 @@ def trained(folder, tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch):
-    """Charts take half of a short run. Those of the runs that tests share are drawn, as these are made before."""
-    monkeypatch.setattr("train.fitting.curves.write_figure", lambda draw, path: False)
-    monkeypatch.setattr("train.fitting.run._write_sheet", lambda *_: None)
+    """The charts of the runs that tests share are drawn, as these are made before."""
+    draw_nothing(monkeypatch)
 
 
 # What a run leaves
