@@ -250,7 +250,8 @@ def check_same(page: Page, name: str, content: bytes, expected: Segmentation):
     assert (apart > 0.02).mean() < 1e-4 and apart.max() < 0.1
     assert found["warnings"] == list(expected.warnings)
     assert found["inverted"] == expected.inverted and len(found["frames"]) == len(expected.frames)
-    for box, of_python in zip(found["frames"], expected.frames, strict=True):
+    # Of heads that are as likely, either may come first.
+    for box, of_python in zip(sorted(found["frames"]), sorted(map(list, expected.frames)), strict=True):
         np.testing.assert_allclose(box, of_python, atol=ONE_PIXEL)
     assert found["familiarity"] == pytest.approx(expected.familiarity, abs=0.02)
 
