@@ -24,7 +24,7 @@ from . import framing, segmentation
 from .export import describe
 from .familiarity import UNFAMILIAR
 from .files import write_atomically
-from .image_processing_unet import COLOURED, FOREGROUND_FRACTION, MAX_FILE_BYTES, MAX_MILLION_PIXELS, MIN_SIDE
+from .image_processing_unet import COLOURED, MAX_FILE_BYTES, MAX_MILLION_PIXELS, MIN_SIDE
 from .overlay import COLORMAP, DEFAULT_ALPHA
 from .segmenter import TumorSegmenter, check_one_class
 from .volumes import heads, lesions, nifti, planes, segmenting
@@ -165,8 +165,7 @@ def _settings(content: dict[str, bytes], name: str, revision: str | None) -> dic
             "max_spacing": segmentation.MAX_SPACING_MM,
         },
         "framing": _constants(framing),
-        "volumes": {"max_voxels": MAX_VOXELS, "FOREGROUND_FRACTION": FOREGROUND_FRACTION, "protocol": _protocol()}
-        | _constants(heads, planes, segmenting, lesions),
+        "volumes": {"max_voxels": MAX_VOXELS, "protocol": _protocol()} | _constants(heads, planes, segmenting, lesions),
         "sentences": {
             "unlike": segmentation.UNLIKE,
             "several_cut_out": segmentation.SEVERAL_CUT_OUT,

@@ -45,7 +45,7 @@ export async function segmentVolume(volume, look, told, rules) {
 // -------------------------------------------------------------------------------------------------------------- planes
 
 /* The planes whose slices are worth looking at: all three, or those alone that were taken. */
-function planesOf({slices, plane, spacing, sliceSpacing}, {MAX_SLICE_SPACING_MM, MAX_FILLED, LEAST_THICKNESS = 0}) {
+function planesOf({slices, plane, spacing, sliceSpacing}, {MAX_SLICE_SPACING_MM, MAX_FILLED, LEAST_THICKNESS}) {
     const shown = shownOf(slices);
     const isFine = Math.round(100 * Math.max(...spacing, sliceSpacing)) / 100 <= MAX_SLICE_SPACING_MM;
     const isComplete = shown.length > 0 && shown.every((number, index) => !index || number - shown[index - 1] <= MAX_FILLED + 1);
