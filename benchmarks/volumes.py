@@ -1,7 +1,8 @@
 """What is marked in normal volumes, and found of lesions pasted into them: python -m benchmarks.volumes SCAN.nii.gz …
 
     normal volume ─ paste(lesion) ─→ phantom ─ each plane alone, all planes together ─→ mL, found, Dice in 3-D
-    --cost: a head of 256³ voxels ─ all planes ─→ seconds, and the most memory that the process ever held
+    --cost: a head of 256³ voxels ─ all planes ─→ seconds, and the most memory that the process ever held; on two cores
+            OMP_NUM_THREADS=2 taskset -c 0,1 python -m benchmarks.volumes SCAN.nii.gz --cost
 
 A pasted lesion is a ball of uneven surface, as bright against its surroundings as the middle half of the enhancing
 tumours of the public data set. It says how planes are put together, not how many true tumours are found. Slices that a

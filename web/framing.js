@@ -6,28 +6,31 @@
 
 import {
     blurred, countOf, cropped, drawnPolygon, filled, greyOf, grownRound, highest, hullOf, lowest, mapped, maskOf, median, opened,
-    outlines, percentile, percentileOfSorted, perimeter, planeOf, polygonArea, repeated, roundToEven, shrunk, simplified, smallestRectangle,
-    stretched, thinned,
+    outlines, percentile, percentileOfSorted, perimeter, planeOf, polygonArea, repeated, roundToEven, shrunk, simplified,
+    smallestRectangle, stretched, thinned,
 } from './raster.js';
 import {labelPieces} from './lesions.js';
 
 // -------------------------------------------------------------------------------------------------------------- a frame
 
 /* What a frame shows of a picture of that size: [x, y, width, height]. */
-export function boxOf({x, y, side}, width, height) {
-    const left = Math.max(x, 0), top = Math.max(y, 0);
-    return [left, top, Math.min(x + side, width) - left, Math.min(y + side, height) - top];
+export function boxOf(frame, width, height) {
+    const left = Math.max(frame.x, 0), top = Math.max(frame.y, 0);
+    return [left, top, Math.min(frame.x + frame.width, width) - left, Math.min(frame.y + frame.height, height) - top];
 }
 
-/* The head alone on black, of a picture's grey values. */
+/* The head alone on black, or all of a slice, of a picture's grey values. */
 export function cutOut(frame, grey) {
     const {width, height} = grey, [x, y, w, h] = boxOf(frame, width, height), part = cropped(grey, x, y, w, h);
-    const across = frame.head.width / width, down = frame.head.height / height;
-    const [firstRow, endRow] = [y * down, (y + h) * down].map(roundToEven);
-    const [firstColumn, endColumn] = [x * across, (x + w) * across].map(roundToEven);
-    const head = cropped(frame.head, firstColumn, firstRow, Math.max(endColumn - firstColumn, 1), Math.max(endRow - firstRow, 1));
-    const levelled = levelledIn(frame.inverted ? mapped(part, value => -value) : part, repeated(head, w, h));
-    return cropped(levelled, frame.x - x, frame.y - y, frame.side, frame.side);
+    const seen = frame.inverted ? mapped(part, value => -value) : part;
+    if (!frame.head) return seen;
+    const {width: wide, height: high} = frame.head;
+    const [left, right] = [x, x + w].map(column => roundToEven(column * wide / width));
+    const [top, bottom] = [y, y + h].map(row => roundToEven(row * high / height));
+    // Of one pixel, it is all of the picture.
+    const [column, row] = [Math.min(left, wide - 1), Math.min(top, high - 1)];
+    const head = cropped(frame.head, column, row, Math.max(right - left, 1), Math.max(bottom - top, 1));
+    return cropped(levelledIn(seen, repeated(head, w, h)), frame.x - x, frame.y - y, frame.width, frame.height);
 }
 
 /* Puts the probability of a frame back into that of the whole picture, of that size; the higher counts where two meet. */
@@ -35,20 +38,24 @@ export function paste(frame, probability, whole, width, height) {
     const [x, y, w, h] = boxOf(frame, width, height);
     for (let row = y; row < y + h; row++)
         for (let column = x; column < x + w; column++) {
-            const value = probability[(row - frame.y) * frame.side + column - frame.x], at = row * width + column;
+            const value = probability[(row - frame.y) * frame.width + column - frame.x], at = row * width + column;
             if (value > whole[at]) whole[at] = value;
         }
 }
 
 // -------------------------------------------------------------------------------------------------------------- finding
 
-/* The frames of the heads in a picture, {x, y, side, inverted, head}; none where its one head fills it as in the training
-   data, or none is found. */
+/* The frames of the heads in a picture, {x, y, width, height, inverted, head}; none where its one head fills it as in the
+   training data, or none is found. Without a head of its own, a frame shows all that lies in it. */
 export function findFrames(picture, rules) {
-    const {width, height} = picture, glance = normalized(smaller(picture, rules.GLANCE_SIDE)).grey;
-    if (!glance || isFilled(glance, rules)) return [];
-    const {grey, colours} = normalized(smaller(picture, rules.WORKING_SIDE));
+    const {width, height} = picture;
+    const glance = normalized(smaller(picture, rules.GLANCE_SIDE)).grey;
+    const all = [0, 0, width, height];
+    if (!glance) return [];
+    if (isFilled(glance, rules)) return isRaised(picture, rules) ? [filledFrame(picture, all, false, rules)] : [];
+    const small = smaller(picture, rules.WORKING_SIDE), {grey, colours} = normalized(small);
     if (!grey || Math.min(grey.width, grey.height) < rules.MIN_HEAD_SIDE) return [];
+    const slices = findSlices(picture, small, grey, rules);
     const interfaces = interfaceOf(grey, colours, rules), panels = findPanels(grey, rules);
     let heads = [], inverted = false;
     if (panels) {
@@ -60,12 +67,105 @@ export function findFrames(picture, rules) {
     }
     if (!heads.length) {
         heads = findHeads(grey, interfaces, rules);
-        if (!heads.length && isFilled(negativeOf(glance), rules)) return [wholeFrame(width, height)];
+        const isNothing = !heads.length && !slices.length;
+        if (isNothing && isFilled(negativeOf(glance), rules)) return [filledFrame(picture, all, true, rules)];
         const negative = findHeads(negativeOf(grey), interfaces, rules);
         inverted = isNegative(heads, negative);
         if (inverted) heads = negative;
     }
-    return heads.map(head => frameOf(head, inverted, picture, grey, rules));
+    const scale = width / grey.width, box = frame => boxOf(frame, width, height);
+    const found = slices.map(frame => ({frame, area: frame.width * frame.height / scale ** 2 * rules.HEAD_OF_SLICE}));
+    for (const head of heads) {
+        const frame = frameOf(head, inverted, picture, grey, rules);
+        if (slices.every(slice => overlapOf(box(frame), box(slice)) < 0.2)) found.push({frame, area: head.area});
+    }
+    const least = rules.SMALLEST_OF_SEVERAL * Math.max(0, ...found.map(({area}) => area));
+    return found.filter(({area}) => area > least).slice(0, rules.MAX_FRAMES).map(({frame}) => frame);
+}
+
+/* Whether all of a picture is so bright that nothing of it would count as the ground of a head. */
+function isRaised(picture, {GLANCE_SIDE, FOREGROUND_FRACTION}) {
+    const {data} = greyOf(smaller(picture, GLANCE_SIDE));
+    return data.reduce((least, value) => Math.min(least, value), Infinity) > FOREGROUND_FRACTION * percentile(data, 99);
+}
+
+/* The frame of a slice in a box that one head fills; its black is made 0 where it is none. */
+function filledFrame(picture, [x, y, width, height], inverted, rules) {
+    const raised = inverted || isRaised(partOf(picture, x, y, width, height), rules);
+    return {x, y, width, height, inverted, head: raised ? planeOf(1, 1, Uint8Array.of(1)) : null};
+}
+
+function partOf({width, channels, data}, x, y, w, h) {
+    const part = {width: w, height: h, channels, data: new data.constructor(w * h * channels)};
+    for (let row = 0; row < h; row++) {
+        const start = ((y + row) * width + x) * channels;
+        part.data.set(data.subarray(start, start + w * channels), row * w * channels);
+    }
+    return part;
+}
+
+/* The frames of the slices that lie, as in the training data, on an even page of another grey than their own black. */
+function findSlices(picture, small, grey, rules) {
+    const {width, height} = grey;
+    const values = greyOf(small);
+    const scale = picture.width / width;
+    const frames = [];
+    const counts = new Uint32Array(256);
+    for (const value of grey.data) counts[roundToEven(Math.fround(255 * value))]++;
+    const [darkest, brightest] = percentiles(values.data, [0, 100]);
+    const levels = [...counts.keys()].sort((one, other) => counts[other] - counts[one]).slice(0, rules.PAGES);
+    for (const level of levels) {
+        const page = maskOf(grey, value => Math.abs(value - Math.fround(level / 255)) <= Math.fround(2 * rules.EVEN));
+        if (countOf(page) < rules.SMALLEST_PAGE * page.data.length) continue;
+        const ground = median(values.data.filter((_, pixel) => page.data[pixel]));
+        for (const {area, box: [x, y, w, h]} of outlines(maskOf(page, value => !value))) {
+            const isAll = w === width && h === height;
+            // An outline runs through the middle of its pixels.
+            if (isAll || Math.min(w, h) < rules.MIN_HEAD_SIDE || area < rules.FILLED_RECTANGLE * (w - 1) * (h - 1)) continue;
+            // What tells its black from the page is in its corners, but for what JPEG makes of the edge.
+            const nearEnds = (start, length) => [5, 6, 7, 8].flatMap(step => [start + step, start + length - 1 - step]);
+            const corners = nearEnds(y, h).flatMap(row => nearEnds(x, w).map(column => values.data[row * width + column]));
+            const apart = Math.abs(median(corners) - ground);
+            if (apart < rules.LEAST_APART * (brightest - darkest)) continue;
+            const box = exactBox(picture, [x, y, w, h], scale, ground, apart, rules);
+            if (!box || frames.some(frame => overlapOf(box, boxOf(frame, picture.width, picture.height)) > 0.2)) continue;
+            const glance = normalized(smaller(partOf(picture, ...box), rules.GLANCE_SIDE)).grey;
+            if (!glance) continue;
+            const isPositive = isFilled(glance, rules);
+            if (isPositive || isFilled(negativeOf(glance), rules)) frames.push(filledFrame(picture, box, !isPositive, rules));
+        }
+    }
+    return frames;
+}
+
+/* The box in a picture of what was found at about a box of its working copy; null unless it ends there, in straight lines.
+
+   scale: px of the picture for one of the copy; ground: grey value of the page around; apart: from that to the slice's black. */
+function exactBox(picture, about, scale, ground, apart, {JPEG_BLOCK, STRAIGHT}) {
+    const reach = Math.ceil(2 * scale), spans = [], [left, top, wide, high] = about;
+    for (const [start, length, across, thickness, isRow] of [[left, wide, top, high, true], [top, high, left, wide, false]]) {
+        const [size, other] = isRow ? [picture.width, picture.height] : [picture.height, picture.width];
+        const first = Math.max(Math.trunc(start * scale) - reach, 0);
+        const end = Math.min(Math.trunc((start + length) * scale) + reach, size);
+        const from = Math.trunc((across + 2) * scale), to = Math.min(Math.trunc((across + thickness - 2) * scale), other);
+        const [x, y, w, h] = isRow ? [first, from, end - first, to - from] : [from, first, to - from, end - first];
+        const {data, width} = greyOf(partOf(picture, x, y, w, h));
+        const sharesOver = limit => {
+            const counts = new Float64Array(end - first);
+            data.forEach((value, at) => {
+                if (Math.abs(value - ground) > limit) counts[isRow ? at % width : Math.floor(at / width)]++;
+            });
+            return counts.map(count => count / (to - from));
+        };
+        const far = sharesOver(Math.fround(apart / 2)), places = [...far.keys()].filter(place => far[place] > 0.5);
+        if (!places.length || Math.max(places[0], far.length - 1 - places.at(-1)) > 2 * reach + JPEG_BLOCK) return null;
+        // Some of the head may be as grey as the page.
+        const near = sharesOver(Math.fround(apart / 16)), most = some => Math.max(...some.map(place => near[place]));
+        if (Math.min(most(places.slice(0, 3)), most(places.slice(-3))) < STRAIGHT) return null;
+        spans.push([first + places[0], places.at(-1) - places[0] + 1]);
+    }
+    const [[x, width], [y, height]] = spans;
+    return [x, y, width, height];
 }
 
 const negativeOf = plane => mapped(plane, value => 1 - value);
@@ -173,7 +273,8 @@ function findHeads(grey, interfaces, rules) {
     const low = lowest(smooth, 7);
     const edges = mapped(highest(smooth, 7), (value, pixel) => value - low.data[pixel]);
     const above = (plane, level) => maskOf(plane, (value, pixel) => value > Math.fround(level) && !interfaces.data[pixel]);
-    const bright = rules.LEVELS.map(level => above(grey, level)), evened = rules.LEVELLED_LEVELS.map(level => above(levelled, level));
+    const bright = rules.LEVELS.map(level => above(grey, level));
+    const evened = rules.LEVELLED_LEVELS.map(level => above(levelled, level));
     const candidates = [...bright, ...evened].flatMap(part => headsIn(part, grey, edges, interfaces, rules));
     const heads = [];
     for (const head of candidates.sort((one, other) => other.score - one.score))
@@ -292,17 +393,11 @@ function overlapOf([x, y, w, h], [otherX, otherY, otherW, otherH]) {
     return Math.max(wide, 0) * Math.max(high, 0) / Math.min(w * h, otherW * otherH);
 }
 
-/* The frame of a negative that one head fills. */
-function wholeFrame(width, height) {
-    const side = Math.max(width, height);
-    const [x, y] = [width, height].map(length => Math.floor((length - side) / 2));
-    return {x, y, side, inverted: true, head: planeOf(1, 1, Uint8Array.of(1))};
-}
-
 function frameOf({points, box: [x, y, w, h]}, inverted, picture, {width, height}, {HEAD_SHARE, AROUND}) {
     const longest = Math.max(w, h), scale = picture.width / width, side = roundToEven(longest * scale / HEAD_SHARE);
     const head = grownRound(drawnPolygon(hullOf(points), width, height), 2 * Math.max(roundToEven(AROUND * longest), 1) + 1);
-    return {x: roundToEven((x + w / 2) * scale - side / 2), y: roundToEven((y + h / 2) * scale - side / 2), side, inverted, head};
+    const [left, top] = [(x + w / 2) * scale, (y + h / 2) * scale].map(middle => roundToEven(middle - side / 2));
+    return {x: left, y: top, width: side, height: side, inverted, head};
 }
 
 /* Makes the ground of a head 0, which may rise evenly from side to side, and blackens all but the head. */

@@ -72,7 +72,8 @@ def read_nifti(content: bytes, name: str, companion: Companion, stack: int | Non
     except Exception as error:
         raise VolumeError(f"{name}: the header is damaged.") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise VolumeError(f"{name}: the voxels are of type {dtype}; allowed are integers and floats of up to 64 bits.")
+        found = "colours" if dtype.names else f"of type {dtype}"
+        raise VolumeError(f"{name}: the voxels are {found}; allowed are integers and floats of up to 64 bits.")
     is_apart = _is_apart(content)
     first = 0 if is_apart else header.sizeof_hdr
     if not first <= offset <= MAX_HEADER_BYTES:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..familiarity import UNFAMILIAR
+from ..image_processing_unet import FOREGROUND_FRACTION
 from ..segmentation import DEFAULT_THRESHOLD, Segmentation, check_threshold, class_masks
 from .heads import extent, find_head, has_skull
 from .lesions import MIN_LESION_ML, MIN_LESION_VOXELS, VolumeLesion, find_lesions, label_pieces
@@ -21,6 +22,8 @@ from .volume import PLANES, Volume
 
 # Slices that lie farther apart give no picture in other planes; those of 6 mm still do.
 MAX_SLICE_SPACING_MM = 7.0
+# A stack that is thinner than this part of its slices' longer side shows no head in other planes, but a stripe of one.
+LEAST_THICKNESS = 0.25
 # A piece of the mask stays if this share of it has a mean probability above this one, which two planes cannot reach
 # alone. Chosen on two normal persons: 0.16 and more of a pasted lesion, 0.04 and less of a false alarm.
 CONFIRMED, CONFIRMED_SHARE = 0.75, 0.1
@@ -176,9 +179,8 @@ def segment_volume(
     planes = allowed if planes is None else planes
     if not planes or not {*planes} <= {*allowed}:
         raise ValueError(f"planes is {planes}; this volume allows {', '.join(allowed)}.")
-    empty, whole = empty_between(volume), volume
-    if empty:
-        whole = replace(volume, slices=filled(volume.slices, empty))
+    empty = empty_between(volume)
+    whole = replace(volume, slices=from_black(filled(volume.slices, empty) if empty else volume.slices))
     head = find_head(whole.slices)
     looks = [_Look(whole, plane, head, empty) for plane in planes]
     total, done = sum(len(look.numbers) for look in looks), 0
@@ -246,15 +248,36 @@ def planes_of(volume: Volume) -> tuple[str, ...]:
     """The planes whose slices are worth looking at: all three, or those alone that were taken."""
     sizes = spacing_of(volume)
     fine = sizes is not None and round(max(sizes), 2) <= MAX_SLICE_SPACING_MM
+    across, *along = np.multiply(volume.slices.shape, sizes or 1.0)
+    thick = across >= LEAST_THICKNESS * max(along)
     # What is missing between others is black in the other planes.
     shown = _shown(volume)
     complete = len(shown) > 0 and np.diff(shown).max(initial=1) <= MAX_FILLED + 1
-    return PLANES if volume.plane in PLANES and fine and complete else (volume.plane,)
+    return PLANES if volume.plane in PLANES and fine and thick and complete else (volume.plane,)
 
 
 def _shown(volume: Volume) -> np.ndarray:
     """The numbers of the slices that show anything."""
-    return np.flatnonzero(volume.slices.any(axis=(1, 2)))
+    return _not_empty(volume.slices)
+
+
+def _not_empty(slices: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(slices.any(axis=(1, 2)))
+
+
+def from_black(slices: np.ndarray) -> np.ndarray:
+    """Slices [N, H, W] whose lowest value is 0, as of everything that is added around them.
+
+    Those without negative values stay as they are, unless all of them are so high that nothing would count as the
+    ground of a head, as where signed values were saved as unsigned ones.
+    """
+    shown = _not_empty(slices)
+    if not len(shown):
+        return slices
+    lowest = min(float(slices[number].min()) for number in shown)
+    if 0 <= lowest <= FOREGROUND_FRACTION * np.percentile(slices[:, ::4, ::4][shown], 99):
+        return slices
+    return np.maximum(slices - np.float32(lowest), 0)
 
 
 def empty_between(volume: Volume) -> list[int]:

@@ -56,7 +56,7 @@ class Volume:
     """The slices of one scan, as they are looked at.
 
     Attributes:
-        slices: float32 [N, H, W] in the scan's own values; what is not finite became 0.
+        slices: float32 [N, H, W] in the scan's own values; what is not finite became the lowest, or 0 if that is lower.
         plane: "axial", "coronal", "sagittal", or "unknown" if the file does not say how the patient lies.
         spacing: size of a pixel in mm as (row, column), or None if the file does not say.
         slice_spacing: distance of slices in mm, or None.
@@ -253,7 +253,7 @@ def _turn(scan: Scan, name: str) -> Volume:
     plane = PLANES[int(orientation[slice_axis, 0])]
     display = nib.orientations.axcodes2ornt(DISPLAY[plane])
     to_display = nib.orientations.ornt_transform(orientation, display)
-    slices, had_holes = _values(nib.apply_orientation(scan.voxels, to_display), scan.slope, scan.intercept)
+    slices, filler = _values(nib.apply_orientation(scan.voxels, to_display), scan.slope, scan.intercept)
     if min(slices.shape[1:]) < MIN_SIDE:
         height, width = slices.shape[1:]
         raise VolumeError(f"{name}: its slices have {width} × {height} pixels; each side needs at least {MIN_SIDE}.")
@@ -279,8 +279,8 @@ def _turn(scan: Scan, name: str) -> Volume:
             f"Rows and columns of the slices meet at {np.rad2deg(np.arccos(abs(cosine))):.0f}° instead of 90°: areas "
             "and diameters in mm are not exact."
         )
-    if had_holes:
-        warnings.append("Some values are not finite; they were taken for 0.")
+    if filler is not None:
+        warnings.append(f"Some values are not finite; they were taken for {filler:g}.")
     if not scan.oriented and scan.slice_axis is None:
         warnings.append("The file does not say how the patient lies; the slices may be turned or mirrored.")
     return Volume(
@@ -316,15 +316,22 @@ def _ranges(numbers: list[int]) -> str:
     return ", ".join(f"{start + 1}" if start == end else f"{start + 1} to {end + 1}" for start, end in pairs)
 
 
-def _values(voxels: np.ndarray, slope: float, intercept: float) -> tuple[np.ndarray, bool]:
-    """Voxels [N, H, W] → their values as contiguous float32, and whether any was not finite."""
+def _values(voxels: np.ndarray, slope: float, intercept: float) -> tuple[np.ndarray, float | None]:
+    """Voxels [N, H, W] → their values as contiguous float32, and what became of those that are not finite, if any are.
+
+    In many scans these are what somebody cut off around the brain, so they become black: the lowest value, 0 at most.
+    """
     values = np.empty(voxels.shape, np.float32)
-    had_holes = False
+    holes = []
     with np.errstate(all="ignore"):
         # Slice by slice, because copies of a large scan take gigabytes.
-        for source, value in zip(voxels, values, strict=True):
+        for number, (source, value) in enumerate(zip(voxels, values, strict=True)):
             value[:] = source * slope + intercept if (slope, intercept) != (1, 0) else source
             if not np.isfinite(value).all():
-                had_holes = True
-                np.nan_to_num(value, copy=False, nan=0, posinf=0, neginf=0)
-    return values, had_holes
+                holes.append(number)
+    if not holes:
+        return values, None
+    black = min(float(np.min(value, where=np.isfinite(value), initial=0)) for value in values)
+    for number in holes:
+        np.nan_to_num(values[number], copy=False, nan=black, posinf=black, neginf=black)
+    return values, black

@@ -250,7 +250,8 @@ def check_same(page: Page, name: str, content: bytes, expected: Segmentation):
     assert (apart > 0.02).mean() < 1e-4 and apart.max() < 0.1
     assert found["warnings"] == list(expected.warnings)
     assert found["inverted"] == expected.inverted and len(found["frames"]) == len(expected.frames)
-    for box, of_python in zip(found["frames"], expected.frames, strict=True):
+    # Of heads that are as likely, either may come first.
+    for box, of_python in zip(sorted(found["frames"]), sorted(map(list, expected.frames)), strict=True):
         np.testing.assert_allclose(box, of_python, atol=ONE_PIXEL)
     assert found["familiarity"] == pytest.approx(expected.familiarity, abs=0.02)
 
@@ -288,9 +289,7 @@ def test_heads_are_found_where_the_package_finds_them(page, segmenter, kind):
     pairs = [*zip(slices(), masks, strict=True)]
     others = pairs[number + 1 :] + pairs[:number]
     content = written(Image.fromarray(perturb(kind, *pairs[number], seed=number, others=others).picture))
-    expected = segmenter(io.BytesIO(content))
-    assert bool(expected.frames) == (kind not in ("plain", "text"))
-    check_same(page, kind, content, expected)
+    check_same(page, kind, content, segmenter(io.BytesIO(content)))
 
 
 # --------------------------------------------------------------------------------------------------------- volumes
@@ -335,9 +334,16 @@ async ([contents, bright]) => {
 """
 
 
-def stand_in(sizes: tuple[float, float, float], codes: str, turn: float = 0.0, skull: bool = True, edit=None) -> bytes:
-    """A head whose axes end at `codes`, turned by so many degrees, with an empty slice where it has no skull."""
+def stand_in(
+    sizes: tuple[float, float, float], codes: str, turn: float = 0.0, skull: bool = True, size: int = 0, edit=None
+) -> bytes:
+    """A head whose axes end at `codes`, turned by so many degrees, with an empty slice where it has no skull.
+
+    Of its axial slices, all, or so many from the middle.
+    """
     voxels = phantoms.head(sizes, skull)[0].copy()
+    if size:
+        voxels = voxels[:, :, voxels.shape[2] // 2 :][:, :, :size]
     if not skull:
         voxels[:, :, voxels.shape[2] // 2] = 0
     lay = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes))
@@ -354,6 +360,10 @@ def qform_alone(header):
     header["sform_code"], header["scl_slope"], header["scl_inter"] = 0, 0.5, 3
 
 
+def below_zero(header):
+    header["scl_slope"], header["scl_inter"] = 1, -200
+
+
 def nowhere(header):
     header["sform_code"] = header["qform_code"] = 0
 
@@ -363,6 +373,8 @@ VOLUMES = {
     "coronal": lambda: stand_in((3, 6, 3), "SAR"),
     "sagittal, oblique": lambda: stand_in((6, 3, 3), "AIL", turn=12),
     "cubes, by its qform": lambda: stand_in((5, 5, 5), "PIR", edit=qform_alone),
+    "below 0": lambda: stand_in((4, 4, 4), "RAS", edit=below_zero),
+    "thin": lambda: stand_in((4, 4, 4), "RPS", size=9),
     "far apart": lambda: stand_in((4, 4, 8), "RAS"),
     "anywhere": lambda: stand_in((4, 4, 4), "RAS", edit=nowhere),
     "stripped, a slice empty": lambda: stand_in((3, 3, 5), "LAS", skull=False),

@@ -11,8 +11,8 @@ const IMPLICIT = '1.2.840.10008.1.2', EXPLICIT = '1.2.840.10008.1.2.1';
 const LONG_KINDS = ['OB', 'OD', 'OF', 'OL', 'OV', 'OW', 'SQ', 'SV', 'UC', 'UN', 'UR', 'UT', 'UV'];
 const ITEM = 0xfffee000, ITEM_END = 0xfffee00d, SEQUENCE_END = 0xfffee0dd, PIXELS = 0x7fe00010, UNKNOWN_LENGTH = 0xffffffff;
 const TAGS = {
-    syntax: 0x00020010, imageType: 0x00080008, modality: 0x00080060, seriesName: 0x0008103e, contrastName: 0x00089209, agent: 0x00180010,
-    agents: 0x00180012, sequenceName: 0x00180024, thickness: 0x00180050, repetition: 0x00180080, echo: 0x00180081, gap: 0x00180088,
+    syntax: 0x00020010, imageType: 0x00080008, modality: 0x00080060, seriesName: 0x0008103e, contrastName: 0x00089209,
+    agent: 0x00180010, agents: 0x00180012, sequenceName: 0x00180024, thickness: 0x00180050, repetition: 0x00180080, echo: 0x00180081, gap: 0x00180088,
     protocolName: 0x00181030, series: 0x0020000e, position: 0x00200032, orientation: 0x00200037, samples: 0x00280002,
     colours: 0x00280004, frames: 0x00280008, rows: 0x00280010, columns: 0x00280011, spacing: 0x00280030, allocated: 0x00280100,
     stored: 0x00280101, highest: 0x00280102, signed: 0x00280103, intercept: 0x00281052, slope: 0x00281053, pixels: PIXELS,
@@ -27,7 +27,8 @@ export const isDicom = bytes => String.fromCharCode(...bytes.subarray(128, 132))
 /* files: the bytes of each; rules: of settings.json. Throws UnusableError. */
 export function readDicom(files, {protocol, max_voxels: most}, {min_side: least}) {
     const refuse = reason => { throw new UnusableError(`The DICOM series: ${reason}`); };
-    const slices = files.map((bytes, index) => readSlice(bytes, `file ${index + 1} of ${files.length} `, refuse, least)), [first] = slices;
+    const slices = files.map((bytes, index) => readSlice(bytes, `file ${index + 1} of ${files.length} `, refuse, least));
+    const [first] = slices;
     const apart = (one, other) => one.some((value, index) => Math.abs(value - other[index]) > ALIKE);
     for (const slice of slices) {
         const isOther = slice.series !== first.series || slice.rows !== first.rows || slice.columns !== first.columns
@@ -35,11 +36,14 @@ export function readDicom(files, {protocol, max_voxels: most}, {min_side: least}
         if (isOther) refuse(`these are slices of several series${ELSEWHERE}`);
     }
     const {columns, rows} = first, count = slices.length, voxelCount = columns * rows * count;
-    if (voxelCount > most) refuse(`the scan has ${columns} × ${rows} × ${count} voxels; this page takes up to ${most}, the Python page more.`);
+    if (voxelCount > most)
+        refuse(`the scan has ${columns} × ${rows} × ${count} voxels; this page takes up to ${most}, the Python page more.`);
     const normal = cross(first.orientation.slice(0, 3), first.orientation.slice(3));
-    const placed = slices.map(slice => ({...slice, height: dot(slice.position, normal)})).sort((one, other) => one.height - other.height);
+    const placed = slices.map(slice => ({...slice, height: dot(slice.position, normal)}));
+    placed.sort((one, other) => one.height - other.height);
     const step = stepOf(placed, normal, refuse), [row, column] = first.spacing;
-    const axes = [first.orientation.slice(0, 3).map(value => value * column), first.orientation.slice(3).map(value => value * row), step];
+    const across = first.orientation.slice(0, 3).map(value => value * column);
+    const axes = [across, first.orientation.slice(3).map(value => value * row), step];
     // DICOM's axes point towards left, posterior and superior.
     const affine = [-1, -1, 1].map((sign, axis) => [...axes.map(vector => sign * vector[axis]), sign * placed[0].position[axis]]);
     const voxels = new Float32Array(voxelCount);
@@ -66,9 +70,11 @@ function stepOf(placed, normal, refuse) {
         if (!distance) refuse(`its tags do not say how thick the slice is${ELSEWHERE}`);
         return normal.map(value => value * distance);
     }
-    const gaps = placed.slice(1).map(({height}, index) => height - placed[index].height), usual = [...gaps].sort((one, other) => one - other)[last >> 1];
+    const gaps = placed.slice(1).map(({height}, index) => height - placed[index].height);
+    const usual = [...gaps].sort((one, other) => one - other)[last >> 1];
     if (gaps.some(distance => distance <= SAME_PLACE_MM)) refuse(`several slices lie at one place${ELSEWHERE}`);
-    if (gaps.some(distance => Math.abs(distance - usual) > UNEVEN_GAP * usual)) refuse(`slices are missing, or not evenly apart${ELSEWHERE}`);
+    if (gaps.some(distance => Math.abs(distance - usual) > UNEVEN_GAP * usual))
+        refuse(`slices are missing, or not evenly apart${ELSEWHERE}`);
     const step = placed[last].position.map((value, axis) => (value - start[axis]) / last);
     const aside = placed.some(({position, height}) => {
         const away = position.map((value, axis) => value - start[axis] - normal[axis] * (height - placed[0].height));
@@ -87,13 +93,17 @@ function readSlice(bytes, label, refuse, least) {
     } catch {
         refuse(`${label}is damaged; its tags cannot be read.`);
     }
-    if (![IMPLICIT, EXPLICIT].includes(tags.syntax)) refuse(`${label}is compressed, or written in another order of bytes${ELSEWHERE}`);
+    if (![IMPLICIT, EXPLICIT].includes(tags.syntax))
+        refuse(`${label}is compressed, or written in another order of bytes${ELSEWHERE}`);
     if (!tags.pixels || !tags.rows || !tags.columns) refuse(`${label}holds no picture.`);
-    if (Math.min(tags.rows, tags.columns) < least) refuse(`${label}has ${tags.columns} × ${tags.rows} pixels; each side needs at least ${least}.`);
+    if (Math.min(tags.rows, tags.columns) < least)
+        refuse(`${label}has ${tags.columns} × ${tags.rows} pixels; each side needs at least ${least}.`);
     if (Number(tags.frames || 1) > 1) refuse(`${label}holds several slices${ELSEWHERE}`);
-    if (!['MONOCHROME1', 'MONOCHROME2'].includes(tags.colours) || tags.samples > 1) refuse(`${label}is coloured; allowed are MONOCHROME1 and MONOCHROME2.`);
+    if (!['MONOCHROME1', 'MONOCHROME2'].includes(tags.colours) || tags.samples > 1)
+        refuse(`${label}is coloured; allowed are MONOCHROME1 and MONOCHROME2.`);
     if (![8, 16].includes(tags.allocated)) refuse(`${label}has pixels of ${tags.allocated} bits${ELSEWHERE}`);
-    if (tags.pixels.length < tags.rows * tags.columns * tags.allocated / 8) refuse(`${label}is truncated; it ends before its pixels do.`);
+    if (tags.pixels.length < tags.rows * tags.columns * tags.allocated / 8)
+        refuse(`${label}is truncated; it ends before its pixels do.`);
     const numbers = (name, count) => {
         const found = (tags[name] ?? '').split('\\').map(Number);
         if (found.length !== count || !found.every(Number.isFinite) || !found.some(value => value)) return null;
@@ -101,7 +111,8 @@ function readSlice(bytes, label, refuse, least) {
     };
     const [orientation, spacing] = [numbers('orientation', 6), numbers('spacing', 2)];
     const position = numbers('position', 3) ?? (tags.position && [0, 0, 0]);
-    if (!orientation || !spacing || !position) refuse(`${label}does not say where it lies, or how large its pixels are${ELSEWHERE}`);
+    if (!orientation || !spacing || !position)
+        refuse(`${label}does not say where it lies, or how large its pixels are${ELSEWHERE}`);
     const number = (name, otherwise) => tags[name] === undefined || tags[name] === '' ? otherwise : Number(tags[name]);
     return {
         ...tags, orientation, spacing, position, slope: number('slope', 1), intercept: number('intercept', 0), gap: number('gap', 0),
@@ -146,7 +157,9 @@ function endOfSequence(view, at, explicit) {
 }
 
 function valuesOf({pixels, rows, columns, allocated, stored, highest, signed, slope, intercept}) {
-    const count = rows * columns, values = new Float32Array(count), view = new DataView(pixels.buffer, pixels.byteOffset, pixels.byteLength);
+    const count = rows * columns;
+    const values = new Float32Array(count);
+    const view = new DataView(pixels.buffer, pixels.byteOffset, pixels.byteLength);
     const unused = 32 - stored, shift = highest + 1 - stored, [factor, summand] = [slope, intercept].map(Math.fround);
     for (let at = 0; at < count; at++) {
         const raw = (allocated === 8 ? view.getUint8(at) : view.getUint16(2 * at, true)) >> shift << unused;
@@ -160,15 +173,18 @@ function valuesOf({pixels, rows, columns, allocated, stored, highest, signed, sl
 /* A sentence unless the tags say that this is T1-weighted MR with contrast, as protocol.py reads them; patterns: its own. */
 function protocolWarning(tags, {patterns, knows, max_repetition: longest, max_echo: latest}) {
     const find = name => new RegExp(patterns[name], 'gi'), has = (name, text) => find(name).test(text);
-    const names = [tags.contrastName, tags.seriesName, tags.protocolName, tags.sequenceName].map(name => (name ?? '').replaceAll('_', ' '));
+    const named = [tags.contrastName, tags.seriesName, tags.protocolName, tags.sequenceName];
+    const names = named.map(name => (name ?? '').replaceAll('_', ' '));
     const description = names.join(' '), isMr = (tags.modality ?? 'MR') === 'MR';
     let isT1 = null;
     if (has('T1_NAMES', description) && !description.toUpperCase().includes('T2')) isT1 = true;
     else if (has('OTHER_NAMES', description)) isT1 = false;
     else if (Number(tags.repetition) && Number(tags.echo)) isT1 = Number(tags.repetition) <= longest && Number(tags.echo) <= latest;
     const single = names.map(name => name.replace(find('BOTH_NAMES'), '')).join(' '), agent = (tags.agent ?? '').trim();
-    const noAgent = new RegExp(`^(?:${patterns.NO_AGENT})$`, 'i').test(agent), isWithout = noAgent || has('WITHOUT_NAMES', single);
-    const isWith = Boolean(agent && !noAgent) || Boolean(tags.agents) || has('CONTRAST_NAMES', single.replace(find('WITHOUT_NAMES'), ' '));
+    const noAgent = new RegExp(`^(?:${patterns.NO_AGENT})$`, 'i').test(agent);
+    const isWithout = noAgent || has('WITHOUT_NAMES', single);
+    const isNamed = Boolean(agent && !noAgent) || Boolean(tags.agents);
+    const isWith = isNamed || has('CONTRAST_NAMES', single.replace(find('WITHOUT_NAMES'), ' '));
     const contrast = isWith === isWithout ? null : isWith;
     if (!isMr) return `By its tags this is no MR scan: ${knows}`;
     if (isT1 === false) return `By its tags this series is not T1-weighted: ${knows}`;

@@ -1,4 +1,4 @@
-/* NIfTI, as nifti.py of the package has it: a `.nii` or `.nii.gz` → a scan; a mask → a `.nii.gz` that lies where the scan did.
+/* NIfTI, as nifti.py of the package has it: a `.nii` or `.nii.gz` → a scan; a mask → a `.nii.gz` that lies where it did.
 
    A scan is {voxels, shape: [I, J, K], affine, slope, intercept, oriented, warnings, geometry}: the first axis of the voxels
    runs fastest, affine holds the rows of index (i, j, k, 1) → mm towards the patient's right, anterior and superior side. */
@@ -108,7 +108,9 @@ export function geometryOf(affine, shape) {
 /* b, c and d of the quaternion of a rotation; a is not negative. */
 function quaternionOf([[xx, xy, xz], [yx, yy, yz], [zx, zy, zz]]) {
     const squares = [1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz];
-    const largest = squares.indexOf(Math.max(...squares)), twice = Math.sqrt(squares[largest]), [x, y, z] = [zy - yz, xz - zx, yx - xy];
+    const largest = squares.indexOf(Math.max(...squares));
+    const twice = Math.sqrt(squares[largest]);
+    const [x, y, z] = [zy - yz, xz - zx, yx - xy];
     const [xAndY, xAndZ, yAndZ] = [xy + yx, xz + zx, yz + zy];
     const four = [
         [squares[0], x, y, z], [x, squares[1], xAndY, xAndZ], [y, xAndY, squares[2], yAndZ], [z, xAndZ, yAndZ, squares[3]],

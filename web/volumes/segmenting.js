@@ -5,7 +5,7 @@
    rules: the constants of the package's volumes, in settings.json. */
 
 import {distances} from '../layers.js';
-import {cropped, median, maskOf, opened, outlines, percentile, planeOf} from '../raster.js';
+import {cropped, median, maskOf, opened, outlines, percentile, planeOf, thinned} from '../raster.js';
 import {piecesOf} from './lesions.js';
 import {cut, extentOf, frameOf, pasted} from './planes.js';
 import {eachIn, gridOf, planeAt, PLANES, turned, turnedSizes} from './volume.js';
@@ -17,7 +17,7 @@ import {eachIn, gridOf, planeAt, PLANES, turned, turnedSizes} from './volume.js'
 export async function segmentVolume(volume, look, told, rules) {
     const planes = planesOf(volume, rules);
     const empty = emptyBetween(volume.slices);
-    const slices = empty.length ? filledUp(volume.slices, empty) : volume.slices;
+    const slices = fromBlack(empty.length ? filledUp(volume.slices, empty) : volume.slices, rules);
     const head = findHead(slices, rules), looks = planes.map(plane => lookOf(volume, slices, plane, head, empty, rules));
     const total = looks.reduce((sum, {numbers}) => sum + numbers.length, 0);
     const probability = new Float32Array(slices.data.length);
@@ -45,11 +45,13 @@ export async function segmentVolume(volume, look, told, rules) {
 // -------------------------------------------------------------------------------------------------------------- planes
 
 /* The planes whose slices are worth looking at: all three, or those alone that were taken. */
-function planesOf({slices, plane, spacing, sliceSpacing}, {MAX_SLICE_SPACING_MM, MAX_FILLED}) {
+function planesOf({slices, plane, spacing, sliceSpacing}, {MAX_SLICE_SPACING_MM, MAX_FILLED, LEAST_THICKNESS}) {
     const shown = shownOf(slices);
     const isFine = Math.round(100 * Math.max(...spacing, sliceSpacing)) / 100 <= MAX_SLICE_SPACING_MM;
     const isComplete = shown.length > 0 && shown.every((number, index) => !index || number - shown[index - 1] <= MAX_FILLED + 1);
-    return PLANES.includes(plane) && isFine && isComplete ? PLANES : [plane];
+    const [across, ...along] = slices.shape.map((length, axis) => length * [sliceSpacing, ...spacing][axis]);
+    const isThick = across >= LEAST_THICKNESS * Math.max(...along);
+    return PLANES.includes(plane) && isFine && isThick && isComplete ? PLANES : [plane];
 }
 
 /* The numbers of the slices that show anything. */
@@ -62,6 +64,18 @@ function shownOf({data, shape: [count, height, width]}) {
 function emptyBetween(slices) {
     const shown = shownOf(slices), first = shown[0] ?? 0, last = shown.at(-1) ?? 0;
     return [...Array(slices.shape[0]).keys()].filter(number => number > first && number < last && !shown.includes(number));
+}
+
+/* Slices whose lowest value is 0, as of everything that is added around them; without negative values they stay as they are,
+   unless all of them are so high that nothing would count as the ground of a head. */
+function fromBlack(slices, {FOREGROUND_FRACTION}) {
+    const {data, shape: [, height, width]} = slices, size = width * height, shown = shownOf(slices);
+    const images = shown.map(number => planeOf(width, height, data.subarray(number * size, (number + 1) * size)));
+    const lowest = images.reduce((least, image) => image.data.reduce((low, value) => Math.min(low, value), least), Infinity);
+    const some = images.map(image => thinned(image, 4).data), seen = new Float32Array(some.length * (some[0]?.length ?? 0));
+    some.forEach((part, index) => seen.set(part, index * part.length));
+    if (!images.length || (lowest >= 0 && lowest <= FOREGROUND_FRACTION * percentile(seen, 99))) return slices;
+    return gridOf(data.map(value => Math.max(value - lowest, 0)), slices.shape);
 }
 
 /* A copy in which the empty slices lie evenly between their neighbours. */

@@ -105,10 +105,12 @@ export class Study {
 
     inEightBits() {
         const {data, shape: [count, height, width]} = this.volume.slices, size = width * height;
-        const parts = Array.from({length: count}, (_, slice) => thinned(planeOf(width, height, data.subarray(slice * size, (slice + 1) * size)), 2).data);
+        const image = slice => planeOf(width, height, data.subarray(slice * size, (slice + 1) * size));
+        const parts = Array.from({length: count}, (_, slice) => thinned(image(slice), 2).data);
         const some = new Float32Array(count * parts[0].length);
         parts.forEach((part, slice) => some.set(part, slice * part.length));
-        const [low, high] = [0, VIEWED_PERCENTILE].map(percent => percentile(some, percent)), scale = high > low ? 255 / (high - low) : 0;
+        const [low, high] = [0, VIEWED_PERCENTILE].map(percent => percentile(some, percent));
+        const scale = high > low ? 255 / (high - low) : 0;
         return Uint8Array.from(data, value => Math.min(Math.max((value - low) * scale + 0.5, 0), 255));
     }
 }

@@ -14,7 +14,7 @@ export const PLANES = Object.keys(DISPLAY);
 const orientationOf = plane => [...DISPLAY[plane]].map(side => SIDES[side]);
 const UNTURNED = 'The file does not say how the patient lies; the slices may be turned or mirrored.';
 const SKEWED = 'Rows and columns of the slices meet at {angle}° instead of 90°: areas and diameters in mm are not exact.';
-const HOLES = 'Some values are not finite; they were taken for 0.';
+const HOLES = 'Some values are not finite; they were taken for {filler}.';
 const MAX_SKEW = 0.01;
 
 // ----------------------------------------------------------------------------------------------------------------- grids
@@ -74,7 +74,7 @@ export function volumeOf(scan, name, {min_side: least}) {
     const orientation = nearestOrientation(scan.affine), sliceAxis = sliceAxisOf(scan, orientation);
     const plane = PLANES[orientation[sliceAxis][0]], toDisplay = transformOf(orientation, orientationOf(plane));
     const source = {data: scan.voxels, shape: scan.shape, strides: [1, scan.shape[0], scan.shape[0] * scan.shape[1]], offset: 0};
-    const {slices, hadHoles} = valuesOf(turnedBy(source, toDisplay), scan), [, height, width] = slices.shape;
+    const {slices, filler} = valuesOf(turnedBy(source, toDisplay), scan), [, height, width] = slices.shape;
     const {shape, geometry} = scan; // what is kept of it
     if (Math.min(height, width) < least)
         throw new UnusableError(`${name}: its slices have ${width} × ${height} pixels; each side needs at least ${least}.`);
@@ -90,7 +90,8 @@ export function volumeOf(scan, name, {min_side: least}) {
         warnings: [
             ...scan.warnings,
             ...skew > MAX_SKEW ? [SKEWED.replace('{angle}', angle)] : [],
-            ...hadHoles ? [HOLES] : [], ...scan.oriented ? [] : [UNTURNED],
+            ...filler === null ? [] : [HOLES.replace('{filler}', Number(filler.toPrecision(6)))],
+            ...scan.oriented ? [] : [UNTURNED],
         ],
         toNifti: values => writeNifti(inScan(values, slices.shape, toDisplay, shape), geometry),
         // As the viewer takes it: columns, rows, slices, where the file says they are, or as axial ones.
@@ -143,20 +144,21 @@ function sliceAxisOf({affine, shape, sliceAxis}, orientation) {
     });
 }
 
+/* What is not finite becomes black, as it is often what somebody cut off: the lowest value, 0 at most. */
 function valuesOf(grid, {slope, intercept}) {
-    const {data, shape, strides, offset} = grid, values = new Float32Array(shape[0] * shape[1] * shape[2]);
+    const {data, shape, strides, offset} = grid, values = new Float32Array(shape[0] * shape[1] * shape[2]), holes = [];
     const isScaled = slope !== 1 || intercept !== 0, round = data instanceof Float32Array ? Math.fround : value => value;
-    let at = 0, hadHoles = false;
+    let at = 0, black = 0;
     for (let slice = 0; slice < shape[0]; slice++)
         for (let row = 0; row < shape[1]; row++)
             for (let column = 0; column < shape[2]; column++, at++) {
                 const from = offset + slice * strides[0] + row * strides[1] + column * strides[2];
                 values[at] = isScaled ? round(round(data[from] * round(slope)) + round(intercept)) : data[from];
-                if (Number.isFinite(values[at])) continue;
-                values[at] = 0;
-                hadHoles = true;
+                if (!Number.isFinite(values[at])) holes.push(at);
+                else if (values[at] < black) black = values[at];
             }
-    return {slices: gridOf(values, shape), hadHoles};
+    for (const hole of holes) values[hole] = black;
+    return {slices: gridOf(values, shape), filler: holes.length ? black : null};
 }
 
 /* The rows of index (slice, row, column, 1) → mm. */

@@ -100,6 +100,37 @@ def test_a_tumour_comes_back_voxel_by_voxel(tmp_path, sizes, plane, codes, degre
     assert segmentation.warnings == volume.warnings
 
 
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_a_thin_stack_is_looked_at_as_it_was_taken(tmp_path, count):
+    """Of two slices the other planes would show a stripe, find nothing in it, and outvote what was found."""
+    voxels, tumor = head((1.5, 1.5, 6))
+    middle = int(np.median(np.nonzero(tumor)[2]))
+    part = np.s_[:, :, middle : middle + count]
+    segmentation = segment_volume(read(tmp_path, scan_of(voxels[part], (1.5, 1.5, 6), "LPS")[0]), Bright())
+    assert segmentation.planes == ("axial",) and segmentation.mask.sum() == tumor[part].sum() > 0
+    assert (ALONE.format(plane="axial") in segmentation.warnings) == (count > 1)
+
+
+class Darkest(Bright):
+    """It keeps the lowest value of every picture, and how much of it is that dark."""
+
+    def batch(self, images, batch_size=8, *, framing="auto"):
+        self.seen = [*getattr(self, "seen", []), *((image.min(), (image == image.min()).mean()) for image in images)]
+        return super().batch(images, batch_size, framing=framing)
+
+
+@pytest.mark.parametrize("added", [-1024.0, 32768.0])
+def test_around_a_scan_it_is_as_dark_as_in_it(tmp_path, added):
+    """Also of values below 0, and of signed ones that were saved as unsigned."""
+    voxels, tumor = head((3, 3, 3))
+    volume = read(tmp_path, scan_of((voxels + added).astype(np.float32), (3, 3, 3), "RAS")[0])
+    segmenter = Darkest()
+    segmentation = segment_volume(volume, segmenter)
+    assert segmentation.mask.sum() == tumor.sum() and {*segmentation.planes} == {"axial", "coronal", "sagittal"}
+    assert {lowest for lowest, _ in segmenter.seen} == {0} and min(share for _, share in segmenter.seen) > 0.2
+    assert volume.slices.min() == added
+
+
 @pytest.mark.parametrize(("axis", "plane"), [(0, "sagittal"), (1, "coronal"), (2, "axial")])
 def test_thick_slices_are_looked_at_as_they_were_taken(tmp_path, axis, plane):
     sizes = tuple(8.0 if axis == other else 1.5 for other in range(3))

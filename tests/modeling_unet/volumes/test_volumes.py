@@ -194,6 +194,21 @@ def test_what_is_not_finite_becomes_0_and_is_said(tmp_path):
     assert any("not finite" in warning for warning in volume.warnings)
 
 
+def test_what_is_not_finite_is_as_dark_as_what_is_darkest(tmp_path):
+    """As around a brain whose values were brought to mean 0."""
+    voxels = noise(20, 20, 3).astype(np.float32) - 900
+    voxels[0, 0], lowest = np.nan, np.nanmin(voxels[1:])
+    volume = read_volume(write(tmp_path / "scan.nii", phantoms.nifti(voxels, packed=False)))
+    assert (volume.slices[:, -1, -1] == lowest).all() or (volume.slices[:, 0, 0] == lowest).all()
+    assert f"Some values are not finite; they were taken for {lowest:g}." in volume.warnings
+
+
+def test_voxels_of_colours_are_called_so(tmp_path):
+    voxels = np.zeros((20, 20, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    with pytest.raises(VolumeError, match="the voxels are colours; allowed are integers and floats"):
+        read_volume(write(tmp_path / "scan.nii", phantoms.nifti(voxels, packed=False)))
+
+
 def test_nifti_says_that_sequence_and_orientation_are_unknown(tmp_path):
     def forget(header):
         header["sform_code"] = header["qform_code"] = 0
