@@ -323,6 +323,12 @@ def test_the_api_page_describes_every_parameter_and_shows_our_own_files(url):
     assert "gradio-app" not in json.dumps([endpoint["parameters"] for endpoint in endpoints.values()])
 
 
+def test_rules_for_some_screens_reach_the_page():
+    """Gradio puts its own container before each of them; with another one before it, it would hold for nothing."""
+    rules = re.findall(r"@media[^{]*\{(.*?)\n\}", (ROOT / "space" / "page.css").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(rules) > 4 and not [one for one in rules if ".gradio-container" in one]
+
+
 def test_a_link_to_the_page_shows_what_it_is(url):
     answered = HTTP.get(url, headers={"x-forwarded-proto": "https", "x-forwarded-host": "pictures.test"})
     head = answered.text.partition("window.gradio_config")[0]
