@@ -120,11 +120,12 @@ def find_frames(image: np.ndarray) -> list[Frame]:
         image: [H, W] or [H, W, 3] of any numeric type, as `read_image` gives it.
     """
     height, width = image.shape[:2]
-    glance, _ = _normalize(_shrink(image, GLANCE_SIDE))
+    shrunk = _shrink(image, GLANCE_SIDE)
+    glance, _ = _normalize(shrunk)
     if glance is None:
         return []
     if _is_filled(glance):
-        return [_filled_frame(image, (0, 0, width, height))] if _is_raised(image) else []
+        return [_filled_frame((0, 0, width, height), shrunk)] if _is_raised(shrunk) else []
     small = _shrink(image, WORKING_SIDE)
     grey, colours = _normalize(small)
     if grey is None or min(grey.shape) < MIN_HEAD_SIDE:
@@ -142,7 +143,7 @@ def find_frames(image: np.ndarray) -> list[Frame]:
     if not heads:
         heads = _find_heads(grey, interface)
         if not heads and not slices and _is_filled(1 - glance):
-            return [_filled_frame(image, (0, 0, width, height), inverted=True)]
+            return [_filled_frame((0, 0, width, height), shrunk, inverted=True)]
         negative = _find_heads(1 - grey, interface)
         inverted = _is_negative(heads, negative)
         heads = negative if inverted else heads
@@ -161,17 +162,15 @@ def _scale(image: np.ndarray, small: np.ndarray) -> float:
     return image.shape[1] / small.shape[1]
 
 
-def _is_raised(image: np.ndarray) -> bool:
+def _is_raised(shrunk: np.ndarray) -> bool:
     """Whether all of a picture is so bright that nothing of it would count as the ground of a head."""
-    grey = to_grayscale(_shrink(image, GLANCE_SIDE))
+    grey = to_grayscale(shrunk)
     return bool(grey.min() > FOREGROUND_FRACTION * np.percentile(grey, 99))
 
 
-def _filled_frame(image: np.ndarray, box: tuple[int, int, int, int], inverted: bool = False) -> Frame:
+def _filled_frame(box: tuple[int, int, int, int], shrunk: np.ndarray, inverted: bool = False) -> Frame:
     """The frame of a slice at (x, y, width, height) that one head fills; its black is made 0 where it is none."""
-    x, y, w, h = box
-    is_raised = inverted or _is_raised(image[y : y + h, x : x + w])
-    return Frame(x, y, w, h, inverted, np.ones((1, 1), bool) if is_raised else None)
+    return Frame(*box, inverted, np.ones((1, 1), bool) if inverted or _is_raised(shrunk) else None)
 
 
 def _find_slices(image: np.ndarray, small: np.ndarray, grey: np.ndarray) -> list[Frame]:
@@ -207,9 +206,10 @@ def _find_slices(image: np.ndarray, small: np.ndarray, grey: np.ndarray) -> list
             if box is None or any(_overlap(box, frame.box(*image.shape[:2])) > 0.2 for frame in frames):
                 continue
             left, top, width, height = box
-            glance, _ = _normalize(_shrink(image[top : top + height, left : left + width], GLANCE_SIDE))
+            shrunk = _shrink(image[top : top + height, left : left + width], GLANCE_SIDE)
+            glance, _ = _normalize(shrunk)
             if glance is not None and (_is_filled(glance) or _is_filled(1 - glance)):
-                frames.append(_filled_frame(image, box, inverted=not _is_filled(glance)))
+                frames.append(_filled_frame(box, shrunk, inverted=not _is_filled(glance)))
     return frames
 
 

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import fresh
 import numpy as np
@@ -16,8 +17,9 @@ import torch
 from slices import write_data_set, write_persons
 from tiny import TINY, tiny_config
 
-from benchmarks import compare, contestants, growth, load, measuring, profile, volumes
-from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor
+from benchmarks import compare, contestants, framing, growth, load, measuring, profile, volumes
+from benchmarks.perturbations import Perturbed
+from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor, read_image
 from modeling_unet.volumes import read_volume
 
 
@@ -67,6 +69,41 @@ class TestMeasuring:
         machine = json.loads(json.dumps(measuring.describe_machine()))
         assert machine["cores"] >= 1 and machine["threads"] == torch.get_num_threads()
         assert machine["onednn_max_cpu_isa"] == "AVX2" and machine["torch"] == torch.__version__
+
+
+class TestFraming:
+    def test_summary_by_hand(self):
+        plain, none, auto = (
+            [{"dice": dice, "frames": frames} for dice, frames in looks]
+            for looks in (
+                [(0.8, ()), (0.8, ()), (0.4, ())],
+                [(0.4, ()), (0.0, ()), (0.2, ())],
+                [(0.6, ((0, 0, 9, 9),)), (0.8, ()), (0.4, ())],
+            )
+        )
+        row = framing.summarize(plain, none, auto, ["a", "a", "b"])
+        assert (row["none"], row["auto"], row["kept"], row["framed"]) == (0.2, 0.6, 0.9, 1)
+        assert row["change"] == "-0.0667 (-0.1000 to +0.0000)"
+
+    def test_of_plain_slices_the_framed_alone_are_looked_at_again(self):
+        image = read_image(measuring.EXAMPLES[0])
+        wide = np.pad(image, 300)
+        pictures = [Perturbed(picture, picture > 0, picture > 0) for picture in (image, wide, image)]
+        asked = []
+
+        class Asked:
+            def batch(self, images, framing):
+                asked.append((framing, len(images)))
+                found = SimpleNamespace(dice=lambda mask: 0.5, frames=((1, 2, 3, 4),), inverted=False)
+                return iter([found for _ in images])
+
+        none = [{"dice": 1.0, "frames": (), "inverted": False}] * 3
+        looks = framing.look_again(Asked(), pictures, none)
+        assert asked == [("auto", 1)] and framing.dice_of(looks) == [1.0, 0.5, 1.0]
+
+    def test_folds_and_splits_that_hold_nothing_are_named(self):
+        with pytest.raises(SystemExit, match="no slices of the split test and the fold 9"):
+            framing.read_slices(measuring.ROOT / "examples", "test", "9")
 
 
 @pytest.fixture
