@@ -30,6 +30,7 @@ MAX_FRAMES = 20  # as many as a film of 4 × 5 slices
 PAGES, SMALLEST_PAGE, FILLED_RECTANGLE, HEAD_OF_SLICE = 3, 0.02, 0.95, 0.5
 LEAST_APART = 0.03  # of the range, from the page to the black of a slice; the noise of JPEG in that is less
 STRAIGHT = 0.8  # of its edges, what differs from the page
+MAX_BESIDE = 0.01  # of the picture, what is neither page nor slice
 JPEG_BLOCK = 8  # px, how far from its edges a JPEG changes the page
 
 # Heads are looked for in a copy whose longer side is so many px, and are at least so many px wide and high in it.
@@ -188,6 +189,8 @@ def _find_slices(image: np.ndarray, small: np.ndarray, grey: np.ndarray) -> list
         if page.mean() < SMALLEST_PAGE:
             continue
         contours, _ = cv2.findContours((~page).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        on_page: list[Frame] = []
+        foreign = ~page
         for contour in contours:
             x, y, w, h = cv2.boundingRect(contour)
             is_all = (w, h) == grey.shape[::-1]
@@ -209,7 +212,11 @@ def _find_slices(image: np.ndarray, small: np.ndarray, grey: np.ndarray) -> list
             shrunk = _shrink(image[top : top + height, left : left + width], GLANCE_SIDE)
             glance, _ = _normalize(shrunk)
             if glance is not None and (_is_filled(glance) or _is_filled(1 - glance)):
-                frames.append(_filled_frame(box, shrunk, inverted=not _is_filled(glance)))
+                on_page.append(_filled_frame(box, shrunk, inverted=not _is_filled(glance)))
+                foreign[max(y - 5, 0) : y + h + 5, max(x - 5, 0) : x + w + 5] = False
+        # Among bars and icons a rectangle is rather the canvas of a viewer, in which the slice has a place of its own.
+        if foreign.mean() <= MAX_BESIDE:
+            frames += on_page
     return frames
 
 
