@@ -93,6 +93,7 @@ class Frame:
             return -grey if self.inverted else grey
         scale = np.array(self.head.shape) / (height, width)
         (top, left), (bottom, right) = (np.array([(y, x), (y + h, x + w)]) * scale).round().astype(int)
+        top, left = (min(start, size - 1) for start, size in zip((top, left), self.head.shape, strict=True))
         part = self.head[top : max(bottom, top + 1), left : max(right, left + 1)].astype(np.uint8)
         head = cv2.resize(part, (w, h), interpolation=cv2.INTER_NEAREST) > 0
         grey = _level(-grey if self.inverted else grey, head)

@@ -118,6 +118,7 @@ function findSlices(picture, small, grey, rules) {
         const page = maskOf(grey, value => Math.abs(value - Math.fround(level / 255)) <= Math.fround(2 * rules.EVEN));
         if (countOf(page) < rules.SMALLEST_PAGE * page.data.length) continue;
         const ground = median(values.data.filter((_, pixel) => page.data[pixel]));
+        const onPage = [], foreign = maskOf(page, value => !value);
         for (const {area, box: [x, y, w, h]} of outlines(maskOf(page, value => !value))) {
             const isAll = w === width && h === height;
             // An outline runs through the middle of its pixels.
@@ -132,8 +133,14 @@ function findSlices(picture, small, grey, rules) {
             const glance = normalized(smaller(partOf(picture, ...box), rules.GLANCE_SIDE)).grey;
             if (!glance) continue;
             const isPositive = isFilled(glance, rules);
-            if (isPositive || isFilled(negativeOf(glance), rules)) frames.push(filledFrame(picture, box, !isPositive, rules));
+            if (!isPositive && !isFilled(negativeOf(glance), rules)) continue;
+            onPage.push(filledFrame(picture, box, !isPositive, rules));
+            for (let row = Math.max(y - 5, 0); row < Math.min(y + h + 5, height); row++) {
+                foreign.data.fill(0, row * width + Math.max(x - 5, 0), row * width + Math.min(x + w + 5, width));
+            }
         }
+        // Among bars and icons a rectangle is rather the canvas of a viewer, in which the slice has a place of its own.
+        if (countOf(foreign) <= rules.MAX_BESIDE * foreign.data.length) frames.push(...onPage);
     }
     return frames;
 }

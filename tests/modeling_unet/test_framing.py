@@ -117,13 +117,22 @@ class TestFinding:
         assert frame.box(1100, 1100) == (*place, 512, height) and not frame.inverted
         assert np.array_equal(frame.cut(picture), image)
 
-    def test_a_negative_on_a_page_keeps_its_own_rectangle(self):
-        image = IMAGES["meningioma-axial-7"]
-        picture = np.full((900, 1000), 90, np.uint8)
-        picture[100:612, 300:812] = 255 - image
+    @pytest.mark.parametrize("place", [(300, 100), (700, 560)])
+    def test_a_negative_on_a_page_keeps_its_own_rectangle(self, place):
+        image, (x, y) = IMAGES["meningioma-axial-7"], place
+        picture = np.full((1100, 1300), 90, np.uint8)
+        picture[y : y + 512, x : x + 512] = 255 - image
         (frame,) = find_frames(picture)
-        assert frame.inverted and frame.box(900, 1000) == (300, 100, 512, 512)
+        assert frame.inverted and frame.box(1100, 1300) == (*place, 512, 512)
         assert np.array_equal(frame.cut(picture) > 200, image > 200)
+
+    def test_among_buttons_a_rectangle_is_no_slice(self):
+        picture = np.full((1000, 1200), 90, np.uint8)
+        picture[200:712, 400:912] = IMAGES["meningioma-axial-7"]
+        assert [frame.head for frame in find_frames(picture)] == [None]
+        for top in range(20, 980, 60):
+            picture[top : top + 40, 20:120] = 180
+        assert not [frame for frame in find_frames(picture) if frame.head is None]
 
     def test_the_rectangle_on_a_page_as_jpeg(self):
         picture = np.full((900, 1000, 3), 255, np.uint8)
