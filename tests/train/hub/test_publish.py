@@ -385,7 +385,8 @@ def test_a_data_set_comes_back_with_splits_types_and_persons(received):
     assert received["splits"] == {"train": 8, "test": 2}
     assert received["features"] == {
         **dict.fromkeys(("image", "mask"), "PIL.Image.Image"),
-        **dict.fromkeys(("slice", "person_id", "tumor_type", "plane"), "string"),
+        **dict.fromkeys(("slice", "person_id", "tumor_type", "plane", "volume"), "string"),
+        **dict.fromkeys(("row_mm", "column_mm"), "float64"),
         "fold": "int64",
     }
     assert received["first"]["person_id"] == "000" and received["modes"] == ["L", "1"]

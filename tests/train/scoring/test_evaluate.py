@@ -28,6 +28,7 @@ class BrightPixels:
     """Takes the place of a `TumorSegmenter`: the brighter a pixel, the more it is tumour; the drawn ones are at 190."""
 
     class_names = ("tumor",)
+    channel_names = ()
 
     def batch(self, images, batch_size):
         for image in map(read_image, images):
@@ -400,14 +401,8 @@ def test_without_a_word_every_slice_is_scored_by_a_model_that_has_seen_none(fold
     assert "was trained on some of these slices; give --fold K" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("command", "message"),
-    [
-        ("evaluate", "tells LABEL_1, LABEL_2, LABEL_3 apart; say which values of the masks these have, by --classes"),
-        ("calibrate", "scale and shift of calibrate are for models of one class; this one has 3 (LABEL_1"),
-    ],
-)
-def test_what_a_model_of_several_classes_lacks_is_said(command, message, folder, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command", ["evaluate", "calibrate"])
+def test_what_a_model_of_several_classes_lacks_is_said(command, folder, tmp_path, monkeypatch, capsys):
     monkeypatch.undo()
     several = UNetForSemanticSegmentation(tiny_config(num_labels=4))
     save_model(several, UNetImageProcessor(size={"longest_edge": 32}), tmp_path / "model")
@@ -415,7 +410,8 @@ def test_what_a_model_of_several_classes_lacks_is_said(command, message, folder,
     capsys.readouterr()  # the bar of what was saved
     assert main([command, *options(folder, model=tmp_path / "model")[1:], *output]) == 1
     error = capsys.readouterr().err
-    assert message in error and "Traceback" not in error and len(error.splitlines()) == 1
+    assert "tells LABEL_1, LABEL_2, LABEL_3 apart; say which values of the masks these have, by --classes" in error
+    assert "Traceback" not in error and len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
