@@ -63,14 +63,14 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def browser(chromium) -> Iterator["Browser"]:
-    """The browser that visits the page, one for all tests of a file."""
+def browser(request, chromium) -> Iterator["Browser"]:
+    """The browser that visits the page, one for all tests of a file, which may set `BROWSER_OPTIONS`."""
     from playwright.sync_api import sync_playwright  # here, because most tests do without
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--disable-background-networking", "--disable-gpu"]
-        )
+        options = getattr(request.module, "BROWSER_OPTIONS", ("--disable-gpu",))
+        arguments = ["--no-sandbox", "--disable-background-networking", *options]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
         yield browser
         browser.close()
 

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "weights" / "brain-tumor-unet"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")  # drawn on the processor
 # What is trained for long, read by a browser, served, or made by fresh processes.
 SLOW_FIXTURES = {
     *("chromium", "ended", "executed", "exported", "fine_tuned", "loaded", "published"),

@@ -17,7 +17,8 @@ import phantoms
 import pytest
 from pages import until
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
+from surroundings import WEBGL
 from visits import WIDTH, asked, drop, visit
 
 from modeling_unet.volumes import read_volume
@@ -28,6 +29,7 @@ from space.studies import Settings, Study
 from train.__main__ import main
 
 
+BROWSER_OPTIONS = WEBGL
 # (right, anterior, superior); all sides differ, and so do the voxels'.
 SHAPE = (24, 30, 18)
 AFFINE = np.array([[2.0, 0, 0, -21], [0, 2.5, 0, -40], [0, 0, 3, -11], [0, 0, 0, 1]])
@@ -144,16 +146,6 @@ def test_niivue_is_the_file_that_the_list_names():
 
 
 # ------------------------------------------------------------------------------------------------------- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser(chromium) -> Iterator[Browser]:
-    """One that draws WebGL on the processor."""
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-background-networking", "--use-angle=swiftshader"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*options, "--enable-unsafe-swiftshader"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

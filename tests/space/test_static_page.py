@@ -21,7 +21,8 @@ import phantoms
 import pytest
 from pages import BAD_FILES
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Error, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Error, Page, expect
+from surroundings import WEBGL
 
 from benchmarks.perturbations import KINDS, perturb
 from modeling_unet import TumorSegmenter, __main__, read_image, read_mask, read_picture
@@ -43,6 +44,8 @@ LIMIT_MS = 300_000  # two slow cores; nothing here asserts how long something ta
 SAME = 0.999  # Dice of two masks that differ by rounding alone
 ONE_PIXEL = 1  # of the boxes of heads, which a decoder of JPEG that rounds otherwise may move
 
+BROWSER_OPTIONS = WEBGL
+
 expect.set_options(timeout=LIMIT_MS)
 
 
@@ -51,16 +54,6 @@ class Handler(SimpleHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
-
-
-@pytest.fixture(scope="module")
-def browser(chromium) -> Iterator[Browser]:
-    """One that draws WebGL on the processor."""
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-background-networking", "--use-angle=swiftshader"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*options, "--enable-unsafe-swiftshader"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
