@@ -207,7 +207,9 @@ def _find_slices(image: np.ndarray, small: np.ndarray, grey: np.ndarray) -> list
             if apart < LEAST_APART * np.ptp(values):
                 continue
             box = _exact_box(image, (x, y, w, h), scale, ground, apart)
-            if box is None or any(_overlap(box, frame.box(*image.shape[:2])) > 0.2 for frame in frames):
+            if box is None or _edges(box, image) > 2:  # what ends with the picture is rather a part of a window
+                continue
+            if any(_overlap(box, frame.box(*image.shape[:2])) > 0.2 for frame in frames):
                 continue
             left, top, width, height = box
             shrunk = _shrink(image[top : top + height, left : left + width], GLANCE_SIDE)
@@ -252,6 +254,12 @@ def _exact_box(
         spans.append((first + int(places[0]), int(places[-1] - places[0]) + 1))
     (left, width), (top, height) = spans
     return left, top, width, height
+
+
+def _edges(box: tuple[int, int, int, int], image: np.ndarray) -> int:
+    """How many of its four sides (x, y, width, height) shares with a picture."""
+    x, y, width, height = box
+    return (x == 0) + (y == 0) + (x + width == image.shape[1]) + (y + height == image.shape[0])
 
 
 def _shrink(image: np.ndarray, side: int) -> np.ndarray:

@@ -129,7 +129,9 @@ function findSlices(picture, small, grey, rules) {
             const apart = Math.abs(median(corners) - ground);
             if (apart < rules.LEAST_APART * (brightest - darkest)) continue;
             const box = exactBox(picture, [x, y, w, h], scale, ground, apart, rules);
-            if (!box || frames.some(frame => overlapOf(box, boxOf(frame, picture.width, picture.height)) > 0.2)) continue;
+            // What ends with the picture is rather a part of a window.
+            if (!box || edgesOf(box, picture) > 2) continue;
+            if (frames.some(frame => overlapOf(box, boxOf(frame, picture.width, picture.height)) > 0.2)) continue;
             const glance = normalized(smaller(partOf(picture, ...box), rules.GLANCE_SIDE)).grey;
             if (!glance) continue;
             const isPositive = isFilled(glance, rules);
@@ -144,6 +146,10 @@ function findSlices(picture, small, grey, rules) {
     }
     return frames;
 }
+
+/* How many of its four sides a box shares with a picture. */
+const edgesOf = ([x, y, width, height], picture) =>
+    (x === 0) + (y === 0) + (x + width === picture.width) + (y + height === picture.height);
 
 /* The box in a picture of what was found at about a box of its working copy; null unless it ends there, in straight lines.
 
