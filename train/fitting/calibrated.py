@@ -11,11 +11,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from modeling_unet import UNetForSemanticSegmentation, UNetImageProcessor
+from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.provenance import weights_hash
 
 from ..files import read_json, save_model
-from ..record import CALIBRATION, EVALUATION_FILE, RECORD_FILE, STANDS_FOR, read_evaluation, write_evaluation
+from ..record import (
+    CALIBRATION,
+    EVALUATION_FILE,
+    RECORD_FILE,
+    STANDS_FOR,
+    read_evaluation,
+    read_record,
+    write_evaluation,
+)
 
 
 LOGIT_LIMIT = 16.0  # beyond it a float32 probability cannot tell two logits apart
@@ -80,22 +88,39 @@ def logit(probability: np.ndarray) -> np.ndarray:
         return np.clip(np.log(probability) - np.log1p(-probability), -LOGIT_LIMIT, LOGIT_LIMIT)
 
 
-def fold_into_head(calibration: Calibration, source: str | Path, output_dir: Path) -> None:
+def fold_into_head(
+    calibration: Calibration, source: str | Path, output_dir: Path, presence_logit: float | None = None
+) -> None:
     """Write a model, of a folder or the Hub, to a folder, perhaps its own, with the calibration in its weights.
+
+    A `presence_logit` counts calibrated logits; without one, that of the model stays.
 
     Raises:
         ValueError: the calibration is of other classes.
     """
     model = UNetForSemanticSegmentation.from_pretrained(source)
     calibration.check_fits(model.config.class_names, source)
-    scale, shift = (
-        torch.tensor([getattr(platt, name) for platt in calibration.platts], dtype=model.dtype)
-        for name in ("scale", "shift")
-    )
+    scale, shift = _tensors(calibration, model)
     with torch.no_grad():
         model.head.weight.mul_(scale.view(-1, 1, 1, 1))
         model.head.bias.mul_(scale).add_(shift)
+    model.config.presence_logit = presence_logit or model.config.presence_logit
     save_model(model, UNetImageProcessor.from_pretrained(source), output_dir)
+
+
+def take_out_of_head(calibration: Calibration, model: UNetForSemanticSegmentation) -> None:
+    """Undo `fold_into_head` in place: a training that started from soft logits would first of all undo it itself."""
+    scale, shift = _tensors(calibration, model)
+    with torch.no_grad():
+        model.head.weight.div_(scale.view(-1, 1, 1, 1))
+        assert model.head.bias is not None
+        model.head.bias.sub_(shift).div_(scale)
+
+
+def _tensors(calibration: Calibration, model: UNetForSemanticSegmentation) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift of the logits, [1] for all or [K]."""
+    scales, shifts = zip(*((platt.scale, platt.shift) for platt in calibration.platts), strict=True)
+    return torch.tensor(scales, dtype=model.dtype), torch.tensor(shifts, dtype=model.dtype)
 
 
 def read_calibration(model_dir: str | Path) -> Calibration:
@@ -105,6 +130,18 @@ def read_calibration(model_dir: str | Path) -> Calibration:
     if found is None:
         raise ValueError(f"{model_dir} was not calibrated: there is no {CALIBRATION} in its {RECORD_FILE}.")
     return Calibration.from_record(found)
+
+
+def calibration_of(model: str | Path, class_names: Sequence[str]) -> Calibration | None:
+    """What lies in a model's head, by its record, in a folder or on the Hub; None if nothing does for these classes."""
+    found = read_record(model).get(CALIBRATION)
+    calibration = Calibration.from_record(found) if found else None
+    return calibration if calibration and calibration.names in ((), tuple(class_names)) else None
+
+
+def hand_on(calibration: Calibration, start: str | Path, output_dir: Path) -> None:
+    """Give weights that were trained from others the calibration and the `presence_logit` of these."""
+    fold_into_head(calibration, output_dir, output_dir, UNetConfig.from_pretrained(start).presence_logit)
 
 
 def calibrated_folders(calibrated_dir: str | Path) -> list[Path]:

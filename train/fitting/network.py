@@ -15,6 +15,7 @@ from modeling_unet.image_processing_unet import MIN_SIDE
 from modeling_unet.segmenter import loading
 
 from ..data.masks import BACKGROUND, Classes
+from .calibrated import calibration_of, take_out_of_head
 from .options import ARCHITECTURES, RunArguments
 from .pretrained import load_imagenet_encoder
 
@@ -54,6 +55,9 @@ def build_model(
         )
     else:
         model = _load_to_fine_tune(run.init_from, changes)
+        calibration = calibration_of(run.init_from, model.config.class_names)
+        if calibration:
+            take_out_of_head(calibration, model)
         processor = UNetImageProcessor.from_pretrained(run.init_from)
     if run.image_size is not None:
         if run.image_size < MIN_SIDE:

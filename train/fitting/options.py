@@ -89,6 +89,13 @@ class RunArguments:
         default=None,
         metadata={"help": "Fine-tune: model folder or Hub id to start from, instead of an architecture."},
     )
+    keep_calibration: bool = field(
+        default=False,
+        metadata={
+            "help": "For --init_from: give the new weights its calibration and its presence_logit, which the training "
+            "itself leaves out."
+        },
+    )
     also_data_dir: str | None = field(
         default=None,
         metadata={
@@ -114,6 +121,8 @@ class RunArguments:
             raise ValueError("Give --fold K, the fold that validates, or --all_persons true to train on every fold.")
         if self.calibration is not None and not self.all_persons:
             raise ValueError("--calibration is for --all_persons true; with --fold, run calibrate after the training.")
+        if self.keep_calibration and self.calibration is not None:
+            raise ValueError("--keep_calibration takes that of --init_from; leave --calibration out.")
         if self.also_data_dir is not None:
             if self.init_from is None:
                 raise ValueError("--also_data_dir is what --init_from was trained on; give that too, or leave it out.")
@@ -237,6 +246,7 @@ _GROUPS: Any = (DataArguments, RunArguments, Synthesis, Augmentation, FitArgumen
 
 # What a recipe may hold, and what a run writes down of its own. The rest is for whoever starts a training to say.
 IN_A_RECIPE = {"architecture", "config", "encoder_weights", "init_from", "image_size", "augment", "also_share"}
+IN_A_RECIPE |= {"keep_calibration"}
 IN_A_RECIPE |= {"canvas_probability", "mirror_probability", "paste_probability", "cover_probability"}
 IN_A_RECIPE |= {"dark_probability", "strip_probability"}
 IN_A_RECIPE |= {field.name for field in dataclasses.fields(Augmentation)}

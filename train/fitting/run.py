@@ -55,7 +55,7 @@ from ..record import (
     read_record,
     seen_slices,
 )
-from .calibrated import calibrated_folders, read_calibration, take_over
+from .calibrated import calibrated_folders, calibration_of, hand_on, read_calibration, take_over
 from .checkpoints import find_newest_intact
 from .curves import Prediction, pick_examples, write_curves, write_predictions
 from .earlier.rehearsal import load_known
@@ -127,6 +127,11 @@ def fit(options: FitOptions) -> dict:
         started[CALIBRATION] = calibration.to_record()
         for folder in calibrated_folders(calibrated):
             _warn_of_another_recipe(folder, started)
+    kept = None
+    if options.run.keep_calibration and options.run.init_from:
+        kept = calibration_of(options.run.init_from, model.config.class_names)
+    if kept:
+        started[CALIBRATION] = kept.to_record()
     if options.run.all_persons:
         options.trainer.eval_strategy = IntervalStrategy.NO
     else:
@@ -170,6 +175,8 @@ def fit(options: FitOptions) -> dict:
             take_over(calibrated, output_dir)
         for folder in (output_dir, output_dir / BEST_FOLDER):
             if folder.is_dir():
+                if kept and options.run.init_from:
+                    hand_on(kept, options.run.init_from, folder)
                 write_json(folder / RECORD_FILE, record)
         write_curves(trainer.state.log_history, output_dir)
         if len(validation):

@@ -5,19 +5,23 @@ import io
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from mat import write_zip
 from slices import draw_slice, write_data_set
 from tiny import TINY
 
+from modeling_unet import UNetForSemanticSegmentation
 from modeling_unet.provenance import weights_hash
 from train.__main__ import main
 from train.data.raw import DataError
 from train.data.slices import AugmentedSlices, DataArguments, load_slices
+from train.fitting.calibrated import Calibration, Platt, fold_into_head
 from train.fitting.earlier.rehearsal import load_known
 from train.fitting.options import parse_fit
 
@@ -103,6 +107,25 @@ def refined(trained, data, tmp_path_factory) -> Path:
     corrections = write_corrections(folder / "corrections.zip", data, ("q",), corrected=(5,))
     assert refine(trained, corrections, folder / "run", "--all_persons", "true", "--also_data_dir", str(data)) == 0
     return folder / "run"
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_calibration_is_taken_out_for_the_training_and_handed_on(is_kept, trained, data, tmp_path):
+    start, run = tmp_path / "start", tmp_path / "run"
+    shutil.copytree(trained, start)
+    platt = Platt(0.33, 0.54)
+    fold_into_head(Calibration((platt,)), trained, start, presence_logit=1.8)
+    record = json.loads((trained / "training.json").read_text())
+    (start / "training.json").write_text(json.dumps({**record, "calibration": {"scale": 0.33, "shift": 0.54}}))
+    corrections = write_corrections(tmp_path / "corrections.zip", data, ("q",))
+    options = ["--all_persons", "true", "--learning_rate", "0", "--keep_calibration", str(is_kept).lower()]
+    assert refine(start, corrections, run, *options) == 0
+    expected, network = map(UNetForSemanticSegmentation.from_pretrained, (start if is_kept else trained, run))
+    for name in ("weight", "bias"):  # both folders hold half precision
+        assert torch.allclose(getattr(network.head, name), getattr(expected.head, name), rtol=4e-3, atol=2e-3)
+    assert network.config.presence_logit == (1.8 if is_kept else None)
+    kept = json.loads((run / "training.json").read_text()).get("calibration")
+    assert kept == ({"scale": 0.33, "shift": 0.54} if is_kept else None)
 
 
 def test_a_refined_model_keeps_in_mind_what_its_first_training_saw(refined, trained, data):
