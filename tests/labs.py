@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from tiny import TINY
 
 
 SHAPE = (40, 36, 6)
@@ -79,3 +80,12 @@ def axial(voxels: np.ndarray) -> np.ndarray:
 
 def coronal(voxels: np.ndarray) -> np.ndarray:
     return voxels[::-1, :, ::-1].transpose(1, 2, 0)
+
+
+def fit_options(data: Path, run: Path, *more: str, **config) -> list[str]:
+    """A short training of a tiny network on all folds but the first; `config` changes that network."""
+    return [
+        *("fit", "--data_dir", str(data), "--fold", "0", "--output_dir", str(run), "--architecture", "resnet34"),
+        *("--config", json.dumps({**TINY, **config}), "--image_size", "32", "--dataloader_num_workers", "0"),
+        *("--disable_tqdm", "true", "--bf16", "false", *more),
+    ]

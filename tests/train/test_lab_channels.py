@@ -1,15 +1,13 @@
 """A lab's sequences as the channels of a slice: from --sequences to a network that takes them all, and its figures."""
 
-import json
 import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from labs import axial, draw_head, write_brats, write_nifti, write_nnunet
+from labs import axial, draw_head, fit_options, write_brats, write_nifti, write_nnunet
 from slices import write_data_set
-from tiny import TINY
 
 from modeling_unet import TumorSegmenter
 from modeling_unet.image_processing_unet import read_channels
@@ -35,20 +33,12 @@ def read(folder: Path, **reading):
     return load_slices(DataArguments(str(folder), tumor_labels=[1, 2, 4], **reading), without_folds=True)
 
 
-def fit_options(data: Path, run: Path, *more: str) -> list[str]:
-    return [
-        *("fit", "--data_dir", str(data), "--fold", "0", "--output_dir", str(run), "--architecture", "resnet34"),
-        *("--config", json.dumps(TINY), "--image_size", "32", "--max_steps", "2", "--dataloader_num_workers", "0"),
-        *("--disable_tqdm", "true", "--bf16", "false", *more),
-    ]
-
-
 @pytest.fixture(scope="module")
 def trained(brats, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
-        labels = ("--tumor_labels", "1", "2", "4", "--view_probability", "0.5")
+        labels = ("--tumor_labels", "1", "2", "4", "--view_probability", "0.5", "--max_steps", "2")
         assert main(fit_options(brats, run, "--sequences", *NAMES, *labels)) == 0
     return run
 

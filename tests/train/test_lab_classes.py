@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labs import write_brats
+from labs import fit_options, write_brats
 from tiny import TINY
 
 from modeling_unet import TumorSegmenter
@@ -29,21 +29,13 @@ def brats(tmp_path_factory) -> Path:
     return write_brats(tmp_path_factory.mktemp("desk") / "BRATS", 6)
 
 
-def fit_options(brats: Path, run: Path, classes: list[str], *more: str, config: dict | None = None) -> list[str]:
-    return [
-        *("fit", "--data_dir", str(brats), "--fold", "0", "--output_dir", str(run), "--classes", *classes),
-        *("--architecture", "resnet34", "--config", json.dumps({**TINY, **(config or {})}), "--image_size", "32"),
-        *("--dataloader_num_workers", "0", "--disable_tqdm", "true", "--bf16", "false", *more),
-    ]
-
-
 @pytest.fixture(scope="module")
 def trained(brats, tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
         schedule = ("--num_train_epochs", "2", "--paste_probability", "0.3", "--view_probability", "0.5")
-        assert main(fit_options(brats, run, REGIONS, *schedule)) == 0
+        assert main(fit_options(brats, run, "--classes", *REGIONS, *schedule)) == 0
     return run
 
 
@@ -107,7 +99,7 @@ class TestTraining:
     )
     def test_of_parts_the_config_chooses_softmax_or_sigmoid(self, config, overlap, brats, tmp_path, monkeypatch):
         monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
-        assert main(fit_options(brats, tmp_path, PARTS, "--max_steps", "1", config=config)) == 0
+        assert main(fit_options(brats, tmp_path, "--classes", *PARTS, "--max_steps", "1", **config)) == 0
         segmenter = TumorSegmenter.from_pretrained(tmp_path)
         assert segmenter.model.config.classes_overlap is overlap
         assert (segmenter.image_processor.problem_type is not None) is overlap
@@ -131,14 +123,14 @@ class TestTraining:
     def test_mistakes_are_one_sentence_before_anything_is_trained(
         self, classes, more, message, brats, tmp_path, capsys
     ):
-        assert main(fit_options(brats, tmp_path / "run", classes, *more)) == 1
+        assert main(fit_options(brats, tmp_path / "run", "--classes", *classes, *more)) == 1
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
         assert not list(tmp_path.glob("run/checkpoint-*"))
 
     def test_labels_that_the_masks_do_not_have_are_refused(self, brats, tmp_path, capsys):
         several = json.dumps({**TINY, "id2label": {"0": "background", "1": "core", "2": "rim"}})
-        options = fit_options(brats, tmp_path / "run", PARTS)
+        options = fit_options(brats, tmp_path / "run", "--classes", *PARTS)
         start = options.index("--classes")
         options[start : start + 3] = ["--tumor_labels", "1", "2", "4"]
         assert main([*options, "--config", several]) == 1
