@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from .channels import join_channels
 from .export import DEFAULT_DTYPE, DTYPES, describe, to_onnx
 from .files import write_atomically
 from .framing import FRAMINGS
 from .image_processing_unet import printable
-from .journal import Journal
+from .journal import Journal, Source
 from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, STYLES, parse_color
 from .prediction import (
     DEFAULT_BATCH_SIZE,
@@ -31,8 +32,8 @@ from .prediction import (
 )
 from .provenance import find_shipped_model, identify_model, origin
 from .segmentation import DEFAULT_THRESHOLD, check_class_color
-from .segmenter import QUALITIES, TumorSegmenter, check_one_channel
-from .sources import find_sources
+from .segmenter import QUALITIES, TumorSegmenter
+from .sources import find_sources, refuse_overwriting
 from .volumes.dicom import check_highdicom
 from .web import TARBALL, write_page
 
@@ -50,10 +51,15 @@ examples:
 written below DIR, in the sub-folders of the input:
   NAME_mask.png     0 and 255, in the slice's own size; of a volume NAME_mask.nii.gz, which lies where the scan does
   NAME_mask_1.png   … and so on, of models of several classes: the mask of each, in the order of the model's labels
+  NAME_labels.png   likewise: 0, or the number of the pixel's class, in colour; of a volume NAME_labels.nii.gz
   NAME_overlay.png  the slice with the tumour in colour; of a volume the slices that show most of it
   summary.csv       one line per slice or volume: measurements, seconds for reading and network, warnings, error
   lesions.csv       one line per lesion of a volume: mL, diameters, where it lies
   journal.jsonl     what is done: the same command, started again, does the rest
+
+A model of several channels, such as t1ce and flair, takes a file of each: CASE_t1ce.nii.gz and CASE_flair.nii.gz, a
+folder with t1ce.png and flair.png, CASE_0000.nii.gz with nnU-Net's dataset.json, BIDS; or one file of all: a .npy
+[C, H, W], a NIfTI of so many volumes. If files call them otherwise, --channels says how, in the order of the model.
 
 Results are done again when the weights, an option above or a file changed; without journal.jsonl, all are.
 A shard writes summary-I-of-N.csv. Once all shards are done, the same command without --shard keeps their results and
@@ -142,6 +148,7 @@ def _add_predict(commands):
     add("--probability", action="store_true", help="write the probabilities too: 16-bit PNG, or NIfTI of a volume")
     add("--dicom_seg", action="store_true", help='masks of DICOM volumes as DICOM-SEG too; needs "highdicom"')
     add("--series", type=int, metavar="N", help="which stack of slices of a volume, by the number that a warning names")
+    add("--channels", nargs="+", metavar="NAME", help="what files call the channels of a model that takes several")
     many = command.add_argument_group("many slices").add_argument
     many("--batch_size", type=int, default=DEFAULT_BATCH_SIZE, metavar="N", help="slices at a time (%(default)s)")
     many("--shard", metavar="I/N", help="only the I-th of N parts; by default what torchrun says, or everything")
@@ -207,9 +214,10 @@ def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
     shard = Shard.parse(args.shard) if args.shard else Shard.from_environment()
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out {args.out} is a file; allowed is a folder, which may be missing.")
-    sources = shard.take(find_sources(args.paths, args.out), args.batch_size)
-    segment, class_names = _segment_on_ray(args) if args.ray else _segment_here(args)
-    check_class_color(options.color, class_names)
+    sources = find_sources(args.paths, args.out)
+    segment, segmenter = _segment_on_ray(args) if args.ray else _segment_here(args)
+    check_class_color(options.color, segmenter.class_names)
+    sources = shard.take(_of_channels(args, sources, segmenter.channel_names), args.batch_size)
     maker = {
         "model": identify_model(args.model, args.revision),
         "quality": args.quality,
@@ -221,25 +229,39 @@ def prepare(args: argparse.Namespace) -> tuple[Callable, Journal]:
     return segment, Journal(args.out, sources, maker, shard.suffix)
 
 
-def _segment_here(args: argparse.Namespace) -> tuple[Callable, tuple[str, ...]]:
-    """What segments, and the names of the model's classes."""
+def _segment_here(args: argparse.Namespace) -> tuple[Callable, TumorSegmenter]:
+    """What segments, and the model that it takes."""
     segmenter = TumorSegmenter.from_pretrained(
         args.model, own_device(), args.revision, quality=args.quality, framing=args.framing
     )
-    check_one_channel(segmenter.channel_names, "the files of predict")
-    return partial(segment_files, segmenter=segmenter), segmenter.class_names
+    return partial(segment_files, segmenter=segmenter), segmenter
 
 
-def _segment_on_ray(args: argparse.Namespace) -> tuple[Callable, tuple[str, ...]]:
+def _segment_on_ray(args: argparse.Namespace) -> tuple[Callable, TumorSegmenter]:
     from .on_ray import check_ray, segment_files_on_ray  # here, because importing Ray takes seconds
 
     check_ray()
     # A bad model is refused before anything starts.
     segmenter = TumorSegmenter.from_pretrained(args.model, "cpu", args.revision)
-    check_one_channel(segmenter.channel_names, "the files of predict")
     how = {"quality": args.quality, "framing": args.framing}
-    segment = partial(segment_files_on_ray, model=args.model, revision=args.revision, **how)
-    return segment, segmenter.class_names
+    return partial(segment_files_on_ray, model=args.model, revision=args.revision, **how), segmenter
+
+
+def _of_channels(args: argparse.Namespace, sources: dict[str, Source], names: tuple[str, ...]) -> dict[str, Source]:
+    """The sources of a model with these channels; none if it takes grey slices."""
+    if not names:
+        if args.channels:
+            raise ValueError(f"--channels is {' '.join(args.channels)}, and the model takes one channel; leave it out.")
+        return sources
+    if args.series is not None:
+        raise ValueError(f"--series is {args.series}, and the model takes {len(names)} channels; leave it out.")
+    joined, left_out = join_channels(sources, names, args.channels)
+    refuse_overwriting(joined, args.out, sources.values())
+    if left_out:
+        files = "1 file is" if len(left_out) == 1 else f"{len(left_out):,} files are"
+        named = ", ".join(args.channels or names)
+        print(printable(f"{files} left out, being no channel ({named}), such as {left_out[0]}"), file=sys.stderr)
+    return joined
 
 
 def own_device() -> str:

@@ -1025,7 +1025,8 @@ class UNetImageProcessor(PilBackend):
             outputs, target_sizes: as in `post_process_probability`.
         """
         differences = outputs.logits[:, 1:] - outputs.logits[:, :1]
-        return [logits.float().sigmoid() for logits in self._native_logits(differences, target_sizes)]
+        native = [logits.float() for logits in self._native_logits(differences, target_sizes)]
+        return [logits.sigmoid() if self.problem_type == OVERLAPPING else _sigmoid_apart(logits) for logits in native]
 
     def post_process_semantic_segmentation(
         self, outputs, target_sizes: list[tuple[int, int]] | None = None, return_segmentation_scores: bool = False
@@ -1072,6 +1073,15 @@ class UNetImageProcessor(PilBackend):
                 sample = F.interpolate(sample, size=(height, width), mode="bilinear", align_corners=False)[0]
             native.append(sample)
         return native
+
+
+def _sigmoid_apart(logits: torch.Tensor) -> torch.Tensor:
+    """The sigmoid of [K, H, W], where the likeliest stays above the others, though 17 and 18 would both become 1."""
+    probabilities = logits.sigmoid()
+    highest, is_likeliest = probabilities.amax(dim=0), torch.zeros_like(logits, dtype=torch.bool)
+    is_likeliest.scatter_(0, logits.argmax(dim=0, keepdim=True), True)
+    below = torch.nextafter(highest, torch.zeros_like(highest))
+    return torch.where(is_likeliest, probabilities, torch.minimum(probabilities, below))
 
 
 def _likeliest(logits: torch.Tensor) -> torch.Tensor:

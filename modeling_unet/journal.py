@@ -57,6 +57,8 @@ class Source:
         is_volume: whether it is a volume, and not a slice.
         member: of a slice in an archive its name there; empty if it is the file itself.
         page: of a slice in a file of several pages its number, from 0; None of any other.
+        numbers: where each file holds several volumes, which one of it is the channel, from 1.
+        missing: the channels of which there is no file.
     """
 
     path: Path
@@ -64,6 +66,8 @@ class Source:
     is_volume: bool = False
     member: str = ""
     page: int | None = None
+    numbers: tuple[int, ...] = ()
+    missing: tuple[str, ...] = ()
 
     @classmethod
     def of_slice(cls, file: Path) -> "Source":
@@ -79,7 +83,8 @@ class Source:
     @classmethod
     def from_dict(cls, values: dict) -> "Source":
         """Undo `to_dict`."""
-        return cls(**values | {"path": Path(values["path"]), "files": tuple(map(Path, values["files"]))})
+        texts = {name: tuple(values[name]) for name in ("numbers", "missing")}
+        return cls(**values | texts | {"path": Path(values["path"]), "files": tuple(map(Path, values["files"]))})
 
     def identify(self) -> list:
         """What tells it from a later one of the same name: path, and size and time of change of every file.
@@ -87,7 +92,7 @@ class Source:
         Raises:
             OSError: a file is missing.
         """
-        states = [[str(file.absolute()), *_state(file)] for file in self.files]
+        states = [[str(file.absolute()), *_state(file)] for file in self.files] + [[*self.numbers]] * bool(self.numbers)
         seen = hashlib.sha256(json.dumps(states).encode()).hexdigest()
         return [str(self.path.resolve()), len(states), seen]
 

@@ -4,10 +4,13 @@ A picture has two parts, so that a viewer may blend them itself: the slice (`to_
 (`draw_layer`). `draw_overlay` blends both: `slice + alpha * layer_alpha * (colour - slice)`.
 """
 
+import math
 import re
 
 import cv2
 import numpy as np
+
+from .surface import bounding_window
 
 
 STYLES = ("fill", "contour", "heatmap")
@@ -115,16 +118,32 @@ def draw_layer(
         return _stacked(
             [draw_layer(own, color, style) for own, color in zip(mask, class_colors(len(mask)), strict=True)]
         )
-    color = parse_color(color)
+    color, opacity = parse_color(color), draw_opacity(mask, style, probability)
     if style == "heatmap":
-        coverage = _given_probability(probability, mask.shape[-2:])
-        colors = cv2.applyColorMap(_to_8_bit(coverage), COLORMAP)[..., ::-1]
-    elif style in STYLES:
-        coverage = mask != 0 if style == "fill" else _contour_coverage(mask != 0)
-        colors = np.broadcast_to(np.array(color, np.uint8), (*mask.shape, 3))
+        colors = cv2.applyColorMap(opacity, COLORMAP)[..., ::-1]
     else:
+        colors = np.broadcast_to(np.array(color, np.uint8), (*mask.shape, 3))
+    return np.dstack([colors, opacity])
+
+
+def draw_opacity(mask: np.ndarray, style: str = "fill", probability: np.ndarray | None = None) -> np.ndarray:
+    """How opaque a layer of one class is, without its colour.
+
+    Args:
+        mask: [H, W]; "heatmap" takes no more than its size.
+        style, probability: as in `draw_layer`.
+
+    Returns:
+        uint8 [H, W].
+
+    Raises:
+        ValueError: an argument is outside its range, or the sizes differ.
+    """
+    if style == "heatmap":
+        return _to_8_bit(_given_probability(probability, mask.shape[-2:]))
+    if style not in STYLES:
         raise ValueError(f"style is {style!r}; allowed are {', '.join(STYLES)}.")
-    return np.dstack([colors, _to_8_bit(coverage)])
+    return _to_8_bit(mask != 0 if style == "fill" else _contour_coverage(mask != 0))
 
 
 def class_colors(count: int) -> tuple[str, ...]:
@@ -187,10 +206,20 @@ def _stacked(layers: list[np.ndarray]) -> np.ndarray:
 def _contour_coverage(mask: np.ndarray) -> np.ndarray:
     """How much of each pixel the outline covers, 0 … 1; a mask that touches the border is closed along it."""
     width = max(MIN_CONTOUR_WIDTH, min(mask.shape) * CONTOUR_WIDTH_PER_SIDE)
-    inside = np.pad(mask, 1).astype(np.uint8)
-    distance = np.maximum(_distance_to_zero(inside), _distance_to_zero(1 - inside))[1:-1, 1:-1]
-    # The nearest pixel on the other side is `distance` away, so the edge itself is half a pixel nearer.
-    return np.clip(width / 2 + 0.5 - (distance - 0.5), 0, 1)
+    coverage = np.zeros(mask.shape, np.float32)
+    if mask.any():
+        near = _window_about(mask, math.ceil(width))
+        inside = np.pad(mask[near], 1).astype(np.uint8)
+        distance = np.maximum(_distance_to_zero(inside), _distance_to_zero(1 - inside))[1:-1, 1:-1]
+        # The nearest pixel on the other side is `distance` away, so the edge itself is half a pixel nearer.
+        coverage[near] = np.clip(width / 2 + 0.5 - (distance - 0.5), 0, 1)
+    return coverage
+
+
+def _window_about(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
+    """Of an array, all that is true in the mask and so many pixels about it: elsewhere there is no outline."""
+    rows, columns = bounding_window(mask)
+    return tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in (rows, columns))
 
 
 def _distance_to_zero(mask: np.ndarray) -> np.ndarray:

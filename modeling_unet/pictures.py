@@ -7,6 +7,7 @@ any of them → data_uri, to stand in a page itself
 
 import base64
 import io
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,7 +41,9 @@ def encode_png(array: np.ndarray) -> bytes:
     if array.dtype == bool:
         array = array.astype(np.uint8) * 255
     content = io.BytesIO()
-    Image.fromarray(array).save(content, format="PNG", compress_level=COMPRESS_LEVEL)
+    # Of one channel, runs alone make smaller files than repetitions do, and are found sooner.
+    strategy = zlib.Z_RLE if grey else zlib.Z_DEFAULT_STRATEGY
+    Image.fromarray(array).save(content, format="PNG", compress_level=COMPRESS_LEVEL, compress_type=strategy)
     return content.getvalue()
 
 

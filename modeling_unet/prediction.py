@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,13 +20,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from .files import write_atomically
 from .image_processing_unet import Picture, printable
 from .journal import Journal, Outcome, Source, identify_results
-from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, check_alpha, parse_color
-from .pictures import encode_png, to_16_bit
+from .overlay import DEFAULT_ALPHA, DEFAULT_COLOR, check_alpha, class_colors, parse_color
+from .pictures import encode_labels, encode_png, to_16_bit
 from .segmentation import (
     DEFAULT_THRESHOLD,
     Segmentation,
@@ -37,6 +38,7 @@ from .segmentation import (
 from .segmenter import TumorSegmenter
 from .sources import read_slice
 from .volumes import Volume, VolumeSegmentation, read_volume, segment_volume
+from .volumes.channels import read_channels
 from .volumes.results import draw_montage, list_lesions, summarize_volume
 
 
@@ -133,7 +135,7 @@ class _Job:
     place: str
     source: Source
     state: list | None = None
-    content: Picture | Volume | None = None
+    content: Picture | np.ndarray | Volume | None = None
     segmentation: Segmentation | VolumeSegmentation | None = None
     seconds: float = 0.0
     error: Exception | None = None
@@ -163,7 +165,7 @@ def segment_files(
     """
 
     def read(job: _Job) -> _Job:
-        return _read(job, options.series)
+        return _read(job, options.series, segmenter.channel_names)
 
     def finish(job: _Job) -> Outcome:
         outcome = _finish(job, out, options)
@@ -192,16 +194,21 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable, items: Iterable, count:
         yield futures.popleft().result()
 
 
-def _read(job: _Job, stack: int | None) -> _Job:
+def _read(job: _Job, stack: int | None, channel_names: Sequence[str]) -> _Job:
     start, file = time.perf_counter(), job.source.files[0]
     try:
         job.state = job.source.identify()
-        if job.source.is_volume:
+        if job.source.missing:
+            found = ", ".join(part.name for part in job.source.files)
+            raise ValueError(f"There is no {', no '.join(job.source.missing)} of it, only {found}.")
+        if job.source.is_volume and channel_names:
+            job.content = read_channels(job.source.files, job.source.numbers)
+        elif job.source.is_volume:
             job.content = read_volume(file if len(job.source.files) == 1 else [*job.source.files], stack)
         else:
             if file.is_dir():
                 os.scandir(file).close()  # says again why the folder could not be searched
-            job.content = read_slice(job.source)
+            job.content = read_slice(job.source, channel_names)
     except OSError as error:
         kind = "folder" if job.place.endswith("/") else "file"
         job.error = OSError(f"the {kind} cannot be read: {error.strerror}.")
@@ -285,6 +292,9 @@ def _comes_from_dicom(segmentation: Segmentation | VolumeSegmentation) -> bool:
 def _results_of_slice(segmentation: Segmentation, options: Options) -> Iterator[tuple[str, bytes]]:
     """What is written of a slice: how the name of each file goes on behind the place, and its content."""
     yield "_mask.png", encode_png(segmentation.mask)
+    if segmentation.classes:
+        colors = [parse_color(color) for color in class_colors(len(segmentation.classes))]
+        yield "_labels.png", encode_labels(segmentation.labels, colors)
     for number, one in enumerate(segmentation.classes, start=1):
         yield f"_mask_{number}.png", encode_png(one.mask)
         if options.probability:
@@ -296,6 +306,8 @@ def _results_of_slice(segmentation: Segmentation, options: Options) -> Iterator[
 
 def _results_of_volume(segmentation: VolumeSegmentation, options: Options) -> Iterator[tuple[str, bytes]]:
     yield "_mask.nii.gz", segmentation.to_nifti()
+    if segmentation.class_names:
+        yield "_labels.nii.gz", segmentation.volume.to_nifti(segmentation.labels)
     for number, mask in enumerate(segmentation.class_masks.values(), start=1):
         yield f"_mask_{number}.nii.gz", segmentation.volume.to_nifti(mask)
     yield "_overlay.png", encode_png(draw_montage(segmentation, options.color, options.alpha, options.style))

@@ -2,22 +2,27 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from .files import NamedBytes, short_names
-from .image_processing_unet import IMAGE_SUFFIXES, Picture, read_picture, read_sizes
+from .image_processing_unet import IMAGE_SUFFIXES, Picture, read_channels, read_picture, read_sizes
 from .journal import Source
+from .overlay import CLASS_COLORS
 from .volumes.archives import ArchiveError, Member, members, starts_archive
 from .volumes.dicom import DICOMDIR, study_of
 from .volumes.volume import SNIFF_BYTES, VOLUME_SUFFIXES, kind_of, kind_of_file, without_suffix
 
 
-RESULT_SUFFIXES = ("_mask.png", "_overlay.png", "_probability.png")
 PAGED_SUFFIXES = (".tif", ".tiff")  # of files that may hold several pages
-VOLUME_RESULT_SUFFIXES = ("_mask.nii.gz", "_overlay.png", "_probability.nii.gz", "_mask.dcm")
+OF_CLASSES = ("", *(f"_{number}" for number in range(1, len(CLASS_COLORS) + 1)))
+RESULTS = (*(f"_{kind}{number}" for number in OF_CLASSES for kind in ("mask", "probability")), "_labels")
+RESULT_SUFFIXES = ("_overlay.png", *(f"{name}.png" for name in RESULTS))
+VOLUME_RESULT_SUFFIXES = ("_overlay.png", "_mask.dcm", *(f"{name}.nii.gz" for name in RESULTS))
 
 
 def find_sources(paths: list[Path], out: Path) -> dict[str, Source]:
@@ -78,7 +83,7 @@ def find_sources(paths: list[Path], out: Path) -> dict[str, Source]:
         names = ", ".join((*IMAGE_SUFFIXES, *VOLUME_SUFFIXES))
         raise ValueError(f"no slices and no volumes in {', '.join(map(str, paths))}; looked for {names}, and DICOM.")
     placed = _placed(sources, studies)
-    _refuse_overwriting(placed, out)
+    refuse_overwriting(placed, out, placed.values())
     return {**placed, **unsearched}
 
 
@@ -158,18 +163,24 @@ def _unpacked(member: Member) -> NamedBytes:
     return NamedBytes(member.read(), PurePosixPath(member.name).name)
 
 
-def read_slice(source: Source) -> Picture:
+def read_slice(source: Source, channel_names: Sequence[str] = ()) -> Picture | np.ndarray:
     """Read the slice of a source that is no volume.
+
+    Args:
+        channel_names: of a model of several channels, whose slices are arrays [C, H, W].
 
     Raises:
         ArchiveError, InvalidImageError, OSError: it cannot be read.
     """
-    (file,) = source.files
-    if not source.member:
-        return read_picture(file, page=source.page)
-    status = file.stat()
-    member = _members(file, status.st_size, status.st_mtime_ns)[source.member]
-    return read_picture(_unpacked(member), page=source.page)
+    file: Path | NamedBytes = source.files[0]
+    if len(source.files) > 1:
+        return read_channels([*source.files], channel_names)
+    if source.member:
+        status = source.files[0].stat()
+        file = _unpacked(_members(source.files[0], status.st_size, status.st_mtime_ns)[source.member])
+    if channel_names:
+        return read_channels(file, channel_names)
+    return read_picture(file, page=source.page)
 
 
 @lru_cache(maxsize=4)
@@ -213,11 +224,12 @@ def _placed(sources: dict[Path, Source], studies: dict[Path, Source]) -> dict[st
     return {short_names(stem.as_posix()): everything[place] for place, stem in stems.items()}
 
 
-def _refuse_overwriting(sources: dict[str, Source], out: Path):
-    inputs = {file.resolve() for source in sources.values() for file in source.files}
+def refuse_overwriting(sources: dict[str, Source], out: Path, inputs: Iterable[Source]):
+    """Raise a ValueError where a result would be written over a file of the inputs."""
+    read = {file.resolve() for source in inputs for file in source.files}
     for place, source in sources.items():
         for suffix in VOLUME_RESULT_SUFFIXES if source.is_volume else RESULT_SUFFIXES:
             result = out / f"{place}{suffix}"
-            if result.exists() and result.resolve() in inputs:
+            if result.exists() and result.resolve() in read:
                 kind = "volume" if source.is_volume else "slice"
                 raise ValueError(f"the results would overwrite the {kind} {result}; name another folder with --out.")

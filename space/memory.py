@@ -17,8 +17,6 @@ M_ARENA_MAX = -8  # of glibc's malloc.h
 MAX_ARENAS = 2
 TRIM_SECONDS = 20
 
-MAX_RECORDED_EVENTS = 100
-
 
 def open_more_files():
     """Let this process open as many files at a time as the system allows it; by default it is often 1,024."""
@@ -33,10 +31,10 @@ def open_more_files():
 def hold_memory_down():
     """Keep glibc from using one heap per thread, and make it give freed memory back after many small requests.
 
-    Gradio is told to remember fewer of its events than 10,000, of which it makes statistics after each one (14 ms of
-    every answer in the end). It has to be told before the page is built.
+    Gradio asks matplotlib, where it is installed, how it draws, while the first visitor waits; who has to find that out
+    loads nearly all of it.
     """
-    os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", str(MAX_RECORDED_EVENTS))
+    os.environ.setdefault("MPLBACKEND", "agg")
     if platform.libc_ver()[0] != "glibc":
         return
     library = ctypes.CDLL(None)

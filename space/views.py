@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import zlib
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,8 +14,8 @@ from PIL import Image
 
 from modeling_unet.comparison import compare
 from modeling_unet.figures import class_areas, describe_profile, distances, slice_figures
-from modeling_unet.overlay import class_colors, draw_layer, draw_overlay
-from modeling_unet.pictures import data_uri
+from modeling_unet.overlay import class_colors, draw_layer, draw_opacity, draw_overlay
+from modeling_unet.pictures import COMPRESS_LEVEL, data_uri
 from modeling_unet.report import definitions
 from modeling_unet.segmentation import Lesion, Segmentation
 from modeling_unet.volumes import Volume, VolumeLesion
@@ -145,12 +146,22 @@ def draw_slice(study: Study, run: str) -> str:
 
 
 def _heatmap(probability: np.ndarray) -> str:
-    """`draw_layer` of a heat map, in a quarter of the bytes: its colour is one of 256, by its opacity."""
-    opacity = draw_layer(np.zeros(probability.shape), style="heatmap", probability=probability)[..., 3]
     ramp = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    colors = draw_layer(np.zeros(ramp.shape), style="heatmap", probability=ramp)[0, :, :3]
+    return _layer(draw_opacity(probability, "heatmap", probability), colors)
+
+
+def _shape(mask: np.ndarray, style: str) -> str:
+    """What CSS cuts a colour out by."""
+    return _layer(draw_opacity(mask, style), np.zeros((256, 3), np.uint8))
+
+
+def _layer(opacity: np.ndarray, colors: np.ndarray) -> str:
+    """`draw_layer` in a fraction of its bytes: the colour of a pixel is one of 256, by its opacity."""
     picture, file = Image.fromarray(opacity), io.BytesIO()
-    picture.putpalette(draw_layer(np.zeros(ramp.shape), style="heatmap", probability=ramp)[0, :, :3].tobytes())
-    picture.save(file, "PNG", transparency=bytes(range(256)), compress_level=1)
+    picture.putpalette(colors.tobytes())
+    options: dict = {"compress_level": COMPRESS_LEVEL, "compress_type": zlib.Z_RLE}
+    picture.save(file, "PNG", transparency=bytes(range(256)), **options)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -161,17 +172,17 @@ def _viewed(volume: Volume, token: str) -> str:
 
 def draw_layers(cut: Segmentation, truth: np.ndarray | None, name: str = "") -> str:
     """What lies over the slice: shapes whose colour and opacity are left to CSS; `name` is that of the settings."""
-    shapes = {"tumor fill": draw_layer(cut.mask), "tumor contour": draw_layer(cut.mask, style="contour")}
+    shapes = {f"tumor {style}": _shape(cut.mask, style) for style in ("fill", "contour")}
     several, classes = "", ""
     if cut.classes:
         several = "".join(_draw_classes(cut, style) for style in ("fill", "contour"))
         classes = f' data-classes="{" ".join(class_colors(len(cut.classes)))}"'
         shapes = {}
     if truth is not None:
-        shapes["truth"] = draw_layer(truth, style="contour")
+        shapes["truth"] = _shape(truth, "contour")
     height, width = cut.mask.shape
     layers = several + "".join(
-        f'<div class="{name}" style="mask-image: url({data_uri(shape)})"></div>' for name, shape in shapes.items()
+        f'<div class="{name}" style="mask-image: url({shape})"></div>' for name, shape in shapes.items()
     )
     spacing = f' data-spacing="{cut.spacing[0]:g} {cut.spacing[1]:g}"' if cut.spacing else ""
     corrected = " data-corrected" if isinstance(cut, Corrected) else ""
@@ -183,11 +194,11 @@ def draw_layers(cut: Segmentation, truth: np.ndarray | None, name: str = "") -> 
 def _draw_classes(cut: Segmentation, style: str) -> str:
     """All classes in their colours, each to be hidden by itself; together they are as opaque as one."""
     layers = "".join(
-        f'<i data-class="{number}" style="background: {color}; mask-image: url({data_uri(shape)})"></i>'
+        f'<i data-class="{number}" style="background: {color}; mask-image: url({shape})"></i>'
         for number, (color, shape) in enumerate(
             zip(
                 class_colors(len(cut.classes)),
-                (draw_layer(one.mask, style=style) for one in cut.classes),
+                (_shape(one.mask, style) for one in cut.classes),
                 strict=True,
             ),
             start=1,

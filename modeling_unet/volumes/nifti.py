@@ -7,6 +7,7 @@ name a person.
 import gzip
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +22,7 @@ IMAGE = ".img"  # how the file of the voxels ends, where they have one
 
 HEADER_BYTES = {1: 348, 2: 540}
 SNIFF_BYTES = max(HEADER_BYTES.values())
+PACKED_HEADER_BYTES = 64 * 1024  # enough for a header behind a long file name
 MM_PER_UNIT = {"unknown": 1.0, "meter": 1000.0, "mm": 1.0, "micron": 0.001}
 GEOMETRY_FIELDS = (
     *("pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "srow_y", "srow_z"),
@@ -92,6 +94,15 @@ def read_nifti(content: bytes, name: str, companion: Companion, stack: int | Non
         stack=index + 1,
         warnings=tuple(warnings),
     )
+
+
+def count_volumes(file: Path) -> int:
+    """How many volumes a file holds, by its header; 0 if it is no NIfTI, or damaged."""
+    try:
+        with file.open("rb") as stream:
+            return _checked_shape(_read_header(stream.read(PACKED_HEADER_BYTES), file.name), file.name)[1]
+    except (OSError, VolumeError):
+        return 0
 
 
 def geometry_of(

@@ -99,6 +99,14 @@ class VolumeSegmentation:
         return dict(zip(self.class_names, masks, strict=True))
 
     @cached_property
+    def labels(self) -> np.ndarray:
+        """Uint8 [N, H, W]: 0, or the number of the voxel's class, 1 … K; of several classes the last."""
+        labels = self.mask.astype(np.uint8)
+        for number, mask in enumerate(self.class_masks.values(), start=1):
+            labels[mask] = number
+        return labels
+
+    @cached_property
     def lesions(self) -> list[VolumeLesion]:
         """The lesions of the mask, largest first."""
         return self.lesions_of(self.mask)
@@ -157,7 +165,7 @@ def segment_volume(
     """Segment a volume as one thing: all planes that its voxels allow, put together.
 
     Args:
-        volume: as `read_volume` gives it.
+        volume: as `read_volume` gives it or, for a model of several channels, `channels.read_channels`.
         segmenter: a `TumorSegmenter`, or what passes slices on to one.
         planes: whose slices are looked at, of those that `planes_of` allows; None takes all of these.
         threshold: voxels above it belong to the mask.
@@ -180,7 +188,7 @@ def segment_volume(
     if not planes or not {*planes} <= {*allowed}:
         raise ValueError(f"planes is {planes}; this volume allows {', '.join(allowed)}.")
     empty = empty_between(volume)
-    whole = replace(volume, slices=from_black(filled(volume.slices, empty) if empty else volume.slices))
+    whole = replace(_mended(volume), others=tuple(map(_mended, volume.others)))
     head = find_head(whole.slices)
     looks = [_Look(whole, plane, head, empty) for plane in planes]
     total, done = sum(len(look.numbers) for look in looks), 0
@@ -193,7 +201,7 @@ def segment_volume(
         while batch := list(islice(numbers, at_once)):
             if report:
                 report(done, total)
-            pictures = [look.frame.cut(look.slices[number]) for number in batch]
+            pictures = [look.picture(number) for number in batch]
             found = segmenter.batch(pictures, batch_size, framing="none")
             for number, segmentation in zip(batch, found, strict=True):
                 if segmentation.class_probabilities is None:
@@ -228,6 +236,12 @@ def _no_class_yet(segmentation: Segmentation, volume: Volume) -> dict[str, Any]:
     return {"class_names": names, "class_probabilities": empty, "classes_overlap": segmentation.classes_overlap}
 
 
+def _mended(volume: Volume) -> Volume:
+    """A volume without empty slices between others, whose black is 0."""
+    empty = empty_between(volume)
+    return replace(volume, slices=from_black(filled(volume.slices, empty) if empty else volume.slices))
+
+
 def drop_unconfirmed(probability: np.ndarray) -> None:
     """Lower pieces of the mask, of probability float32 [N, H, W], to the threshold where too little of them is sure."""
     labels, sizes = label_pieces(probability > DEFAULT_THRESHOLD)
@@ -237,9 +251,9 @@ def drop_unconfirmed(probability: np.ndarray) -> None:
 
 
 def _is_whole(volume: Volume) -> bool:
-    """Whether a head has its skull, as far as axial slices can be seen."""
+    """Whether a head has its skull, as far as axial slices can be seen, and as the shipped network needs it."""
     sizes = spacing_of(volume)
-    if sizes is None or "axial" not in planes_of(volume):
+    if volume.others or sizes is None or "axial" not in planes_of(volume):
         return True
     return has_skull(turned(volume.slices, volume.plane, "axial"), turned_sizes(sizes, volume.plane, "axial"))
 
@@ -300,7 +314,7 @@ class _Look:
     """The slices of one plane of a volume.
 
     Attributes:
-        slices: float32 [N, H, W], a view of those of the volume.
+        channels: of each the slices, float32 [N, H, W], a view of those of the volume.
         frame: what is shown of them.
         numbers: of those that show a part of the head, without those that nobody took.
         with_most_head: of those that show at least half as much of it as the one that shows most.
@@ -308,17 +322,23 @@ class _Look:
 
     def __init__(self, volume: Volume, plane: str, head: np.ndarray, empty: list[int]):
         self._planes = volume.plane, plane
-        self.slices, head = self.turned(volume.slices), self.turned(head)
+        self.channels = [self.turned(channel.slices) for channel in (volume, *volume.others)]
+        head, shape = self.turned(head), self.channels[0].shape
         # How far slices are apart does not matter to those that were taken.
         sizes = spacing_of(volume) or (volume.spacing and (0.0, *volume.spacing))
         if sizes is not None and plane != volume.plane:
             sizes = turned_sizes(sizes, *self._planes)
-        self.frame: Frame = frame_of(head, self.slices.shape, sizes)
+        self.frame: Frame = frame_of(head, shape, sizes)
         untaken = empty if plane == volume.plane else []
-        self.numbers = [number for number in range(*extent(head, 0, len(self.slices))) if number not in untaken]
+        self.numbers = [number for number in range(*extent(head, 0, shape[0])) if number not in untaken]
         areas = head.sum(axis=(1, 2))
-        scale = len(head) / len(self.slices)
+        scale = len(head) / shape[0]
         self.with_most_head = {number for number in self.numbers if areas[int(number * scale)] >= areas.max() / 2}
+
+    def picture(self, number: int) -> np.ndarray:
+        """What the network is shown of a slice, float32 [side, side], or [C, side, side] of several channels."""
+        pictures = [self.frame.cut(slices[number]) for slices in self.channels]
+        return np.stack(pictures) if len(pictures) > 1 else pictures[0]
 
     def turned(self, voxels: np.ndarray) -> np.ndarray:
         """Voxels in the grid of the volume as slices of this plane."""

@@ -67,6 +67,7 @@ class Volume:
         stacks: what could have been read from the same files, in words, if there are several.
         stack: the number of what was read, counted from 1, as `read_volume` takes it.
         frames: where the slices come from, if from DICOM; see `Scan`.
+        others: of several channels those behind this one, on the same grid; see `channels.read_channels`.
     """
 
     slices: np.ndarray = field(repr=False)
@@ -81,6 +82,17 @@ class Volume:
     frames: tuple[tuple[File, int] | None, ...] = field(repr=False)
     _header: "nib.Nifti1Header" = field(repr=False)
     _to_scan: np.ndarray = field(repr=False)
+    others: "tuple[Volume, ...]" = field(default=(), repr=False)
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """(I, J, K) or (I, J) of the voxels, in the order of the file."""
+        return tuple(self._header.get_data_shape()[:3])
+
+    @property
+    def grid(self) -> np.ndarray:
+        """Float64 [4, 4], index (i, j, k, 1) of the file's voxels → where they lie, as far as its header says."""
+        return self._header.get_best_affine()
 
     def volume_ml(self, masks: np.ndarray) -> float | None:
         """Volume in mL of masks, bool [N, H, W], or None if a spacing is unknown."""

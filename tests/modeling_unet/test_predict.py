@@ -596,10 +596,10 @@ class TestPipeline:
         entered, left, most = [], [], []
         read = prediction.read_slice
 
-        def enter(source):
-            entered.append(source)
+        def enter(*arguments):
+            entered.append(arguments)
             most.append(len(entered) - len(left))
-            return read(source)
+            return read(*arguments)
 
         monkeypatch.setattr(prediction, "read_slice", enter)
         segmenter = TumorSegmenter.from_pretrained(model_dir, device="cpu")

@@ -169,6 +169,7 @@ class TestPredict:
         model, out = save_nested_model(tmp_path / "model", problem_type), tmp_path / "out"
         assert main(["predict", str(picture), "--model", str(model), "--out", str(out), "--probability"]) == 0
         segmentation = TumorSegmenter.from_pretrained(model, "cpu")(SLICE)
+        assert np.array_equal(read_labels(out / "slice_labels.png"), segmentation.labels)
         (row,) = csv.DictReader((out / "summary.csv").open())
         for number, (name, one) in enumerate(zip(("whole", "core", "'=rim"), segmentation.classes, strict=True), 1):
             assert (out / f"slice_mask_{number}.png").read_bytes() == encode_png(one.mask)
@@ -192,6 +193,8 @@ class TestPredict:
         whole, *classes = (nib.load(out / f"scan_mask{end}.nii.gz").get_fdata() > 0 for end in ("", "_1", "_2", "_3"))
         assert np.array_equal(np.any(classes, axis=0), whole) and whole.any()
         assert bool(np.sum(classes, axis=0).max() > 1) is (problem_type is not None)
+        labels = np.max([number * one for number, one in enumerate(classes, start=1)], axis=0)
+        assert np.array_equal(nib.load(out / "scan_labels.nii.gz").get_fdata(), labels)
         assert nib.load(out / "scan_probability_3.nii.gz").shape == whole.shape
         (row,) = csv.DictReader((out / "summary.csv").open())
         assert float(row["volume_ml"]) >= float(row["whole_volume_ml"]) > 0

@@ -62,7 +62,7 @@ USED_BY_DEV_UNIMPORTED = {
 FLOORS = ("commands", "hub", "scoring", "fitting", "data")
 MAX_FILES_IN_A_ROOM = 12
 
-OF_SLICES_AND_VOLUMES = ("__main__", "prediction", "sources", "web")
+OF_SLICES_AND_VOLUMES = ("__main__", "channels", "prediction", "sources", "web")
 
 # These modules travel to the Hub alone, so they may import nothing that transformers does not bring.
 TRAVELLING = ("configuration_unet", "modeling_unet", "image_processing_unet")

@@ -14,7 +14,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -94,29 +94,62 @@ def _decode(png: bytes) -> np.ndarray:
 
 
 def say_cost(rows: Dataset, fingerprint: str, prepare: Callable[[dict], dict], num_proc: int | None) -> None:
-    """Say what preparing takes, measured on some rows, unless they are few or were prepared before.
+    """Say what preparing takes, unless the rows were prepared before; see `foretell`.
 
     Raises:
         OSError: the disk of the cache does not hold them.
     """
     folder = _folder_of(rows)
-    if len(rows) < WORTH_SAYING or any(folder.glob(f"cache-{fingerprint}*.arrow")):
+    if any(folder.glob(f"cache-{fingerprint}*.arrow")):
         return
-    start, tried = time.perf_counter(), [prepare(rows[index]) for index in range(0, len(rows), len(rows) // TRIED)]
-    seconds = (time.perf_counter() - start) / len(tried) * len(rows) / (num_proc or 1)
-    size = (
-        sum(len(value) for row in tried for value in row.values() if isinstance(value, bytes)) / len(tried) * len(rows)
-    )
-    free = shutil.disk_usage(folder).free
+    tried = (prepare(row) for row in samples_of(rows))
+    sizes = (sum(len(value) for value in row.values() if isinstance(value, bytes)) for row in tried)
+    foretell("Preparing", len(rows), "slices, once", sizes, num_proc=num_proc)
+
+
+def samples_of(rows: Dataset) -> Iterator[dict]:
+    """Some rows from all over a data set."""
+    return (rows[index] for index in range(0, len(rows), max(len(rows) // TRIED, 1)))
+
+
+def foretell(
+    doing: str,
+    count: int,
+    of_what: str,
+    sizes: Iterable[int],
+    folder: Path | None = None,
+    num_proc: int | None = 0,
+    worth_saying: int | None = None,
+) -> None:
+    """Say how long something takes, and how much of a disk; nothing where there is little to do.
+
+    Args:
+        doing, count, of_what: the beginning of the sentence.
+        sizes: does it to some of them, one after another, and gives the bytes of each.
+        folder: where they will lie; None for the cache of Datasets.
+        num_proc: how many processes share the work; None for one where `--dataset_num_proc` could give more.
+        worth_saying: from how many on; `WORTH_SAYING` by default.
+
+    Raises:
+        OSError: the disk does not hold them.
+    """
+    if count < (worth_saying or WORTH_SAYING):
+        return
+    start, tried = time.perf_counter(), [*sizes]
+    seconds = (time.perf_counter() - start) / len(tried) * count / (num_proc or 1)
+    size, place = sum(tried) / len(tried) * count, (folder or Path(datasets.config.HF_DATASETS_CACHE)).absolute()
+    free = shutil.disk_usage(next(path for path in (place, *place.parents) if path.exists())).free
     if size > free:
+        elsewhere = "name a folder on another one" if folder else "set HF_HOME to a folder on another one"
         raise OSError(
-            f"{len(rows):,} prepared slices take {_gigabytes(size)}, and the disk of {folder} has {_gigabytes(free)} "
-            "left; set HF_HOME to a folder on another one."
+            f"{doing} {count:,} {of_what.partition(',')[0]} takes {_gigabytes(size)}, and the disk of {place} has "
+            f"{_gigabytes(free)} left; {elsewhere}."
         )
-    more = "" if num_proc else ", less with --dataset_num_proc"
+    where = f"in {place}" if folder else f"in the cache of Datasets ({place})"
+    more = ", less with --dataset_num_proc" if num_proc is None else ""
     logger.info(
-        "Preparing %s slices, once: %s in the cache of Datasets (%s), about %s%s.",
-        *(f"{len(rows):,}", _gigabytes(size), folder, describe_seconds(seconds), more),
+        "%s %s %s: %s %s, about %s%s.",
+        *(doing, f"{count:,}", of_what, _gigabytes(size), where, describe_seconds(seconds), more),
     )
 
 

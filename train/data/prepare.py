@@ -25,6 +25,7 @@ from modeling_unet import read_image
 from ..columns import values_of
 from .arguments import DataArguments
 from .audit import persons_known
+from .cache import foretell, samples_of
 from .folds import PERSON_COLUMNS, read_manifest
 from .raw import DataError, Picture, as_file, encode_png
 from .slices import load_slices
@@ -169,6 +170,8 @@ def _write_pictures(slices: Dataset, folder: Path) -> Iterator[dict]:
     # If persons are not known, `person_id` is the slice's name, and must not be written as if it were a person.
     known = persons_known(slices)
     stems = _file_stems(list(values_of(slices, "slice")))
+    sizes = (len(_as_png(row["image"], row["slice"])) + len(row["mask"]["bytes"]) for row in samples_of(slices))
+    foretell("Writing", len(stems), "slices", sizes, folder.parents[1])
     with tqdm(zip(stems, slices, strict=True), total=len(stems), desc="Writing slices", unit="slice") as progress:
         for stem, row in progress:
             image, mask = f"images/{stem}.png", f"masks/{stem}.png"

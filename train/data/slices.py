@@ -16,6 +16,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import datasets
 import numpy as np
 import torch
 from datasets import Dataset, Features, Value
+from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
 from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
@@ -47,7 +49,7 @@ from ..looks import look_of
 from .arguments import DataArguments
 from .audit import fast_findings, refuse
 from .augmentation import Augmentation
-from .cache import PACKED, checked, pack, say_cost, unpack
+from .cache import PACKED, TRIED, checked, foretell, pack, say_cost, unpack
 from .folds import assign_persons
 from .masks import (
     BINARY,
@@ -69,6 +71,8 @@ from .synthesis import Axis, Synthesizer, find_axis
 logger = logging.getLogger(__name__)
 
 THUMBNAIL_SIDE = 32
+ROW_BYTES = 1500  # of a slice in the scan: its thumbnail and what is known of it
+VOLUMES_WORTH_SAYING = 30  # fewer are read in some seconds
 _PICTURE = datasets.Image(decode=False)
 SCAN_FEATURES = Features(
     {
@@ -163,17 +167,29 @@ def scan(arguments: DataArguments) -> Dataset:
         "cache_key": (opened.stamp(), own, *map(_code_of, code)),
     }
     with _no_progress_bar_of_datasets():
-        return checked(lambda: Dataset.from_generator(_examined, features=SCAN_FEATURES, gen_kwargs=gen_kwargs))
+        try:
+            return checked(lambda: Dataset.from_generator(_examined, features=SCAN_FEATURES, gen_kwargs=gen_kwargs))
+        except DatasetGenerationError as error:  # Datasets wraps whatever stopped it, such as a full disk
+            raise error.__cause__ or error from None
 
 
 def _examined(
     source: Source, rule: MaskRule, channel: str | None, channels: tuple[str, ...], cache_key: tuple
 ) -> Iterator[dict]:
-    # As a context, the bar is closed, and its line ended, before an error is printed.
     unit = source.unit
+    tried = (source.slices([part]) for part in islice(source.parts(), TRIED))
+    sizes = (sum(_stored(examine(raw, rule, channel, channels)) for raw in part) for part in tried)
+    worth_saying = None if unit == "slice" else VOLUMES_WORTH_SAYING
+    foretell("Reading", len(source), f"{unit}s, once", sizes, worth_saying=worth_saying)
+    # As a context, the bar is closed, and its line ended, before an error is printed.
     with tqdm(source.parts(), total=len(source), desc=f"Reading {unit}s", unit=unit) as progress:
         for raw in source.slices(progress):
             yield examine(raw, rule, channel, channels)
+
+
+def _stored(row: dict) -> int:
+    """Bytes of a row of the scan: what is no file of the source, and some hundred of facts."""
+    return ROW_BYTES + sum(len(row[name]["bytes"] or b"") for name in ("image", "mask") if row[name])
 
 
 def examine(raw: RawSlice, rule: MaskRule = BINARY, channel: str | None = None, channels: tuple[str, ...] = ()) -> dict:

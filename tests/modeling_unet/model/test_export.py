@@ -1,6 +1,7 @@
 """ONNX: the file gives PyTorch's logits at every size, says what it is, and runs without PyTorch as in docs/onnx.md."""
 
 import io
+import json
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from tiny import tiny_config
 
 from modeling_unet import TumorSegmenter, UNetForSemanticSegmentation, UNetImageProcessor, __main__, export
 from modeling_unet.export import describe, to_onnx
+from modeling_unet.image_processing_unet import OVERLAPPING
 from modeling_unet.provenance import origin
 
 
@@ -106,6 +108,39 @@ class TestShipped:
         probability, expected = np.load(tmp_path / "probability.npy"), segmenter(EXAMPLES[0])
         np.testing.assert_allclose(probability, expected.probability, atol=PROBABILITY_TOLERANCE)
         np.testing.assert_array_equal(probability > 0.5, expected.mask)
+
+
+def test_four_channels_and_three_classes_give_the_masks_of_pytorch(tmp_path):
+    """Overlapping or not: the graph is the same, and what is done with its logits differs, as docs/onnx.md says."""
+    torch.manual_seed(0)
+    names, labels = ["t1ce", "t1", "t2", "flair"], ["background", "whole", "core", "rim"]
+    kind = {"num_channels": 4, "channel_names": names, "id2label": dict(enumerate(labels))}
+    model = UNetForSemanticSegmentation(tiny_config(**TWO_STAGES, **kind, problem_type=OVERLAPPING))
+    with torch.no_grad():
+        model.head.weight.mul_(10)  # surer of what it finds
+    model.save_pretrained(tmp_path)
+    processor = UNetImageProcessor(size={"longest_edge": 32}, channel_names=names, problem_type=OVERLAPPING)
+    processor.save_pretrained(tmp_path)
+    assert __main__.main(["export", str(tmp_path / "model.onnx"), "--model", str(tmp_path)]) == 0
+
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["channels"]) == names and json.loads(metadata["labels"]) == labels
+    assert metadata["problem_type"] == OVERLAPPING
+    # Of the network's own size, so that nothing is resized behind it.
+    channels = np.random.default_rng(0).integers(1, 255, (4, 32, 24), dtype=np.uint8)
+    pixel_values = processor(channels, return_tensors="pt")["pixel_values"]
+    logits = run(session, pixel_values)
+    with torch.inference_mode():
+        torch.testing.assert_close(logits, model.eval()(pixel_values).logits, rtol=0, atol=LOGIT_TOLERANCE)
+    logits = logits[0, :, :, :24]
+    for problem_type in (OVERLAPPING, None):
+        model.config.problem_type = processor.problem_type = problem_type
+        masks = [one.mask for one in TumorSegmenter(model, processor, "cpu")(channels).classes]
+        for number, mask in enumerate(masks, start=1):
+            found = logits[number] > 0 if problem_type else logits.argmax(dim=0) == number
+            np.testing.assert_array_equal(found.numpy(), mask)
+        assert sum(mask.any() for mask in masks) > 1
 
 
 class TestOthers:

@@ -13,6 +13,7 @@ from slices import write_data_set, write_persons
 from torch.utils.data import DataLoader
 
 from modeling_unet import UNetImageProcessor, read_mask
+from train.__main__ import main
 from train.data import cache
 from train.data.cache import pack, unpack
 from train.data.raw import DataError, as_file
@@ -237,11 +238,35 @@ def test_what_preparing_takes_is_said_before_and_only_once(folder, monkeypatch, 
     assert re.fullmatch(r"Preparing 12 slices, once: \S+ GB in the cache of Datasets .*, about 1 s, less with .*", said)
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["check"], r"Reading 12 slices, once: \S+ GB in the cache of Datasets \(.*\), about 1 s\."),
+        (["prepare", "--out", "copy"], r"Writing 12 slices: \S+ GB in \S+, about 1 s\."),
+    ],
+)
+def test_what_a_command_takes_is_said_before(command, said, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(cache, "WORTH_SAYING", 12)
+    monkeypatch.chdir(tmp_path)
+    folder = write_data_set(tmp_path / "data", count=12)
+    with caplog.at_level(logging.INFO, logger="train"):
+        main([command[0], str(folder), *command[1:]])
+    assert any(re.fullmatch(said, message) for message in caplog.messages)
+
+
 def test_a_disk_that_is_too_small_is_said_before_it_is_full(folder, monkeypatch):
+    processor, slices = UNetImageProcessor(size={"longest_edge": 44}), load(folder)
+    darken(folder / "images" / "2.png")  # which is not in the cache
     monkeypatch.setattr(cache, "WORTH_SAYING", 12)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
-    with pytest.raises(OSError, match=r"12 prepared slices take .* GB, and the disk of .* has 1e-07 GB left; set HF_H"):
-        prepare_slices(load(folder), UNetImageProcessor(size={"longest_edge": 44}))
+    with pytest.raises(
+        OSError, match=r"Preparing 12 slices takes .* GB, and the disk of .* has 1e-07 GB left; set HF_H"
+    ):
+        prepare_slices(slices, processor)
+    with pytest.raises(
+        OSError, match=r"^Reading 12 slices takes .* GB, and the disk of .* has 1e-07 GB left; set HF_H"
+    ):
+        load(folder)
 
 
 def test_prepared_slices_are_cached_until_a_file_changes(folder, prepared):

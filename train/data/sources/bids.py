@@ -11,6 +11,8 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from modeling_unet.channels import name_visit, parse_bids
+
 from ..raw import DataError, Reading, listed, natural_order
 from .pairs import FilePairs, Pair, bare_name, images_below
 from .sequences import choose, gathered
@@ -18,7 +20,6 @@ from .slicing import is_nifti
 
 
 SUBJECT = re.compile(r"sub-[0-9A-Za-z]+")
-VISIT = ("sub", "ses", "run")
 MASK_SUFFIXES = ("mask", "dseg", "roi", "label")
 LESION = re.compile(r"lesion|tumou?r", re.IGNORECASE)
 BRAIN = re.compile(r"(desc|label)-(brain|head|GM|WM|CSF)", re.IGNORECASE)
@@ -31,24 +32,17 @@ def find(folder: Path, reading: Reading) -> FilePairs | None:
     scans: dict[tuple[str, ...], dict[str, Path]] = defaultdict(dict)
     masks: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in filter(is_nifti, images_below(folder)):
-        entities, suffix = _parse(bare_name(path))
-        visit = tuple(entities.get(name, "") for name in VISIT)
-        if suffix in MASK_SUFFIXES and path.is_relative_to(folder / "derivatives"):
+        visit, sequence = parse_bids(bare_name(path))
+        if sequence.rpartition("_")[2] in MASK_SUFFIXES and path.is_relative_to(folder / "derivatives"):
             masks[visit] += [] if BRAIN.search(path.name) else [path]
         elif path.relative_to(folder).parts[0].startswith("sub-") and path.parent.name == "anat":
-            scans[visit][f"ce-{entities['ce']}_{suffix}" if "ce" in entities else suffix] = path
+            scans[visit][sequence] = path
     if not any(masks[visit] for visit in scans):
         return None
     chosen, said = choose((name for visit in scans.values() for name in visit), reading, folder.name)
     visits = sorted({*masks, *scans}, key=lambda visit: natural_order("_".join(visit)))
     pairs = [_pair(visit, *gathered(scans.get(visit, {}), chosen), _one(masks[visit])) for visit in visits]
     return FilePairs("BIDS, masks in derivatives/", tuple(pairs), reading, {"sequence": said}, folder=folder)
-
-
-def _parse(name: str) -> tuple[dict[str, str], str]:
-    """sub-01_ce-gd_T1w → ({"sub": "01", "ce": "gd"}, "T1w")"""
-    *entities, suffix = name.split("_")
-    return dict(entity.split("-", 1) for entity in entities if "-" in entity), suffix
 
 
 def _one(masks: list[Path]) -> Path | None:
@@ -61,7 +55,7 @@ def _one(masks: list[Path]) -> Path | None:
 
 
 def _pair(visit: tuple[str, ...], images: tuple[Path, ...], missing: str, mask: Path | None) -> Pair:
-    name = "_".join(f"{entity}-{value}" for entity, value in zip(VISIT, visit, strict=True) if value)
+    name = name_visit(visit)
     person = f"sub-{visit[0]}"
     if images:
         return Pair(name, images[0], mask, person_id=person, others=images[1:])

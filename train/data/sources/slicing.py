@@ -8,7 +8,6 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from modeling_unet.image_processing_unet import MIN_SIDE
 from modeling_unet.volumes import Volume, VolumeError, read_volume
+from modeling_unet.volumes.channels import GridError, check_grid, read_channels, shown
 from modeling_unet.volumes.volume import DISPLAY, UNKNOWN_PLANE
 
 from ..raw import Picture, RawSlice, encode_png, joined
@@ -28,18 +28,12 @@ except ImportError:
 
 PLANES = ("axial", "coronal", "sagittal")
 MAX_VALUE = 65535
-MAX_BESIDE = 0.5  # of a voxel, by which a mask may lie beside its volume
 MAX_STRETCH = 2.0  # of a pixel's sides
 MOST_SIZES = 3  # of voxels that are named
 
 
 def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
-
-
-def shown(path: Path) -> str:
-    """What to call a file in a message: images and masks often differ by their folders alone."""
-    return f"{path.parent.name}/{path.name}"
 
 
 def cut(
@@ -55,10 +49,13 @@ def cut(
         numbers: of the volume of each channel in a file of several, from 1.
     """
     try:
-        first, *others = images
-        volume, *further = channels = [_read(*which) for which in zip_longest(images, numbers[: len(images)])]
-        for path, channel in zip(others, further, strict=True):
-            _check_grid(first, path, volume, channel, "channel")
+        volume = read_channels(images, numbers)
+        channels = (volume, *volume.others)
+        for path, channel in zip(images, channels, strict=True):
+            if (count := len(channel.stacks)) and not numbers:
+                raise VolumeError(
+                    f"{shown(path)} holds {count} volumes; say with --sequence which one to read, 1 to {count}."
+                )
         labels = None
         if mask:
             labels = read_volume(mask)
@@ -67,11 +64,11 @@ def cut(
                     f"The mask {shown(mask)} holds {len(labels.stacks)} volumes; a mask is one, with a value for each "
                     "label."
                 )
-            _check_grid(first, mask, volume, labels, "mask")
+            check_grid(images[0], mask, volume, labels, "mask")
         for plane in planes or (volume.plane,):
             yield from _slices(raw, channels, labels, plane)
     except VolumeError as error:
-        kind = "size mismatch" if isinstance(error, _GridError) else "unreadable"
+        kind = "size mismatch" if isinstance(error, GridError) else "unreadable"
         yield replace(raw, image=None, mask=None, problem_kind=kind, problem=str(error))
 
 
@@ -103,18 +100,6 @@ def facts_of(volumes: Sequence[Path], planes: Sequence[str]) -> dict[str, str]:
     if turned:
         facts["lying"] = f"{turned:,} volumes do not say how the patient lies: their slices may be turned or mirrored"
     return facts
-
-
-class _GridError(VolumeError):
-    """A mask that does not lie on its volume."""
-
-
-def _read(path: Path, number: int | None) -> Volume:
-    volume = read_volume(path, number)
-    if volume.stacks and number is None:
-        count = len(volume.stacks)
-        raise VolumeError(f"{shown(path)} holds {count} volumes; say with --sequence which one to read, 1 to {count}.")
-    return volume
 
 
 def _slices(raw: RawSlice, channels: Sequence[Volume], labels: Volume | None, plane: str) -> Iterator[RawSlice]:
@@ -157,26 +142,6 @@ def _in_plane(volume: Volume, plane: str, name: str) -> tuple[np.ndarray, tuple[
         return slices, None
     sizes = np.array([volume.slice_spacing, *volume.spacing])[np.argsort(turn[:, 0])]
     return slices, (float(sizes[1]), float(sizes[2]))
-
-
-def _check_grid(image: Path, mask: Path, volume: Volume, labels: Volume, what: str):
-    """Raise a `_GridError` unless a mask, or another channel, has the voxels of its volume at the same places."""
-    headers: list[Any] = [nib.load(path).header for path in (image, mask)]
-    size, other = (header.get_data_shape()[:3] for header in headers)
-    first, second = (header.get_best_affine() for header in headers)
-    if size != other:
-        needed, written = (" × ".join(map(str, shape)) for shape in (size, other))
-        raise _GridError(
-            f"The {what} {shown(mask)} has {written} voxels and {shown(image)} {needed}; they must be of one size."
-        )
-    corners = np.array([[i, j, k, 1] for i in (0, size[0]) for j in (0, size[1]) for k in (0, (*size, 1)[2])])
-    beside = np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max()
-    smallest = np.linalg.norm(first[:3, :3], axis=0).min()
-    if beside > MAX_BESIDE * smallest or volume.slices.shape != labels.slices.shape or volume.plane != labels.plane:
-        raise _GridError(
-            f"The {what} {shown(mask)} lies up to {beside:.3g} mm beside {shown(image)}, by their headers; if its "
-            "voxels belong to those of the image one by one, save it with its affine, else resample it onto that image."
-        )
 
 
 def _image(name: str, channels: Sequence[np.ndarray]) -> Picture:
