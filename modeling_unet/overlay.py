@@ -218,8 +218,8 @@ def _contour_coverage(mask: np.ndarray) -> np.ndarray:
 
 def _window_about(mask: np.ndarray, margin: int) -> tuple[slice, slice]:
     """Of an array, all that is true in the mask and so many pixels about it: elsewhere there is no outline."""
-    rows, columns = bounding_window(mask)
-    return tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in (rows, columns))
+    rows, columns = (slice(max(side.start - margin, 0), side.stop + margin) for side in bounding_window(mask))
+    return rows, columns
 
 
 def _distance_to_zero(mask: np.ndarray) -> np.ndarray:

@@ -5,9 +5,9 @@
    rules: the constants of framing.py, which settings.json holds. The working copy is a plane of raster.js, 0 … 1. */
 
 import {
-    blurred, countOf, cropped, drawnPolygon, filled, greyOf, grownRound, highest, hullOf, lowest, mapped, maskOf, median, opened,
-    outlines, percentile, percentileOfSorted, perimeter, planeOf, polygonArea, repeated, roundToEven, shrunk, simplified,
-    smallestRectangle, stretched, thinned,
+    above, blurred, countOf, cropped, drawnPolygon, filled, greyOf, grownRound, highest, hullOf, lowest, mapped, maskOf, median, opened,
+    outlines, percentile, percentileWithin, pieceOf, perimeter, planeOf, polygonArea, repeated, roundToEven, shrunk, simplified,
+    smallestRectangle, stretched, thinned, within,
 } from './raster.js';
 import {labelPieces} from './lesions.js';
 
@@ -60,8 +60,8 @@ export function findFrames(picture, rules) {
     let heads = [], inverted = false;
     if (panels) {
         // Beside a light box the picture is dark all over.
-        const within = grey.data.filter((_, pixel) => panels.data[pixel]).filter((_, index) => index % 4 === 0);
-        const [dark, bright] = percentiles(within, [0.2, 99.8]), scale = Math.max(bright - dark, 1e-6);
+        const some = within(grey, panels).filter((_, index) => index % 4 === 0);
+        const [dark, bright] = percentiles(some, [0.2, 99.8]), scale = Math.max(bright - dark, 1e-6);
         const inside = mapped(grey, value => Math.min(Math.max((value - dark) / scale, 0), 1));
         heads = findHeads(inside, maskOf(interfaces, (value, pixel) => value || !panels.data[pixel]), rules);
     }
@@ -117,7 +117,7 @@ function findSlices(picture, small, grey, rules) {
     for (const level of levels) {
         const page = maskOf(grey, value => Math.abs(value - Math.fround(level / 255)) <= Math.fround(2 * rules.EVEN));
         if (countOf(page) < rules.SMALLEST_PAGE * page.data.length) continue;
-        const ground = median(values.data.filter((_, pixel) => page.data[pixel]));
+        const ground = median(within(values, page));
         const onPage = [], foreign = maskOf(page, value => !value);
         for (const {area, box: [x, y, w, h]} of outlines(maskOf(page, value => !value))) {
             const isAll = w === width && h === height;
@@ -165,9 +165,8 @@ function exactBox(picture, about, scale, ground, apart, {JPEG_BLOCK, STRAIGHT}) 
         const {data, width} = greyOf(partOf(picture, x, y, w, h));
         const sharesOver = limit => {
             const counts = new Float64Array(end - first);
-            data.forEach((value, at) => {
-                if (Math.abs(value - ground) > limit) counts[isRow ? at % width : Math.floor(at / width)]++;
-            });
+            for (let at = 0; at < data.length; at++)
+                if (Math.abs(data[at] - ground) > limit) counts[isRow ? at % width : Math.floor(at / width)]++;
             return counts.map(count => count / (to - from));
         };
         const far = sharesOver(Math.fround(apart / 2)), places = [...far.keys()].filter(place => far[place] > 0.5);
@@ -183,8 +182,8 @@ function exactBox(picture, about, scale, ground, apart, {JPEG_BLOCK, STRAIGHT}) 
 
 const negativeOf = plane => mapped(plane, value => 1 - value);
 const percentiles = (values, percents) => {
-    const sorted = Float32Array.from(values).sort();
-    return percents.map(percent => percentileOfSorted(sorted, percent));
+    const some = new Float32Array(values);
+    return percents.map(percent => percentileWithin(some, percent));
 };
 
 /* A copy whose longer side has so many px at most. */
@@ -212,7 +211,7 @@ function isFilled(grey, rules) {
     const foreground = maskOf(grey, value => value > bright), {labels, pieces} = labelPieces(foreground.data, width, height);
     const largest = pieces.reduce((most, piece, index) => piece.area > pieces[most].area ? index : most, 0);
     const [x, y, w, h] = pieces[largest].box;
-    const piece = maskOf(cropped(planeOf(width, height, labels), x, y, w, h), label => label === largest + 1);
+    const piece = pieceOf(labels, width, largest + 1, pieces[largest].box);
     if (outlines(piece)[0].area > rules.MAX_FILLED_EXTENT * w * h) return false;
     const smallest = borderOf(grey, rules) > rules.BORDER ? rules.SMALLEST_SHARE_IN_BORDER : rules.SMALLEST_SHARE;
     if (Math.max(w, h) / Math.max(width, height) < smallest) return false;
@@ -247,11 +246,14 @@ function interfaceOf(grey, colours, {EVEN, LEVELS, LARGE, COLOURED}) {
         return sum / data.length;
     });
     const balance = means.map(mean => (means[0] + means[1] + means[2]) / 3 / Math.max(mean, 1e-6));
-    const span = values => Math.max(...values) - Math.min(...values);
-    const coloured = maskOf(grey, (_, pixel) => {
-        const own = [0, 1, 2].map(channel => colours[3 * pixel + channel]);
-        return Math.min(span(own), span(own.map((value, channel) => value * balance[channel]))) > COLOURED;
-    });
+    const coloured = planeOf(width, height, new Uint8Array(data.length));
+    for (let pixel = 0; pixel < data.length; pixel++) {
+        const red = colours[3 * pixel], green = colours[3 * pixel + 1], blue = colours[3 * pixel + 2];
+        const own = Math.max(red, green, blue) - Math.min(red, green, blue);
+        const [evenRed, evenGreen, evenBlue] = [red * balance[0], green * balance[1], blue * balance[2]];
+        const even = Math.max(evenRed, evenGreen, evenBlue) - Math.min(evenRed, evenGreen, evenBlue);
+        if (Math.min(own, even) > COLOURED) coloured.data[pixel] = 1;
+    }
     // Thin lines that somebody drew over a head must not cut it in pieces.
     const thick = highest(opened(coloured, 7), 3);
     return maskOf(even, (value, pixel) => value || thick.data[pixel]);
@@ -285,9 +287,9 @@ function findHeads(grey, interfaces, rules) {
     const smooth = blurred(grey, 3);
     const low = lowest(smooth, 7);
     const edges = mapped(highest(smooth, 7), (value, pixel) => value - low.data[pixel]);
-    const above = (plane, level) => maskOf(plane, (value, pixel) => value > Math.fround(level) && !interfaces.data[pixel]);
-    const bright = rules.LEVELS.map(level => above(grey, level));
-    const evened = rules.LEVELLED_LEVELS.map(level => above(levelled, level));
+    const free = maskOf(interfaces, value => !value);
+    const bright = rules.LEVELS.map(level => above(grey, Math.fround(level), free));
+    const evened = rules.LEVELLED_LEVELS.map(level => above(levelled, Math.fround(level), free));
     const candidates = [...bright, ...evened].flatMap(part => headsIn(part, grey, edges, interfaces, rules));
     const heads = [];
     for (const head of candidates.sort((one, other) => other.score - one.score))
@@ -307,7 +309,7 @@ function headsIn(bright, grey, edges, interfaces, rules) {
     pieces.forEach(({box: [x, y, w, h]}, index) => {
         const least = Math.min(w, h);
         if (least < rules.MIN_HEAD_SIDE || Math.max(w, h) >= 2 * least) return;
-        const piece = maskOf(cropped(planeOf(width, height, labels), x - 1, y - 1, w + 2, h + 2), label => label === index + 1);
+        const piece = cropped(pieceOf(labels, width, index + 1, [x, y, w, h]), -1, -1, w + 2, h + 2);
         // Letters, scale bars and cross-hairs may hang on to it.
         const [outline] = outlines(opened(filled(piece), Math.max(roundToEven(0.05 * least), 3)));
         const head = outline && judged(movedBy(outline, x - 1, y - 1), grey, edges, interfaces, rules);
@@ -331,15 +333,15 @@ function judged({points, area, box, inside: shape}, grey, edges, interfaces, rul
     const wide = Math.min(x + w + margin, width) - left, high = Math.min(y + h + margin, height) - top;
     const seen = plane => cropped(plane, left, top, wide, high), view = seen(grey), foreign = seen(interfaces);
     const inside = cropped(shape, left - x, top - y, wide, high), near = highest(inside, 5);
-    const usualInside = median(view.data.filter((_, pixel) => inside.data[pixel]));
+    const usualInside = median(within(view, inside));
     // The bright page that a narrow panel lies on is not its ground.
     const around = maskOf(highest(inside, 2 * margin + 1), (value, pixel) => (
         value && !near.data[pixel] && !(foreign.data[pixel] && view.data[pixel] > usualInside)));
     if (countOf(around) < 0.5 * margin * (w + h)) return null;
     const step = Math.max(roundToEven(Math.max(wide, high) / 64), 1), slope = slopeOf(view, around, step);
-    const levelled = mapped(view, (value, pixel) => value - slope(pixel % wide, Math.floor(pixel / wide)));
-    const thin = [levelled, inside, around].map(plane => thinned(plane, step).data);
-    const values = thin[0].filter((_, pixel) => thin[1][pixel]), ground = thin[0].filter((_, pixel) => thin[2][pixel]);
+    const thin = thinned(view, step), places = pixel => [pixel % thin.width * step, Math.floor(pixel / thin.width) * step];
+    const levelled = mapped(thin, (value, pixel) => value - slope(...places(pixel)));
+    const values = within(levelled, thinned(inside, step)), ground = within(levelled, thinned(around, step));
     if (!ground.length) return null;
     // Where a panel ends, or a neck is cut off, other things follow.
     const [darkest, dark] = percentiles(ground, [10, 70]), contrast = median(values) - dark;
@@ -365,9 +367,9 @@ function slopeOf(grey, ground, step) {
     const terms = pixel => [1, Math.floor(pixel / width), pixel % width];
     let usual = places, weights = [0, 0, 0];
     for (let turn = 0; turn < 3; turn++) {
-        weights = fitted(usual.map(pixel => [terms(pixel), data[pixel]]));
+        weights = fitted(usual.map(pixel => [...terms(pixel), data[pixel]]));
         const errors = Float64Array.from(places, pixel => Math.abs(data[pixel] - dot(terms(pixel), weights)));
-        const limit = 2.5 * percentileOfSorted(Float64Array.from(errors).sort(), 50) + 1e-6;
+        const limit = 2.5 * percentileWithin(errors.slice(), 50) + 1e-6;
         usual = places.filter((_, index) => errors[index] <= limit);
     }
     return (x, y) => Math.fround(weights[0] + weights[1] * y / step + weights[2] * x / step);
@@ -378,8 +380,9 @@ const dot = (one, other) => one[0] * other[0] + one[1] * other[1] + one[2] * oth
 /* Least squares for three weights; where the places lie on one line, some weights stay 0. */
 function fitted(samples) {
     const rows = [0, 1, 2].map(() => [0, 0, 0, 0]), weights = [0, 0, 0];
-    for (const [terms, value] of samples)
-        terms.forEach((term, row) => [...terms, value].forEach((other, column) => { rows[row][column] += term * other; }));
+    for (const sample of samples)
+        for (let row = 0; row < 3; row++)
+            for (let column = 0; column < 4; column++) rows[row][column] += sample[row] * sample[column];
     const most = Math.max(...rows.map((row, index) => row[index]));
     for (let pivot = 0; pivot < 3; pivot++) {
         if (Math.abs(rows[pivot][pivot]) < 1e-12 * most) continue;
@@ -415,16 +418,16 @@ function frameOf({points, box: [x, y, w, h]}, inverted, picture, {width, height}
 
 /* Makes the ground of a head 0, which may rise evenly from side to side, and blackens all but the head. */
 function levelledIn(grey, head) {
-    const {width, data} = grey, within = data.filter((_, pixel) => head.data[pixel]);
+    const {width, data} = grey, shown = within(grey, head);
     // The bright page that a narrow panel lies on is not its ground.
-    const usual = within.length ? median(within) : Infinity;
+    const usual = shown.length ? median(shown) : Infinity;
     const ground = maskOf(grey, (value, pixel) => !head.data[pixel] && value < usual), count = countOf(ground);
     const alone = toValue => mapped(grey, (value, pixel) => head.data[pixel] ? Math.max(toValue(value, pixel), 0) : 0);
     if (count <= 0.02 * data.length) {
         const dark = percentile(data, 2);
         return alone(value => value - dark);
     }
-    const dark = median(data.filter((_, pixel) => ground.data[pixel])), bright = percentile(data, 99);
+    const dark = median(within(grey, ground)), bright = percentile(data, 99);
     if (dark >= 0 && dark <= 0.04 * bright) return alone(value => value);
     const slope = slopeOf(grey, ground, Math.max(roundToEven(Math.max(width, grey.height) / 128), 1));
     return alone((value, pixel) => value - slope(pixel % width, Math.floor(pixel / width)));

@@ -5,30 +5,37 @@
 /* The pieces of a mask, whose pixels touch at a side, or at a corner if `diagonal`: {labels, pieces}; labels an Int32Array, 0
    outside, and pieces[label - 1] = {area, box: [x, y, width, height], centroid: [x, y]}. */
 export function labelPieces(mask, width, height, diagonal = true) {
-    const labels = new Int32Array(mask.length), pieces = [], waiting = new Int32Array(mask.length);
+    const labels = new Int32Array(mask.length), pieces = [], runs = [], aside = diagonal ? 1 : 0;
     for (let start = 0; start < mask.length; start++) {
         if (!mask[start] || labels[start]) continue;
         const label = pieces.length + 1;
-        let left = width, right = 0, top = height, bottom = 0, sumX = 0, sumY = 0, area = 0, count = 1;
-        waiting[0] = start;
-        labels[start] = label;
-        while (count) {
-            const pixel = waiting[--count], x = pixel % width, y = (pixel - x) / width;
-            area++;
-            sumX += x;
-            sumY += y;
+        let left = width, right = 0, top = height, bottom = 0, sumX = 0, sumY = 0, area = 0;
+        // Takes the run of pixels in a row that one of them belongs to, and gives where the next one may begin.
+        const take = (pixel, row) => {
+            let first = pixel, end = pixel + 1;
+            while (first > row && mask[first - 1]) first--;
+            while (end < row + width && mask[end]) end++;
+            for (let at = first; at < end; at++) labels[at] = label;
+            runs.push(first, end);
+            return end + 1;
+        };
+        take(start, start - start % width);
+        while (runs.length) {
+            const end = runs.pop(), first = runs.pop(), x = first % width, row = first - x, y = row / width, size = end - first;
+            area += size;
+            sumX += size * (2 * x + size - 1) / 2;
+            sumY += size * y;
             if (x < left) left = x;
-            if (x > right) right = x;
+            if (x + size - 1 > right) right = x + size - 1;
             if (y < top) top = y;
             if (y > bottom) bottom = y;
-            for (let nextY = Math.max(y - 1, 0); nextY <= Math.min(y + 1, height - 1); nextY++)
-                for (let nextX = Math.max(x - 1, 0); nextX <= Math.min(x + 1, width - 1); nextX++) {
-                    const next = nextY * width + nextX;
-                    if (mask[next] && !labels[next] && (diagonal || nextX === x || nextY === y)) {
-                        labels[next] = label;
-                        waiting[count++] = next;
-                    }
-                }
+            for (const next of [row - width, row + width]) {
+                if (next < 0 || next >= mask.length) continue;
+                const last = next + Math.min(x + size + aside, width);
+                for (let pixel = next + Math.max(x - aside, 0); pixel < last;)
+                    if (mask[pixel] && !labels[pixel]) pixel = take(pixel, next);
+                    else pixel++;
+            }
         }
         pieces.push({area, box: [left, top, right - left + 1, bottom - top + 1], centroid: [sumX / area, sumY / area]});
     }

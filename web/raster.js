@@ -8,12 +8,31 @@ import {convexHull, labelPieces} from './lesions.js';
 export const planeOf = (width, height, data) => ({width, height, data});
 export const maskOf = (plane, isInside) => changed(plane, Uint8Array, (value, pixel) => isInside(value, pixel) ? 1 : 0);
 export const mapped = (plane, change) => changed(plane, Float32Array, change);
-export const countOf = mask => mask.data.reduce((sum, value) => sum + value, 0);
+
+export function countOf({data}) {
+    let sum = 0;
+    for (let pixel = 0; pixel < data.length; pixel++) sum += data[pixel];
+    return sum;
+}
 
 function changed({width, height, data}, Values, change) {
     const values = new Values(data.length);
     for (let pixel = 0; pixel < data.length; pixel++) values[pixel] = change(data[pixel], pixel);
     return planeOf(width, height, values);
+}
+
+/* The mask of what is brighter than a level, and lies in another mask. */
+export function above({width, height, data}, level, free) {
+    const mask = new Uint8Array(data.length);
+    for (let pixel = 0; pixel < data.length; pixel++) if (data[pixel] > level) mask[pixel] = free.data[pixel];
+    return planeOf(width, height, mask);
+}
+
+/* The values of a plane that lie in a mask, one after another. */
+export function within({data}, mask) {
+    const values = new Float32Array(countOf(mask));
+    for (let pixel = 0, at = 0; pixel < data.length; pixel++) if (mask.data[pixel]) values[at++] = data[pixel];
+    return values;
 }
 
 /* Colours are averaged, values are not rescaled: {width, height, channels: 1|3, data} → a plane. */
@@ -31,17 +50,37 @@ export function roundToEven(value) {
 }
 
 /* The value below which so many percent of the values lie, as NumPy interpolates it. */
-export function percentile(values, percent) {
-    return percentileOfSorted(Float32Array.from(values).sort(), percent);
-}
+export const percentile = (values, percent) => percentileWithin(new Float32Array(values), percent);
+export const median = values => percentile(values, 50);
 
-export function percentileOfSorted(sorted, percent) {
-    const place = (sorted.length - 1) * percent / 100, below = Math.floor(place);
-    const low = sorted[below], high = sorted[Math.min(below + 1, sorted.length - 1)];
+/* The same, of a typed array that need not keep its order. */
+export function percentileWithin(values, percent) {
+    if (!values.length) return NaN;
+    const place = (values.length - 1) * percent / 100, below = Math.floor(place), low = ranked(values, below);
+    let high = below + 1 < values.length ? Infinity : low;
+    for (let index = below + 1; index < values.length; index++) if (values[index] < high) high = values[index];
     return low + (high - low) * (place - below);
 }
 
-export const median = values => percentile(values, 50);
+/* Hoare's selection: the value of that rank, and in the array no larger one before it, and no smaller one behind. */
+function ranked(values, rank) {
+    for (let first = 0, last = values.length - 1; first < last;) {
+        const pivot = values[first + last >> 1];
+        let low = first, high = last;
+        while (low <= high) {
+            while (values[low] < pivot) low++;
+            while (values[high] > pivot) high--;
+            if (low > high) break;
+            const value = values[low];
+            values[low++] = values[high];
+            values[high--] = value;
+        }
+        if (rank <= high) last = high;
+        else if (rank >= low) first = low;
+        else break;
+    }
+    return values[rank];
+}
 
 /* Every so many pixels of a plane, along both sides. */
 export function thinned({width, height, data}, step) {
@@ -74,17 +113,19 @@ export function shrunk({width, height, channels = 1, data}, wide, high) {
         if (row === done) return;
         done = row;
         line.fill(0);
-        columns.forEach(([from, weights], column) => weights.forEach((weight, index) => {
-            for (let channel = 0; channel < channels; channel++)
-                line[column * channels + channel] += weight * data[(row * width + from + index) * channels + channel];
-        }));
+        for (let column = 0; column < wide; column++) {
+            const [first, weights] = columns[column];
+            for (let index = 0, at = (row * width + first) * channels; index < weights.length; index++)
+                for (let channel = 0; channel < channels; channel++, at++)
+                    line[column * channels + channel] += weights[index] * data[at];
+        }
     };
-    rows.forEach(([from, weights], row) => {
+    rows.forEach(([first, weights], row) => {
         sum.fill(0);
-        weights.forEach((weight, index) => {
-            shrinkLine(from + index);
-            for (let at = 0; at < line.length; at++) sum[at] += weight * line[at];
-        });
+        for (let index = 0; index < weights.length; index++) {
+            shrinkLine(first + index);
+            for (let at = 0; at < line.length; at++) sum[at] += weights[index] * line[at];
+        }
         result.data.set(sum, row * wide * channels);
     });
     return result;
@@ -135,53 +176,69 @@ export function repeated({width, height, data}, wide, high) {
 // ----------------------------------------------------------------------------------------------------------- morphology
 
 /* Erosion and dilation with a square of so many pixels; what lies outside the plane does not count. */
-export const lowest = (plane, size) => extreme(plane, size, -1);
-export const highest = (plane, size) => extreme(plane, size, 1);
+export const lowest = (plane, size) => isMask(plane) ? grown(plane, size, 1) : extreme(plane, size, -1);
+export const highest = (plane, size) => isMask(plane) ? grown(plane, size, 0) : extreme(plane, size, 1);
 export const opened = (plane, size) => highest(lowest(plane, size), size);
+const isMask = ({data}) => data instanceof Uint8Array;
 
-function extreme({width, height, data}, size, sign) {
-    const across = new data.constructor(data.length), result = new data.constructor(data.length);
-    const queue = new Int32Array(Math.max(width, height));
-    for (let y = 0; y < height; y++) slide(data, across, y * width, 1, width, size, sign, queue);
-    for (let x = 0; x < width; x++) slide(across, result, x, width, height, size, sign, queue);
+/* Calls with 1, 1, 2, 4, … until they make up a size: so far away lies what is joined with what is joined already. */
+function doubled(size, join) {
+    for (let done = 1; done < size;) {
+        const away = Math.min(done, size - done);
+        join(away);
+        done += away;
+    }
+}
+
+/* Dilation of the pixels that are not `ground`, 0 or 1, in words of 32. */
+function grown({width, height, data}, size, ground) {
+    const before = size >> 1, stride = (width + size - 1 >> 5) + 1, words = new Int32Array(stride * (height + size - 1));
+    for (let y = 0, from = 0; y < height; y++)
+        for (let x = before, row = (y + before) * stride; x < width + before; x++)
+            if (data[from++] !== ground) words[row + (x >> 5)] |= 1 << (x & 31);
+    doubled(size, away => {
+        const jump = away >> 5, right = away & 31, left = 32 - right;
+        for (let at = 0; at < words.length - jump; at++)
+            words[at] |= right ? words[at + jump] >>> right | words[at + jump + 1] << left : words[at + jump];
+    });
+    doubled(size, away => {
+        for (let at = 0, next = away * stride; next < words.length; at++, next++) words[at] |= words[next];
+    });
+    const result = new Uint8Array(data.length);
+    for (let y = 0, to = 0; y < height; y++)
+        for (let x = 0, row = y * stride; x < width; x++) result[to++] = words[row + (x >> 5)] >>> (x & 31) & 1 ^ ground;
     return planeOf(width, height, result);
 }
 
-/* The queue holds places in the window whose values fall; the first is the extreme one. */
-function slide(source, target, start, step, count, size, sign, queue) {
-    const before = size >> 1, after = size - 1 - before;
-    let first = 0, end = 0;
-    for (let index = 0; index < count + after; index++) {
-        if (index < count) {
-            const value = sign * source[start + index * step];
-            while (end > first && sign * source[start + queue[end - 1] * step] <= value) end--;
-            queue[end++] = index;
-        }
-        const middle = index - after;
-        if (middle < 0) continue;
-        while (queue[first] < middle - before) first++;
-        target[start + middle * step] = source[start + queue[first] * step];
-    }
+function extreme({width, height, data}, size, sign) {
+    const before = size >> 1, wide = width + size - 1, neutral = -sign * Infinity;
+    const lines = new Float32Array(wide * height).fill(neutral), rows = new Float32Array(width * (height + size - 1)).fill(neutral);
+    for (let y = 0; y < height; y++) lines.set(data.subarray(y * width, (y + 1) * width), y * wide + before);
+    doubled(size, away => gather(lines, away, sign));
+    for (let y = 0; y < height; y++) rows.set(lines.subarray(y * wide, y * wide + width), (y + before) * width);
+    doubled(size, away => gather(rows, away * width, sign));
+    return planeOf(width, height, rows.slice(0, data.length));
+}
+
+/* Makes every value the larger one of itself and another, so far behind it; or the smaller one. */
+function gather(values, away, sign) {
+    const end = values.length - away;
+    if (sign > 0) for (let at = 0; at < end; at++) { if (values[at + away] > values[at]) values[at] = values[at + away]; }
+    else for (let at = 0; at < end; at++) if (values[at + away] < values[at]) values[at] = values[at + away];
 }
 
 /* Dilation of a mask with OpenCV's ellipse, as wide as high. */
 export function grownRound({width, height, data}, size) {
     const radius = size >> 1, result = new Uint8Array(data.length), reach = [];
     for (let dy = -radius; dy <= radius; dy++) reach.push(roundToEven(Math.sqrt(radius * radius - dy * dy)));
-    for (let y = 0; y < height; y++) {
-        const first = data.indexOf(1, y * width);
-        if (first < 0 || first >= (y + 1) * width) continue;
-        for (let dy = -radius; dy <= radius; dy++) {
-            if (y + dy < 0 || y + dy >= height) continue;
-            const half = reach[dy + radius], target = (y + dy) * width;
-            for (let x = first - y * width, filled = 0; x < width; x++) {
-                if (!data[y * width + x]) continue;
-                const from = Math.max(x - half, filled, 0), end = Math.min(x + half + 1, width);
-                if (from < end) result.fill(1, target + from, target + end);
-                filled = end;
+    for (let y = 0; y < height; y++)
+        for (let first = y * width, end, row = first + width; (first = data.indexOf(1, first)) >= 0 && first < row; first = end) {
+            for (end = first; end < row && data[end];) end++;
+            for (let dy = Math.max(-radius, -y); dy <= Math.min(radius, height - 1 - y); dy++) {
+                const line = (y + dy) * width, half = reach[dy + radius], shift = dy * width;
+                result.fill(1, Math.max(first + shift - half, line), Math.min(end + shift + half, line + width));
             }
         }
-    }
     return planeOf(width, height, result);
 }
 
@@ -209,10 +266,21 @@ function sums(source, target, start, step, count, size) {
 // -------------------------------------------------------------------------------------------------------------- outlines
 
 /* A mask without its holes. */
-export function filled(mask) {
-    const {width, height} = mask, {labels, pieces} = labelPieces(maskOf(mask, value => !value).data, width, height, false);
-    const isHole = pieces.map(({box: [x, y, w, h]}) => x > 0 && y > 0 && x + w < width && y + h < height);
-    return maskOf(mask, (value, pixel) => value || isHole[labels[pixel] - 1]);
+export function filled({width, height, data}) {
+    const solid = new Uint8Array(data.length);
+    for (let pixel = 0; pixel < data.length; pixel++) solid[pixel] = data[pixel] ? 0 : 1;
+    const {labels, pieces} = labelPieces(solid, width, height, false);
+    const isSolid = [true, ...pieces.map(({box: [x, y, w, h]}) => x > 0 && y > 0 && x + w < width && y + h < height)];
+    for (let pixel = 0; pixel < data.length; pixel++) solid[pixel] = isSolid[labels[pixel]] ? 1 : 0;
+    return planeOf(width, height, solid);
+}
+
+/* What a piece of that label fills of a box of labels, as a mask. */
+export function pieceOf(labels, width, label, [left, top, wide, high]) {
+    const piece = new Uint8Array(wide * high);
+    for (let y = 0, at = 0; y < high; y++)
+        for (let x = 0, from = (top + y) * width + left; x < wide; x++, at++, from++) if (labels[from] === label) piece[at] = 1;
+    return planeOf(wide, high, piece);
 }
 
 /* The outlines of the pieces of a mask that lie in no hole of another one, largest first.
@@ -222,8 +290,7 @@ export function filled(mask) {
 export function outlines(mask) {
     const {width, height} = mask, solid = filled(mask), {labels, pieces} = labelPieces(solid.data, width, height);
     return pieces.map(({box}, index) => {
-        const [x, y, w, h] = box;
-        const inside = maskOf(cropped(planeOf(width, height, labels), x, y, w, h), label => label === index + 1);
+        const [x, y] = box, inside = pieceOf(labels, width, index + 1, box);
         const points = traced(inside).map(([column, row]) => [column + x, row + y]);
         return {points, area: polygonArea(points), box, inside};
     }).sort((one, other) => other.area - one.area);

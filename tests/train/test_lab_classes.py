@@ -10,7 +10,7 @@ from tiny import TINY
 
 from modeling_unet import TumorSegmenter
 from train.__main__ import main
-from train.data.masks import Classes, read_bits, to_bits, to_labels, to_planes
+from train.data.masks import Classes, MaskRule, read_bits, to_bits, to_labels, to_planes
 from train.data.raw import DataError, as_file
 from train.data.slices import DataArguments, load_slices, prepare_slices
 from train.data.synthesis import Axis, mirror_region, paste
@@ -144,7 +144,7 @@ class TestMasks:
         assert bits.tolist() == [[0, 3, 1, 7, 0]]
         assert to_planes(bits, 3).tolist() == [[[0, 1, 1, 1, 0]], [[0, 1, 0, 1, 0]], [[0, 0, 0, 1, 0]]]
         assert np.array_equal(to_bits(to_planes(bits, 3) > 0), bits)
-        assert Classes.parse(REGIONS).left_out(values) == [9]
+        assert MaskRule(classes=Classes.parse(REGIONS)).left_out(np.tile(values, (16, 4))) == [9]
 
     def test_padding_stays_padding(self):
         bits = np.array([[255, 1, 2, 0]], np.uint8)

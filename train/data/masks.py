@@ -100,10 +100,6 @@ class Classes:
         """The values of a mask, [H, W] → a bit for each class, uint8 [H, W]."""
         return to_bits(np.stack([np.isin(mask, own) for own in self.values]))
 
-    def left_out(self, mask: np.ndarray) -> list[float]:
-        """The values of a mask that are neither 0 nor those of a class."""
-        return [float(value) for value in np.unique(mask) if value and value not in {*chain(*self.values)}]
-
 
 def to_bits(planes: np.ndarray) -> np.ndarray:
     """bool [K, H, W] → a bit for each, uint8 [H, W]."""
@@ -153,6 +149,13 @@ class MaskRule:
         if self.colors:
             return _has_color(read_image(source), self.colors)
         return read_mask(source, self.threshold)
+
+    def left_out(self, source) -> list[float]:
+        """The values of a mask, but for 0, that no label or class names; raises as `read_labels`."""
+        named = self.labels or (tuple(chain(*self.classes.values)) if self.classes else ())
+        return (
+            [float(value) for value in np.unique(read_labels(source)) if value and value not in named] if named else []
+        )
 
 
 BINARY = MaskRule()
@@ -217,7 +220,10 @@ def advise_labels(values: Iterable[float]) -> str:
 
 
 def advise_colors(source) -> str:
-    """What to do about a coloured mask: its colours, the most frequent one being taken for the background."""
+    """What to do about a coloured mask: its colours, the most frequent one being taken for the background.
+
+    Greys come last: they are those of a slice on which the tumour is painted.
+    """
     image = read_image(source)
     pixels = image.reshape(-1, image.shape[-1]).astype(np.int64)
     if image.dtype != np.uint8:
@@ -225,12 +231,14 @@ def advise_colors(source) -> str:
     # What JPEG makes of one colour falls into few boxes; each is shown by its most frequent colour.
     _, of_pixel, counts = np.unique(pixels // COLOR_DISTANCE, axis=0, return_inverse=True, return_counts=True)
     order = [box for box in np.argsort(-counts) if counts[box] >= MIN_COLOR_SHARE * len(pixels)]
-    named = []
-    for box in order[1 : 1 + MOST_COLORS]:
+    found = []
+    for box in order[1:]:
         colors, times = np.unique(pixels[of_pixel.ravel() == box], axis=0, return_counts=True)
-        named.append("'#{:02x}{:02x}{:02x}'".format(*colors[times.argmax()]))
-    if not named:
+        found.append(colors[times.argmax()])
+    if not found:
         return "save it in one channel, with 0 outside the tumour"
+    found.sort(key=lambda color: np.ptp(color) < COLOR_DISTANCE)
+    named = ["'#{:02x}{:02x}{:02x}'".format(*color) for color in found[:MOST_COLORS]]
     return f"besides its background it has {', '.join(named)}; --mask_color {named[0]} takes what is of that colour"
 
 

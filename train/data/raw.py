@@ -1,5 +1,6 @@
 """The interface of all sources of a data set: their slices, unchanged, and what is wrong with each."""
 
+import hashlib
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -188,9 +189,14 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels, options)[1].tobytes()
 
 
-def stamps(paths: Iterable[Path]) -> list[tuple[str, int, int]]:
-    """Path, size and time of every file; a link to nothing has none."""
-    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()]
+def stamps(paths: Iterable[Path]) -> str:
+    """A checksum over path, size and time of every file; a link to nothing has none."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.exists():
+            status = path.stat()
+            digest.update(f"{path}\0{status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogatepass"))
+    return digest.hexdigest()
 
 
 def image_files(folder: Path, pattern: str = "*") -> list[Path]:

@@ -147,7 +147,7 @@ def scan(arguments: DataArguments) -> Dataset:
         the `volume` that it was cut from ("" where the source does not say); `row_mm` and `column_mm`, the size of a
         pixel, or None; `height`, `width` and `mask_area` in pixels; `class_bits`, those that the mask has; `dtype` of
         the pixels; `image_sha256` and `mask_sha256`, the first 16 hex digits over size and values; `look`, see
-        `looks.look_of`; `labels_left_out`, values of the mask that threshold or classes take for background;
+        `looks.look_of`; `labels_left_out`, values of the mask that threshold, labels or classes take for background;
         `mask_labels`, the values of a mask that is binary or seems to hold labels; `coloured`; `thumbnail`, the bytes
         of a uint8 [32, 32]; `problem_kind` ("", "unpaired", "repeated stem", "unreadable", "size mismatch" or "not
         binary") and `problem`, a sentence.
@@ -155,6 +155,8 @@ def scan(arguments: DataArguments) -> Dataset:
     Raises:
         DataError: the source as a whole cannot be used, or what is cached of it is damaged.
     """
+    if (persons := arguments.persons_file()) and not persons.is_file():
+        raise DataError(f"--persons {persons} is not there; give a CSV file.")
     opened = open_source(arguments.data_dir, arguments.reading())
     logger.info("%s", format_rows(opened.facts()))
     own = [path.read_bytes() for path in sorted(Path(__file__).with_name("sources").glob("*.py"))]
@@ -235,8 +237,7 @@ def examine(raw: RawSlice, rule: MaskRule = BINARY, channel: str | None = None, 
             row["mask_labels"] = f"0 {read_labels(as_file(raw.mask)).max():g}"
         if raw.mask and rule.threshold is not None:
             row["labels_left_out"] = _labels_left_out(raw.mask, mask, rule.threshold)
-        if raw.mask and rule.classes:
-            left_out = rule.classes.left_out(read_labels(as_file(raw.mask)))
+        if raw.mask and (left_out := rule.left_out(as_file(raw.mask))):
             row["labels_left_out"] = ", ".join(f"{label:g}" for label in left_out[:MAX_LABELS])
     except NonBinaryMaskError as error:
         assert raw.mask is not None  # which it is about

@@ -29,6 +29,7 @@ from ..columns import values_of
 from ..data.arguments import DataArguments
 from ..data.audit import MIN_PERSONS, persons_known
 from ..data.cache import describe_seconds
+from ..data.folds import KEPT_OUT, NUM_FOLDS
 from ..data.slices import load_slices
 from ..files import check_writable
 from .network import build_model
@@ -61,7 +62,8 @@ class Fingerprint:
     """What of a data set decides how it is trained on.
 
     Attributes:
-        slices, with_tumor: how many there are, and how many of them show a tumour.
+        slices, with_tumor: how many there are, without those that are kept out, and how many of them show a tumour.
+        training: how many of them a fold trains on.
         persons: how many, or None if they are not known.
         side: longest side of a slice in px, the median.
         tumor_px: diameter of a disc of the tumour's area in px; the one that `SMALL` % are smaller than, on a slice of
@@ -71,6 +73,7 @@ class Fingerprint:
 
     slices: int
     with_tumor: int
+    training: int
     persons: int | None
     side: int
     tumor_px: float
@@ -117,7 +120,7 @@ def plan(arguments: DataArguments, out: Path, steps: int = 3) -> list[Choice]:
     values = {choice.name: choice.value for choice in choices}
     if steps:
         seconds = measure_step(int(values["image_size"]), int(values["per_device_train_batch_size"]), steps)
-        remarks.insert(0, describe_time(seconds, found.slices, values, machine))
+        remarks.insert(0, describe_time(seconds, found.training, values, machine))
     text = format_recipe(found, machine, choices, remarks)
     write_atomically(out, text.encode())
     print(text)
@@ -128,6 +131,9 @@ def plan(arguments: DataArguments, out: Path, steps: int = 3) -> list[Choice]:
 
 def fingerprint(slices: Dataset) -> Fingerprint:
     """Of the slices as `load_slices` returns them."""
+    splits = [*values_of(slices, "split")]
+    slices = slices.select([index for index, split in enumerate(splits) if split not in KEPT_OUT])
+    given = splits.count("train") if "validation" in splits else round(len(slices) * (1 - 1 / NUM_FOLDS))
     names = ("height", "width", "mask_area")
     height, width, area = (np.fromiter(values_of(slices, name), float) for name in names)
     longest = np.maximum(height, width)
@@ -138,6 +144,7 @@ def fingerprint(slices: Dataset) -> Fingerprint:
     return Fingerprint(
         slices=len(slices),
         with_tumor=int(shown.sum()),
+        training=given,
         persons=len({*values_of(slices, "person_id")}) if persons_known(slices) else None,
         side=side,
         tumor_px=round(float(np.percentile(diameters, SMALL)), 1) if shown.any() else float(side),
@@ -252,9 +259,9 @@ def measure_step(size: int, batch: int, steps: int) -> float:
     return float(np.median(seconds[1:]))
 
 
-def describe_time(seconds: float, slices: int, values: dict[str, int | float], machine: Machine) -> str:
-    """How long a training with all folds but one of five takes, in a sentence."""
-    steps = values["num_train_epochs"] * np.ceil(0.8 * slices / values["per_device_train_batch_size"])
+def describe_time(seconds: float, training: int, values: dict[str, int | float], machine: Machine) -> str:
+    """How long a training on so many slices takes, in a sentence."""
+    steps = values["num_train_epochs"] * np.ceil(training / values["per_device_train_batch_size"])
     whole = describe_seconds(VALIDATION * steps * seconds)
     return f"A fold takes about {whole} on this machine ({machine.device}): {steps:,.0f} steps of {seconds:.2g} s."
 

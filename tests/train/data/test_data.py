@@ -269,6 +269,12 @@ def test_a_disk_that_is_too_small_is_said_before_it_is_full(folder, monkeypatch)
         load(folder)
 
 
+def test_persons_that_are_not_there_are_said_before_anything_is_read(folder, capsys):
+    assert main(["check", str(folder), "--persons", "gone.csv"]) == 1
+    said = capsys.readouterr()
+    assert said.err.endswith("error: --persons gone.csv is not there; give a CSV file.\n") and not said.out
+
+
 def test_prepared_slices_are_cached_until_a_file_changes(folder, prepared):
     processor = UNetImageProcessor(size={"longest_edge": 32})
     assert prepare_slices(load(folder), processor).cache_files == prepared.cache_files

@@ -15,7 +15,7 @@ from modeling_unet import read_mask
 from train.data.arguments import DataArguments
 from train.data.masks import advise, advise_labels
 from train.data.raw import DataError, RawSlice, as_file, encode_png
-from train.data.slices import examine, load_slices
+from train.data.slices import examine, load_slices, scan_slices
 
 
 SIDE = 64
@@ -164,6 +164,22 @@ def test_a_coloured_mask_is_taken_by_its_colour(quality):
     for options in (advised(message), {"mask_color": ["red"]}):
         assert (taken(mask, **options) != red[..., 0]).sum() <= (0.15 if quality else 0) * red.sum()
     assert taken(mask, mask_color=["red", "#00b400"]).sum() > 1.3 * red.sum()
+
+
+def test_a_mask_that_is_painted_on_its_slice_is_taken_by_the_paint():
+    tumor = rings(1) > 0
+    painted = np.repeat(np.where(np.indices(tumor.shape)[0] % 40 < 20, 120, 0)[..., None], 3, axis=2).astype(np.uint8)
+    painted[tumor] = (255, 255, 0)
+    message = advice_on(painted)
+    assert "it has '#ffff00', '#" in message and "--mask_color '#ffff00' takes" in message
+    np.testing.assert_array_equal(taken(painted, **advised(message)), tumor)
+
+
+def test_labels_that_are_not_named_are_told(folder):
+    write_masks(folder, rings(3, 4), rings(1, 4), rings(3, 4))
+    scan = scan_slices(folder, tumor_labels=[3, 4])
+    assert {row["slice"]: row["labels_left_out"] for row in scan if row["labels_left_out"]} == {"2": "1"}
+    assert not any(scan_slices(folder, tumor_labels=[1, 3, 4])["labels_left_out"])
 
 
 def test_palettes_count_as_labels_by_their_indices(folder):

@@ -16,7 +16,15 @@ GB = 10**9
 
 def found(**changes) -> Fingerprint:
     """As the public data set."""
-    usual = {"slices": 2609, "with_tumor": 2609, "persons": 172, "side": 512, "tumor_px": 38.0, "spacing": None}
+    usual = {
+        "slices": 2609,
+        "with_tumor": 2609,
+        "training": 2087,
+        "persons": 172,
+        "side": 512,
+        "tumor_px": 38.0,
+        "spacing": None,
+    }
     return Fingerprint(**{**usual, **changes})
 
 
@@ -78,7 +86,7 @@ def test_what_a_recipe_cannot_say_is_said():
 
 def test_the_time_is_that_of_four_folds():
     values = {"num_train_epochs": 10, "per_device_train_batch_size": 8}
-    said = describe_time(1.0, 1000, values, machine())
+    said = describe_time(1.0, 800, values, machine())
     assert said == "A fold takes about 18 min on this machine (CPU, 2 threads): 1,000 steps of 1 s."
 
 
@@ -92,8 +100,19 @@ def test_a_data_set_is_measured(data):
     slices = load_slices(DataArguments(data[0], persons=data[2]))
     measured = fingerprint(slices)
     assert (measured.slices, measured.with_tumor, measured.persons, measured.side) == (12, 12, 6, 64)
+    assert measured.training == 10  # four folds of five
     smallest, largest = min(slices["mask_area"]), max(slices["mask_area"])
     assert smallest < measured.tumor_px**2 * 3.1416 / 4 < largest
+
+
+def test_slices_that_are_never_trained_on_are_not_counted(tmp_path):
+    folder = write_data_set(tmp_path / "slices", 12)
+    parts = ["train"] * 5 + ["validation"] * 4 + ["test"] * 3
+    lines = [f"{n + 1},p{n},{split}" for n, split in enumerate(parts)]
+    (tmp_path / "persons.csv").write_text("\n".join(["slice,person_id,split", *lines]))
+    slices = load_slices(DataArguments(str(folder), persons=str(tmp_path / "persons.csv")), without_folds=True)
+    measured = fingerprint(slices)
+    assert (measured.slices, measured.training, measured.persons) == (9, 5, 9)
 
 
 def test_the_file_is_a_recipe_with_its_reasons(data, tmp_path, monkeypatch, capsys, caplog):

@@ -8,7 +8,7 @@ the category, and `--tumor_labels` says which of them are.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from ..raw import SPLITS, DataError, RawSlice, Reading, Source, encode_png, stamps
-from .pairs import picture
+from .pairs import listed_splits, picture
 
 
 PLACES = (".", "images", "..", "../images")  # of pictures, from their file's folder
@@ -63,15 +63,19 @@ class CocoFiles(Source):
     def facts(self) -> dict[str, str]:
         contents = [_read(path) for path in self.paths]
         images = [image for content in contents for image in content["images"]]
+        splits: Counter[str] = Counter()
+        for path, content in zip(self.paths, contents, strict=True):
+            splits[_split_of(path)] += len(content["images"])
         categories = {item["id"]: item.get("name", "") for content in contents for item in content["categories"]}
         with_outline = sum(len({outline["image_id"] for outline in content["annotations"]}) for content in contents)
         persons = {str(image[self._person]) for image in images if image.get(self._person) is not None}
         return {
-            "layout": f"COCO: {', '.join(path.name for path in self.paths)}",
+            "layout": f"COCO: {', '.join(f'{path.parent.name}/{path.name}' for path in self.paths)}",
             "images": f"{len(images):,}",
             "masks": f"{with_outline:,}",
             "persons": f"{len(persons):,}" if persons else "not said here",
             "labels": ", ".join(f"{number} {name}" for number, name in categories.items()),
+            **({"split": listed_splits(splits)} if any(splits) else {}),
         }
 
     def parts(self) -> Iterator[RawSlice]:
@@ -88,8 +92,7 @@ class CocoFiles(Source):
         for outline in content["annotations"]:
             outlines[outline["image_id"]].append(outline)
         is_single = len(content["categories"]) == 1
-        words = (path.parent.name.lower(), *path.stem.lower().replace("_", " ").split())
-        split = next((SPLITS[word] for word in words if word in SPLITS), "")
+        split = _split_of(path)
         for image in content["images"]:
             name, file = Path(image["file_name"]).stem, _file_of(path, image)
             known: dict[str, Any] = {"person_id": str(image.get(self._person, "")), "split": split}
@@ -102,6 +105,11 @@ class CocoFiles(Source):
                 yield RawSlice(name, picture(file), None, **known, problem_kind=kind, problem=problem)
             else:
                 yield _drawn(name, file, image, outlines[image["id"]], is_single, known)
+
+
+def _split_of(path: Path) -> str:
+    words = (path.parent.name.lower(), *path.stem.lower().replace("_", " ").split())
+    return next((SPLITS[word] for word in words if word in SPLITS), "")
 
 
 def _drawn(name: str, file: Path, image: dict, outlines: list[dict], is_single: bool, known: dict) -> RawSlice:

@@ -154,7 +154,7 @@ class FilePairs(Source):
         }
         splits = Counter(pair.split for pair in self.pairs)
         if any(splits):
-            facts["split"] = ", ".join(f"{name or 'none'} ({count:,})" for name, count in splits.items())
+            facts["split"] = listed_splits(splits)
         if volumes:
             facts |= slicing.facts_of(volumes, self.reading.planes)
         if self.folder and (over := _passed_over(self.folder, {*self._files()})):
@@ -240,6 +240,11 @@ def _without_folders(path: str) -> str:
     return name if folders and re.match(rf"{re.escape(folders[-1])}([-_. ]|$)", name) else path
 
 
+def listed_splits(splits: Counter[str]) -> str:
+    """How many slices are of which given split, for the table of facts."""
+    return ", ".join(f"{name or 'none'} ({count:,})" for name, count in splits.items())
+
+
 def _persons_of(pairs: Iterable[Pair]) -> str:
     persons = {pair.person_id for pair in pairs} - {""}
     return f"{len(persons):,}, such as {listed(sorted(persons)[:2])}" if persons else "not said here"
@@ -248,5 +253,5 @@ def _persons_of(pairs: Iterable[Pair]) -> str:
 def _passed_over(folder: Path, taken: set[Path]) -> str:
     """How many files of a folder are not read, by their kinds."""
     left = (path for path in files_below(folder) if path not in taken)
-    kinds = Counter(".nii" if slicing.is_nifti(path) else path.suffix.lower() for path in left)
+    kinds = Counter("".join(path.suffixes[-2:] if path.suffix == ".gz" else [path.suffix]).lower() for path in left)
     return ", ".join(f"{count:,} × {kind or 'no suffix'}" for kind, count in kinds.most_common())

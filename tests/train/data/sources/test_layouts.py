@@ -150,7 +150,7 @@ def test_brats_is_read_by_its_sequence_with_contrast(tmp_path):
         "sequence": "t1ce; not read: flair, t1, t2",
         "planes": "as the slices were taken",
         "voxels": "1 × 1.5 × 3 mm (3)",
-        "passed over": "9 × .nii",
+        "passed over": "9 × .nii.gz",
     }
     (image,) = {raw.image["bytes"] for raw in slices_of(tmp_path, sequence="T2") if raw.slice.endswith("1-axial-003")}
     assert image != slices[2].image["bytes"]
@@ -189,7 +189,7 @@ def test_nnunet_says_itself_which_channel_is_which(tmp_path):
     assert [raw.person_id for raw in slices[::6]] == ["glioma_001", "glioma_002", "glioma_003"]
     facts = opened.facts()
     assert facts["sequence"] == "T1Gd; not read: FLAIR, T1w, T2w (channel 0002)"
-    assert facts["labels"] == "1 necrosis, 2 edema, 3 enhancing" and facts["passed over"] == "9 × .nii"
+    assert facts["labels"] == "1 necrosis, 2 edema, 3 enhancing" and facts["passed over"] == "9 × .nii.gz"
     (tmp_path / "imagesTr" / "glioma_002_0002.nii.gz").unlink()
     assert problems(tmp_path)["glioma_002"][0] == "unpaired"
     (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T1w", "1": "T2w"}, "labels": {}}))
@@ -460,6 +460,8 @@ def test_coco_outlines_are_filled(place, pictures):
         assert not problems(source, missing_mask="empty")
     facts = open_source(folder).facts()
     assert (facts["images"], facts["masks"], facts["labels"]) == ("3", "2", "5 tumor")
+    assert facts["layout"] == f"COCO: {(folder / place).parent.name}/{(folder / place).name}"
+    assert facts.get("split") == ("train (3)" if "train" in place else None)
     assert {raw.split for raw in slices} == {"train" if "train" in place else ""}
 
 
