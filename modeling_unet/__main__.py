@@ -60,6 +60,7 @@ written below DIR, in the sub-folders of the input:
 A model of several channels, such as t1ce and flair, takes a file of each: CASE_t1ce.nii.gz and CASE_flair.nii.gz, a
 folder with t1ce.png and flair.png, CASE_0000.nii.gz with nnU-Net's dataset.json, BIDS; or one file of all: a .npy
 [C, H, W], a NIfTI of so many volumes. If files call them otherwise, --channels says how, in the order of the model.
+With a model of one channel, --channels t1ce takes the files of that name alone.
 
 Results are done again when the weights, an option above or a file changed; without journal.jsonl, all are.
 A shard writes summary-I-of-N.csv. Once all shards are done, the same command without --shard keeps their results and
@@ -148,7 +149,7 @@ def _add_predict(commands):
     add("--probability", action="store_true", help="write the probabilities too: 16-bit PNG, or NIfTI of a volume")
     add("--dicom_seg", action="store_true", help='masks of DICOM volumes as DICOM-SEG too; needs "highdicom"')
     add("--series", type=int, metavar="N", help="which stack of slices of a volume, by the number that a warning names")
-    add("--channels", nargs="+", metavar="NAME", help="what files call the channels of a model that takes several")
+    add("--channels", nargs="+", metavar="NAME", help="what names of files call the channels of the model, as t1ce")
     many = command.add_argument_group("many slices").add_argument
     many("--batch_size", type=int, default=DEFAULT_BATCH_SIZE, metavar="N", help="slices at a time (%(default)s)")
     many("--shard", metavar="I/N", help="only the I-th of N parts; by default what torchrun says, or everything")
@@ -248,14 +249,12 @@ def _segment_on_ray(args: argparse.Namespace) -> tuple[Callable, TumorSegmenter]
 
 
 def _of_channels(args: argparse.Namespace, sources: dict[str, Source], names: tuple[str, ...]) -> dict[str, Source]:
-    """The sources of a model with these channels; none if it takes grey slices."""
-    if not names:
-        if args.channels:
-            raise ValueError(f"--channels is {' '.join(args.channels)}, and the model takes one channel; leave it out.")
+    """The sources of a model with these channels; none if it takes grey slices, of which --channels may name one."""
+    if not (names or args.channels):
         return sources
-    if args.series is not None:
+    if names and args.series is not None:
         raise ValueError(f"--series is {args.series}, and the model takes {len(names)} channels; leave it out.")
-    joined, left_out = join_channels(sources, names, args.channels)
+    joined, left_out = join_channels(sources, names or ("grey values",), args.channels or ())
     refuse_overwriting(joined, args.out, sources.values())
     if left_out:
         files = "1 file is" if len(left_out) == 1 else f"{len(left_out):,} files are"

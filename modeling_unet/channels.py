@@ -1,4 +1,4 @@
-"""Which files are the channels of one slice or volume, for models of several, by their names → one `Source` for each.
+"""Which files are the channels of one slice or volume, by their names → one `Source` for each.
 
     CASE/CASE_t1ce.nii.gz, CASE-t1ce.nii.gz     the channel ends the name, as in BraTS
     CASE/t1ce.png                               or is all of it: then the folder is the slice
@@ -76,7 +76,7 @@ def join_channels(
             other = parts[place].setdefault(channel, source)
             if other is not source:
                 raise ValueError(f"{other.path} and {source.path} could both be the {channel} of {case or place}.")
-        elif whole := _whole(source, names, called):
+        elif len(names) > 1 and (whole := _whole(source, names, called)):
             joined[place] = whole
         else:
             left_out.append(source.path)
@@ -87,8 +87,8 @@ def join_channels(
     if not joined:
         raise ValueError(
             f"no slice of the channels {', '.join(called)} in {len(left_out)} files, such as {left_out[0]}: a file of "
-            f"each is needed, such as NAME_{called[0]}.png or NAME_{called[0]}.nii.gz (--channels says what names of "
-            "files call them, such as --channels 0000 0001), or one file of all."
+            f"each is needed, such as NAME_{called[0]}.png or NAME_{called[0]}.nii.gz, or one of all; --channels says "
+            "what the names of files call them, such as --channels 0000 0001."
         )
     return joined, left_out
 

@@ -149,10 +149,9 @@ def _settings(content: dict[str, bytes], name: str, revision: str | None) -> dic
     examples = sorted(Path(file).stem for file in content if file.startswith("examples/images/"))
     runtime = "runtime/ort-wasm-simd-threaded.wasm"
     return {
-        "model": {"name": name, "revision": revision and revision[:12]},
-        "model_file": MODEL_FILE,
-        "runtime": runtime,
-        "bytes": len(content[MODEL_FILE]) + len(content[runtime]),
+        "source": {"name": name, "revision": revision and revision[:12]},
+        "model": {"name": MODEL_FILE, "bytes": len(content[MODEL_FILE])},
+        "runtime": {"name": runtime, "bytes": len(content[runtime])},
         "threshold": segmentation.DEFAULT_THRESHOLD,
         "min_area_px": segmentation.MIN_LESION_AREA_PX,
         "alpha": DEFAULT_ALPHA,

@@ -321,7 +321,7 @@ def _volume_table(study: Study, settings: Settings) -> str:
     """Every lesion of a volume, largest first; a click leads to the slice in its middle."""
     lesions = study.lesions(settings)
     if not lesions:
-        return ""
+        return "<h2>No lesion found in the volume</h2>"
     in_mm = lesions[0].volume_ml is not None
     size = ["mL", "Longest, mm"] if in_mm else ["Voxels"]
     columns = ["Lesion", *size, "Centre, mm" if lesions[0].centre_mm else "Slice", "Mean prob."]

@@ -22,7 +22,7 @@ const network = new Network(({loaded: bytes, done, total}) => {
 });
 
 async function start() {
-    const size = settings.bytes, detail = find('#loading');
+    const size = settings.model.bytes + settings.runtime.bytes, detail = find('#loading');
     detail.innerHTML = `Getting the network, ${(size / MEGABYTE).toFixed(0)} MB, which this browser then keeps.
         <progress max="${size}" value="0" aria-label="Of the network, loaded"></progress>`;
     try {

@@ -16,7 +16,7 @@ export function drawReport(slice, measured, settings, threads) {
         doubt = `<p class="detail">It says nevertheless: ${verdict.toLowerCase()}.</p>`;
         [kind, verdict] = ['unknown', `${UNKNOWN} ${whole ? 'volumes' : 'pictures'}`];
     }
-    const {name, revision} = settings.model;
+    const {name, revision} = settings.source;
     return `
     <h2 class="verdict ${kind}">${verdict}</h2>
     ${doubt}

@@ -1,8 +1,8 @@
 /* The network and all work on pixels, beside the page, so that the page never waits.
 
    Tasks come as {id, task, …} and are done one by one, but for {stop}, which ends the one that is being done; answers go as
-   {id, result}, {id, refusal} with a sentence, {loaded} with the bytes of the network that have come, or {done, total} slices.
-   The slice or the volume that was opened last is kept here. */
+   {id, result}, {id, refusal} with a sentence, {loaded} with how many more bytes of the network have come, or {done, total}
+   slices. The slice or the volume that was opened last is kept here. */
 
 import {boxOf, cutOut, findFrames, paste} from './framing.js';
 import {isColoured, blend, contourShape, fillShape, heatMap, toDisplay} from './layers.js';
@@ -25,11 +25,12 @@ const tasks = {
     /* Gets the network: {threads}. */
     async start({given}) {
         settings = given;
-        const [wasm, model] = await fetchAll([settings.runtime, settings.model_file]);
+        const model = await fetchFile(settings.model), runtime = await fetchFile(settings.runtime);
         // Threads share memory, which browsers allow to pages alone that no other page can look into.
         env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, MAX_THREADS) : 1;
-        env.wasm.wasmBinary = wasm;
-        session = await InferenceSession.create(new Uint8Array(model), {executionProviders: ['wasm']});
+        env.wasm.wasmBinary = runtime.buffer;
+        session = await InferenceSession.create(model, {executionProviders: ['wasm']});
+        env.wasm.wasmBinary = undefined; // it has a copy of its own
         return {threads: env.wasm.numThreads};
     },
 
@@ -176,21 +177,33 @@ function layerOf(style, mask) {
     return (style === 'contour' ? contourShape : fillShape)(mask, width, height);
 }
 
-/* The content of files, ArrayBuffers, in their order; what has come of them is told. */
-async function fetchAll(names) {
-    let loaded = 0;
-    return Promise.all(names.map(async name => {
-        const response = await fetch(name);
-        if (!response.ok) throw new UnusableError(`${name} is missing on the server of this page (${response.status}).`);
-        const counted = new TransformStream({
-            transform(piece, controller) {
-                loaded += piece.length;
-                postMessage({loaded});
-                controller.enqueue(piece);
-            },
-        });
-        return new Response(response.body.pipeThrough(counted)).arrayBuffer();
-    }));
+/* The bytes of a file of the page, {name, bytes}; what has come of it is told.
+
+   They come into the place where they stay: pieces that are put together would take as much memory again. */
+async function fetchFile({name, bytes}) {
+    const response = await fetch(name);
+    if (!response.ok) throw new UnusableError(`${name} is missing on the server of this page (${response.status}).`);
+    const [reader, isDirect] = readerOf(response.body);
+    let content = new Uint8Array(bytes), at = 0;
+    while (at < bytes) {
+        const {done, value} = await reader.read(...isDirect ? [content.subarray(at)] : []);
+        if (done || at + value.length > bytes)
+            throw new UnusableError(`${name} is not the file that this page needs; load the page anew.`);
+        if (isDirect) content = new Uint8Array(value.buffer);
+        else content.set(value, at);
+        at += value.length;
+        postMessage({loaded: value.length});
+    }
+    return content;
+}
+
+/* What reads a stream, and whether it does so into a place that it is given, which not all browsers can. */
+function readerOf(stream) {
+    try {
+        return [stream.getReader({mode: 'byob'}), true];
+    } catch {
+        return [stream.getReader(), false];
+    }
 }
 
 let last = Promise.resolve();

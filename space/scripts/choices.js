@@ -1,6 +1,7 @@
 /* Choices among examples and slices, links to examples, and what else follows from what is on the stage. */
 (() => {
     const {find, mark, say, shown} = page;
+    const LINK = 'example';
 
     /* Buttons with a data-index, of the examples or of the gallery, of which the chosen one stays marked; or a list. */
     function startChoices(element, trigger) {
@@ -17,7 +18,7 @@
 
     function startExamples(element, trigger) {
         startChoices(element, trigger);
-        const name = new URL(location.href).searchParams.get('example');
+        const name = new URL(location.href).searchParams.get(LINK);
         if (name === null || name === shown()) return;
         const button = exampleNamed(name);
         if (button) button.click();
@@ -36,11 +37,23 @@
     function showChosen() {
         markExample(shown());
         press('#overview', find('#anatomy .slice')?.dataset.index ?? null);
+        keepAddress();
         return [];
     }
 
+    /* Once the example is there that the address names, it names what comes after it, for whoever loads it again. */
+    let isThere = false;
+    function keepAddress() {
+        const address = new URL(location.href), name = address.searchParams.get(LINK);
+        isThere ||= name === shown();
+        if (!isThere || name === null) return;
+        if (exampleNamed(shown())) address.searchParams.set(LINK, shown());
+        else address.searchParams.delete(LINK);
+        history.replaceState(history.state, '', address);
+    }
+
     async function copyLink(button) {
-        const link = `${location.origin}${location.pathname}?example=${encodeURIComponent(shown())}`;
+        const link = `${location.origin}${location.pathname}?${LINK}=${encodeURIComponent(shown())}`;
         const before = button.textContent;
         try {
             await navigator.clipboard.writeText(link);

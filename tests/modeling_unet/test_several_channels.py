@@ -255,9 +255,12 @@ class TestPredict:
         code, (row,), _ = predict("in", of=of)
         assert code == 1 and "The channel in/p_flair.nii.gz has 40 × 36 × 5 voxels" in row["error"]
 
-    def test_models_of_one_channel_have_none_to_name(self, predict, files, tmp_path):
-        code, _, error = predict(files[0], "--channels", "t1", of=save_even_model(tmp_path / "even"))
-        assert code == 2 and "--channels is t1, and the model takes one channel; leave it out." in error
+    def test_models_of_one_channel_take_the_files_of_one(self, predict, files, tmp_path):
+        even = save_even_model(tmp_path / "even")
+        code, (row,), error = predict(files[0].parent, "--channels", "T1", of=even)
+        assert code == 0 and Path(row["path"]) == files[0].parent and "4 files are left out, being no" in error
+        code, _, error = predict(files[0].parent, "--channels", "t1", "t2", of=even)
+        assert code == 2 and "--channels is t1 t2; the model takes 1 (grey values): give as many" in error
 
 
 class TestElsewhere:

@@ -925,6 +925,8 @@ def test_lesions_of_a_volume_are_listed_and_lead_to_their_slices(tmp_path):
         f"R {centre_mm[0]:.0f} A {centre_mm[1]:.0f} S {centre_mm[2]:.0f}",
         "0.75",
     ]
+    # Otherwise nobody would know what the line without bars is.
+    assert views.draw_overview(study, Settings(threshold=0.9)).endswith("<h2>No lesion found in the volume</h2>")
     assert '<button type="button" data-index="2" data-row="10" data-column="12">1, slice 3</button>' in row
     report = views.draw_report(study, Settings().cut(study.shown.segmentation), Settings(), Origin("m"))
     assert "Tumour found" in report

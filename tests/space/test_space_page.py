@@ -497,6 +497,9 @@ def test_a_phone_needs_no_horizontal_scrolling(tab, url, tmp_path):
     expect(page.locator("#overview h2")).to_contain_text("9 slices")
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     expect(page.locator("#truth")).to_be_hidden()  # no outline was drawn by hand here
+    verdict = page.locator("#report .verdict")
+    verdict.evaluate("element => { element.textContent = 'many words '.repeat(20); }")
+    assert verdict.evaluate("element => getComputedStyle(element, '::before').width") == "10px"  # no ellipse
 
 
 def test_who_finds_the_queue_full_is_told_to_come_back(tab, network):

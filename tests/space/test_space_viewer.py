@@ -105,7 +105,9 @@ def test_a_link_leads_to_an_example_and_a_button_copies_it(tab, url):
     expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[3]))
     page.get_by_role("button", name="Copy link").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    assert page.evaluate("navigator.clipboard.readText()") == f"{url}?example={EXAMPLES[3].stem}"
+    assert page.evaluate("navigator.clipboard.readText()") == page.url == f"{url}?example={EXAMPLES[3].stem}"
+    page.get_by_role("button", name="Clear").click()
+    expect(page).to_have_url(url)
     page.goto(f"{url}?example=nobody")
     expect(page.locator("#drop-hint")).to_have_text("There is no example called nobody; choose one here.")
     expect(page.locator("#stage .caption")).to_contain_text(describe(ON_ARRIVAL))
@@ -139,6 +141,19 @@ def test_the_verdict_is_a_heading_and_is_read_aloud(page):
     assert page.locator("#said").get_attribute("role") == "status"
 
 
+def test_with_keys_it_is_seen_where_they_are(page):
+    page.keyboard.press("Tab")
+    files, folder = page.locator("#upload .box"), page.locator("#upload .folder")
+    expect(files).to_have_css("outline-style", "solid")
+    page.keyboard.press("Tab")
+    expect(folder).to_have_css("outline-style", "solid")
+    expect(files).to_have_css("outline-style", "none")
+    page.keyboard.press("Tab")
+    chosen = style_of(page.locator("#examples [aria-pressed=true]"), "outlineColor")
+    expect(page.locator("#examples button").first).to_have_css("outline-style", "solid")
+    expect(page.locator("#examples button").first).not_to_have_css("outline-color", chosen)
+
+
 # ------------------------------------------------------------------------------------------------------ small screens
 
 
@@ -156,6 +171,8 @@ def test_on_a_phone_the_stage_stays_in_sight(tab, url):
 @pytest.mark.parametrize("width", [1366, 1024, 768, 390])
 def test_no_label_is_cut(tab, url, width):
     page = visit(tab, url, width=width)
+    if width >= 1024:
+        assert box(page, "#tools #reset")["y"] == box(page, "#tools [data-tool=brush]")["y"]
     labels = "#controls :is(label, span, button), #saving button, #tools button, #report :is(th, td)"
     cut = page.locator(labels).evaluate_all(CUT)
     assert cut == []

@@ -12,7 +12,8 @@ from itertools import takewhile
 from pathlib import Path
 
 from ..fitting.options import parse_fit
-from ..record import RECORD_FILE, read_record
+from ..record import EVALUATION_FILE, RECORD_FILE, read_record
+from .cv import OPTIONS_FILE
 from .fit import fit
 
 
@@ -25,8 +26,9 @@ trained by their recipe, unless --recipe names another one. If all of them left 
 does too, and evaluate scores it there. Otherwise it is trained on all persons, and has no figures: its
 parents together have seen everybody."""
 NO_FIGURES = (
-    "The parents of {folder} have together seen everybody, so there is nobody left on whom it could be scored, and no "
-    "figures are given. What evaluate and cv say of its parents is of persons whom each of them had not seen."
+    "The parents of {folder} have together seen everybody who is in a fold, so there is nobody left there on whom it "
+    "could be scored, and no figures are given. What evaluate and cv say of its parents is of persons whom each of "
+    "them had not seen."
 )
 
 
@@ -55,8 +57,17 @@ def main(options: list[str]) -> None:
 
 
 def members_of(run: str) -> list[str]:
-    """The models of the folds, if this is the folder of a cross-validation."""
+    """The models of the folds, if this is the folder of a cross-validation.
+
+    Raises:
+        ValueError: it is not finished.
+    """
     folds = sorted(Path(run).glob("fold-*/config.json"), key=lambda path: int(path.parent.name.partition("-")[2]))
+    if Path(run, OPTIONS_FILE).is_file() and not Path(run, EVALUATION_FILE).is_file():
+        raise ValueError(
+            f"{run} is a cross-validation that is not finished ({len(folds)} folds are trained); the same cv command "
+            "goes on with the others."
+        )
     return [str(path.parent) for path in folds] or [run]
 
 

@@ -181,7 +181,7 @@ def fit(options: FitOptions) -> dict:
         write_curves(trainer.state.log_history, output_dir)
         if len(validation):
             _write_sheet(trainer, validation, output_dir / "predictions.png")
-            logger.info("The trained model is in %s; score it with: %s", output_dir, _evaluate_command(options))
+        logger.info("The trained model is in %s; %s", output_dir, next_step(options, sides.tested))
     return record
 
 
@@ -189,6 +189,7 @@ class Sides(NamedTuple):
     """The slices of a run, and the same ones prepared for the network.
 
     An epoch takes the first `always` ones of the training, and draws `drawn` of the others, which were known before.
+    `tested` says whether some slices are marked to test with.
     """
 
     training: Dataset
@@ -197,6 +198,7 @@ class Sides(NamedTuple):
     to_validate: Dataset
     always: int
     drawn: int
+    tested: bool
 
 
 def _read_sides(options: FitOptions, processor: UNetImageProcessor) -> Sides:
@@ -222,7 +224,7 @@ def _read_sides(options: FitOptions, processor: UNetImageProcessor) -> Sides:
         also = prepare_slices(everything, processor, num_proc=num_proc)
         training = concatenate_datasets([training, everything.select(again)])
         to_train = concatenate_datasets([to_train, also.select(again)])
-    return Sides(training, validation, to_train, to_validate, always, drawn)
+    return Sides(training, validation, to_train, to_validate, always, drawn, "test" in slices["split"][:])
 
 
 def _added_pictures(
@@ -496,9 +498,15 @@ def _finished(trainer: SegmentationTrainer) -> dict:
     }
 
 
-def _evaluate_command(options: FitOptions) -> str:
-    which = [f"--model={options.trainer.output_dir}", f"--fold={options.run.fold}"]
-    return shlex.join(["python", "-m", "train", "evaluate", *options.data.as_options(), *which])
+def next_step(options: FitOptions, tested: bool) -> str:
+    """The end of a sentence that says what to type after a training."""
+    model, fold = f"--model={options.trainer.output_dir}", options.run.fold
+    if fold is None and not tested:
+        return f"it has seen all persons, so others judge it: python -m train evaluate {model} --data_dir OTHER_PERSONS"
+    which = "--split=test" if fold is None else f"--fold={fold}"
+    return "score it with: " + shlex.join(
+        ["python", "-m", "train", "evaluate", *options.data.as_options(), model, which]
+    )
 
 
 def _public_name(init_from: str | None) -> str | None:

@@ -34,7 +34,6 @@ from ..data.masks import read_bits, to_planes
 from ..data.raw import DataError, as_file, image_files
 from ..data.slices import DataArguments, content_hash, load_slices
 from ..files import check_writable
-from ..fitting.calibrated import logit
 from ..record import ALL_PERSONS, CLASSES, is_seen_in_training, read_record, write_evaluation
 from .aggregate import figures_of
 from .metrics import LesionCounts
@@ -46,6 +45,7 @@ Data = TypeVar("Data", bound=DataArguments)
 ROW_COLUMNS = ("slice", "person_id", "tumor_type", "plane")
 # BIDS names begin with the subject, and a folder of several data sets with what tells their subjects apart.
 NEGATIVES_PERSON_PATTERN = r".*?sub-[0-9A-Za-z]+"
+LEAST_DOUBT = 2.0**-26  # stands for 1 - 1, and lies below what float32 has next to 1
 
 
 @dataclass(kw_only=True)
@@ -365,7 +365,8 @@ def probabilities_among(segmentation: Segmentation) -> np.ndarray:
     assert own is not None  # the model has several
     if segmentation.classes_overlap:
         return own
-    odds = np.exp(logit(own))
+    exact = own.astype(np.float64)
+    odds = exact / np.maximum(1 - exact, LEAST_DOUBT)
     return (odds / (1 + odds.sum(axis=0))).astype(np.float32)
 
 

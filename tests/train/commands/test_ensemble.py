@@ -1,6 +1,7 @@
 """Several trainings, one model: a student of their average, and no figures on whom its parents have seen."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_student_of_all_folds_has_seen_everybody_and_gets_no_figures(crossed, 
     assert record["fold"] is None and record["recipe"]["learning_rate"] == 0.01
     assert [teacher["fold"] for teacher in record["teachers"]] == [0, 1]
     assert record["teachers"][1]["sha256"] == weights_hash(crossed / "fold-1")
-    assert "there is nobody left on whom it could be scored, and no figures are given" in capsys.readouterr().out
+    assert "there is nobody left there on whom it could be scored, and no figures are given" in capsys.readouterr().out
     assert not (out / "evaluation.json").exists()
     assert main(["evaluate", *data, "--model", str(out), "--split", "train"]) == 0
     assert str(crossed) not in json.dumps(record)
@@ -85,6 +86,16 @@ def test_a_student_of_one_fold_leaves_it_out_and_is_scored_there(seeds, data, tm
     output = tmp_path / "evaluation.json"
     assert main(["evaluate", *data, "--model", str(out), "--fold", "2", "--output", str(output)]) == 0
     assert json.loads(output.read_text())["seen_in_training"] is False
+
+
+def test_a_cross_validation_that_is_not_finished_is_no_ensemble(crossed, data, tmp_path, capsys):
+    shutil.copytree(crossed, tmp_path / "cv")
+    write_json(tmp_path / "cv" / "cv.json", {"options": []})
+    assert main(["ensemble", str(tmp_path / "cv"), *data, "--output_dir", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "cv is a cross-validation that is not finished (2 folds are trained); the same cv command goes on" in error
+    write_json(tmp_path / "cv" / "evaluation.json", {})
+    assert len(members_of(str(tmp_path / "cv"))) == 2
 
 
 def test_a_teacher_that_knows_who_validates_is_refused(crossed, data, tmp_path, capsys):

@@ -290,3 +290,20 @@ def test_synchronized_batch_statistics_need_gpus():
 def test_either_one_fold_validates_or_all_persons_train(options, message):
     with pytest.raises(ValueError, match=message):
         parse_fit([*REQUIRED[:4], *options])
+
+
+@pytest.mark.parametrize(
+    ("fold", "tested", "said"),
+    [
+        (["--fold", "1"], False, "score it with: python -m train evaluate --data_dir=DATA --model=RUN --fold=1"),
+        (
+            ["--all_persons", "true"],
+            True,
+            "score it with: python -m train evaluate --data_dir=DATA --model=RUN --split=test",
+        ),
+        (["--all_persons", "true"], False, "it has seen all persons, so others judge it: python -m train evaluate"),
+    ],
+)
+def test_a_training_ends_with_the_next_step(fold, tested, said):
+    options = parse_fit(["--data_dir", "DATA", "--output_dir", "RUN", *fold])
+    assert run.next_step(options, tested).startswith(said)

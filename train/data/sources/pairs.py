@@ -15,7 +15,7 @@ from . import slicing
 
 
 MASK_ENDING = re.compile(
-    r"[-_. ](tumou?r_?)?(masks?|seg(mentation)?s?|labels?|gt|lesions?|annotations?)$", re.IGNORECASE
+    r"[-_. ]((tumou?r|corrected)_?)?(masks?|seg(mentation)?s?|labels?|gt|lesions?|annotations?)$", re.IGNORECASE
 )
 IMAGE_ENDING = re.compile(r"[-_. ](images?|imgs?|slices?|0000)$", re.IGNORECASE)
 TUMOR_TYPES = {word: word for word in ("glioma", "meningioma", "pituitary", "metastasis")} | {

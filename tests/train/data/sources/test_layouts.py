@@ -53,6 +53,7 @@ def assert_is_head(slices, seed: int, of=lambda labels: labels > 0):
         ("imgs/p{}.nii", "labels/p{}_seg.nii"),
         ("Images/p{}.nii.gz", "brain_masks/p{}.nii.gz"),
         ("p{0}/p{0}.nii.gz", "p{0}/p{0}_mask.nii.gz"),
+        ("p{}.nii.gz", "p{}_corrected_mask.nii.gz"),  # as the page saves it
         ("p{}/images/p1.nii.gz", "p{}/masks/p1.nii.gz"),
     ],
 )
