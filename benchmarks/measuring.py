@@ -82,7 +82,7 @@ def describe_machine() -> dict:
 
 
 def memory_mib(process_id: int, what: str = "VmRSS") -> float:
-    """Memory of a process: "VmRSS", what it holds now, "RssAnon", the same without files, or "VmHWM", the most ever."""
+    """MiB of a process: "VmRSS", what it holds now, of that "RssAnon" or in "RssFile" files; "VmHWM", the most ever."""
     status = Path(f"/proc/{process_id}/status").read_text(encoding="utf-8")
     (kib,) = (line.split()[1] for line in status.splitlines() if line.startswith(f"{what}:"))
     return int(kib) / 1024

@@ -2,8 +2,8 @@
 
     FOLDER of `python -m modeling_unet export --web FOLDER` ─→ Chromium, with one thread, then with those of the machine
 
-Seconds of a slice from its bytes to its probabilities, what the browser holds at most, and what a first visit loads. It
-needs Chromium on the PATH, and a machine that has nothing else to do.
+Seconds of a slice from its bytes to its probabilities, what the page's process holds at most, and what a first visit
+loads. It needs Chromium on the PATH, and a machine that has nothing else to do.
 """
 
 import argparse
@@ -70,7 +70,10 @@ def serve_folder(folder: Path, isolated: bool) -> Iterator[str]:
 
 
 def measure(browser: Browser, url: str, rounds: int) -> dict:
-    """One row: threads, seconds of a slice, and MiB of the page's process."""
+    """One row: threads, seconds of a slice, and MiB that the page's process held at most.
+
+    "most_mib" counts the files of Chromium that it has mapped, which all its processes share; "own_mib" does without.
+    """
     context = browser.new_context(service_workers="block")
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
@@ -78,7 +81,9 @@ def measure(browser: Browser, url: str, rounds: int) -> dict:
     names = [path.stem for path in EXAMPLES] * (rounds + 1)
     found = page.evaluate(OPEN, names)
     processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
-    held = max(memory_mib(process["id"], "VmHWM") for process in processes if process["type"] == "renderer")
+    renderers = [process["id"] for process in processes if process["type"] == "renderer"]
+    held, renderer = max((memory_mib(renderer, "VmHWM"), renderer) for renderer in renderers)
+    shared = memory_mib(renderer, "RssFile")
     context.close()
     seconds = found["seconds"][len(EXAMPLES) :]  # the first round is to warm up
     return {
@@ -86,6 +91,7 @@ def measure(browser: Browser, url: str, rounds: int) -> dict:
         "median_s": round(statistics.median(seconds), 3),
         "p95_s": round(float(np.percentile(seconds, 95)), 3),
         "most_mib": round(held),
+        "own_mib": round(held - shared),
     }
 
 
