@@ -450,7 +450,7 @@ def test_a_static_page_holds_the_model_of_the_hub_and_what_runs_it(hub, onnxrunt
     assert card["custom_headers"]["cross-origin-embedder-policy"] == "require-corp"
     assert not {"sdk_version", "app_file", "python_version", "suggested_hardware"} & card.keys()
     assert {"index.html", "model.onnx", "scripts/viewer.js", "runtime/ort-wasm-simd-threaded.wasm"} <= files.keys()
-    assert json.loads(files["settings.json"])["model"]["name"] == "you/served"
+    assert json.loads(files["settings.json"])["source"]["name"] == "you/served"
     assert not repo.variables
     assert was_gradio.keys() == files.keys() - INITIAL | {"notes.txt"}
 
