@@ -34,7 +34,7 @@ from .whole_graph import to_whole_onnx
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = "web"
-SCRIPTS = ("page", "look", "files", "choices", "viewer", "planes", "volume", "packing")
+SCRIPTS = ("page", "look", "files", "choices", "viewer", "planes", "volume", "packing", "brush")
 # Name in the folder → pattern in a clone.
 SOURCES = {
     "": (f"{PAGE}/*", "space/page.css", "LICENSE"),

@@ -42,19 +42,20 @@ export function labelPieces(mask, width, height, diagonal = true) {
     return {labels, pieces};
 }
 
-/* {mask, labels, pieces, isLarge}: as `measure` cuts it; isLarge says of each piece whether it is a lesion. */
-export function cutMask({width, height, probability}, {threshold, minArea}, usualMinArea) {
-    const mask = new Uint8Array(probability.length), limit = Math.fround(threshold);
-    for (let pixel = 0; pixel < mask.length; pixel++) mask[pixel] = probability[pixel] > limit ? 1 : 0;
+/* {mask, labels, pieces, isLarge}: as `measure` cuts it; isLarge says of each piece whether it is a lesion. A mask that was
+   corrected by hand, `byHand`, follows no settings. */
+export function cutMask({width, height, probability, byHand}, {threshold, minArea}, usualMinArea) {
+    const mask = byHand?.slice() ?? new Uint8Array(probability.length), limit = Math.fround(threshold);
+    if (!byHand) for (let pixel = 0; pixel < mask.length; pixel++) mask[pixel] = probability[pixel] > limit ? 1 : 0;
     const {labels, pieces} = labelPieces(mask, width, height);
     const isLarge = pieces.map(piece => piece.area >= (minArea || usualMinArea));
-    if (minArea) mask.forEach((value, pixel) => { if (value && !isLarge[labels[pixel] - 1]) mask[pixel] = 0; });
+    if (minArea && !byHand) mask.forEach((value, pixel) => { if (value && !isLarge[labels[pixel] - 1]) mask[pixel] = 0; });
     return {mask, labels, pieces, isLarge};
 }
 
 /* What is measured of a slice at these settings; the network does not run.
 
-   slice: {width, height, probability}. settings: {threshold, minArea, spacing}; a minimum of 0 leaves all pieces in the
+   slice: {width, height, probability, byHand}. settings: {threshold, minArea, spacing}; a minimum of 0 leaves all pieces in the
    mask and takes the package's own for lesions, any other hides smaller pieces. The spacing is that of [row, column] in mm,
    or null. */
 export function measure(slice, {spacing, ...settings}, usualMinArea) {

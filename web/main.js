@@ -2,6 +2,7 @@
 
 import {Network} from './network.js';
 import {drawOverview, drawReport, escape} from './report.js';
+import {encodePng, packZip} from './scripts/packing.js';
 
 const MEGABYTE = 1e6, KEPT_MS = 60_000; // the browser may still ask where to put a file
 const {find, say} = page;
@@ -9,7 +10,7 @@ const NO_SLICE = find('#anatomy').innerHTML, SPACING_LABEL = find('#spacing labe
 const NO_REPORT = '<h2 class="verdict">No slice yet</h2><p class="detail">Its measurements will appear here.</p>';
 const settings = await (await fetch('settings.json')).json();
 
-let threads = 1, slice = null, opened = 0, urls = [];
+let threads = 1, slice = null, opened = 0, urls = []; // of pictures that another slice replaces
 
 // --------------------------------------------------------------------------------------------------------- the network
 
@@ -93,7 +94,7 @@ function showProgress(done, total) {
 }
 
 function showSlice() {
-    const {title, width, height, shown, example, anatomy, heatmap, volume, token, index = 0} = slice;
+    const {title, name: file, width, height, shown, example, anatomy, heatmap, volume, token, index = 0} = slice;
     urls.forEach(URL.revokeObjectURL);
     urls = [];
     find('#layers').replaceChildren();
@@ -101,7 +102,7 @@ function showSlice() {
     const of = volume ? ` data-volume="${token}" data-places="${volume.inMm ? 'mm' : 'voxels'}"` : '';
     find('#anatomy').innerHTML = `
         <div class="slice" style="--width: ${width}; --height: ${height}" data-shown="${shown}" data-index="${index}"
-        data-count="${volume?.count ?? 1}"${of}>
+        data-count="${volume?.count ?? 1}" data-study="${token}" data-name="${escape(file)}"${of}>
             <img src="${urlOf(anatomy)}" alt="MRI slice: ${name}"><img class="tumor heatmap" src="${urlOf(heatmap)}" alt="">
             ${[...volume?.sides ?? ''].map(side => `<b>${side}</b>`).join('')}
         </div>
@@ -125,13 +126,14 @@ function showVolume({volume, index} = {}) {
     find('#spacing label').textContent = volume ? `Pixel size: ${sides.join(' × ')} mm (file)` : SPACING_LABEL;
 }
 
-function showLayers({fill, contour, spacing}, {threshold, minArea}) {
+function showLayers({fill, contour, spacing, byHand}, {threshold, minArea}) {
     const {width, height, truth} = slice, shapes = {'tumor fill': fill, 'tumor contour': contour};
     if (truth) shapes.truth = truth;
     const layers = Object.entries(shapes).map(([name, shape]) => `<div class="${name}" style="mask-image: url(${urlOf(shape)})"></div>`);
     const known = spacing ? ` data-spacing="${spacing.join(' ')}"` : '';
+    const marks = `${known}${byHand ? ' data-corrected' : ''}`;
     find('#layers').innerHTML = `<div class="slice" style="--width: ${width}; --height: ${height}"
-        data-cut="${threshold}_${minArea}"${known}>${layers.join('')}</div>`;
+        data-cut="${threshold}_${minArea}"${marks}>${layers.join('')}</div>`;
     page.whenMeasured();
     page.followVolume();
 }
@@ -191,6 +193,15 @@ async function clear() {
     setSaving(false);
     page.followVolume();
     await network.ask('forget');
+}
+
+/* What was painted by hand is measured. */
+async function correct({study, slices}) {
+    if (study !== slice?.token) return;
+    // The brush takes the picture again for the pair that it saves.
+    urls = urls.filter(url => url !== find('#anatomy img').src);
+    await network.ask('correct', {slices});
+    await recut();
 }
 
 /* What the viewer of volumes asks a server for. */
@@ -333,6 +344,9 @@ find('#overview').addEventListener('click', event => {
     const place = event.target.closest('[data-row]');
     if (place) page.setSlider('#scrubber', Number(place.dataset.index) + 1);
 });
+Object.assign(window, {encodePng, packZip}); // what the brush works with: in the Space, both are one module
+await import('./scripts/brush.js');
+page.startBrush(find('#paint'), (_, told) => correct(told));
 page.startLook(find('#tools'));
 page.startTools(find('#tools'));
 // Nothing is uploaded: the file itself is handed on.

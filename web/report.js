@@ -12,7 +12,8 @@ export function drawReport(slice, measured, settings, threads) {
     const {volume} = slice, {whole} = measured, {familiarity, warnings} = volume ?? slice;
     const isFound = whole ? whole.lesions.length > 0 : measured.tumor_found;
     let [kind, verdict] = isFound ? ['found', 'Tumour found'] : ['clear', 'No tumour found'], doubt = '';
-    if (familiarity !== null && familiarity < settings.unfamiliar) {
+    if (measured.corrected) verdict = `${verdict.replace(/ found$/, '')}, corrected by hand`;
+    else if (familiarity !== null && familiarity < settings.unfamiliar) {
         doubt = `<p class="detail">It says nevertheless: ${verdict.toLowerCase()}.</p>`;
         [kind, verdict] = ['unknown', `${UNKNOWN} ${whole ? 'volumes' : 'pictures'}`];
     }
@@ -23,9 +24,16 @@ export function drawReport(slice, measured, settings, threads) {
     <p class="detail">Highest probability ${(100 * measured.highest_probability).toFixed(0)} %${whole ? ' in this slice' : ''}
     · ${slice.seconds.toFixed(2)} s in this browser, ${threads === 1 ? '1 thread' : `${threads} threads`}</p>
     <p class="detail">Model ${escape(name)}${revision ? `, revision ${escape(revision)}` : ''}</p>
-    ${drawWarnings(warnings)}
+    ${drawWarnings([...byHand(measured), ...warnings])}
     ${definitions({...whole && volumeFigures(whole, volume), ...figures(measured)})}
     ${lesionTable(measured, slice)}`;
+}
+
+/* The sentence on masks that somebody corrected, if there are any; corrected: of how many slices. */
+function byHand({corrected, whole}) {
+    if (!corrected) return [];
+    const [where, mask] = whole ? [`In ${corrected} of the slices the`, 'masks'] : ['The', 'mask'];
+    return [`${where} mask was corrected by hand: pictures and figures are of the corrected ${mask}, and not the network's alone.`];
 }
 
 export function drawWarnings(sentences) {

@@ -60,7 +60,7 @@ const tasks = {
     /* Of a volume, another slice; without an index, the one to begin with: {index, …} as of a picture. */
     async turn({index, cut}) {
         const number = index ?? study.firstShown(cut);
-        slice = study.sliceAt(number);
+        slice = {...study.sliceAt(number), index: number};
         return {index: number, ...await drawn()};
     },
 
@@ -69,11 +69,21 @@ const tasks = {
         slice = study = null;
     },
 
+    /* Masks that were corrected by hand, of the open slice or of slices of the volume; without runs, the network's own again:
+       slices are {index, runs}, the lengths of runs of 0 and 1 in turn. */
+    async correct({slices}) {
+        const masks = slices.map(({index, runs}) => [index, runs && maskOfRuns(runs)]);
+        if (!study) return void (slice.byHand = masks.at(-1)[1]);
+        study.correct(masks);
+        const [, shown] = masks.find(([index]) => index === slice.index) ?? [];
+        if (shown !== undefined) slice.byHand = shown;
+    },
+
     /* Cuts the probabilities of the open slice: its measurements and the shapes to show. */
     async measure({cut}) {
         const {width, height, truth} = slice, {mask, ...measured} = measureAt(slice, cut);
         return {
-            ...measured,
+            ...measured, corrected: corrected(), byHand: Boolean(slice.byHand),
             whole: study && study.once('measure', cut),
             agreement: truth ? overlap(mask, truth) : null,
             fill: await encodePng(fillShape(mask, width, height)),
@@ -88,7 +98,8 @@ const tasks = {
 
     /* A file to take away: {name, blob}. */
     async save({kind, cut, look}) {
-        if (kind === 'volume') return {name: `${study.name}_mask.nii.gz`, blob: await study.save(cut)};
+        const marked = corrected() ? 'corrected_' : '';
+        if (kind === 'volume') return {name: `${study.name}_${marked}mask.nii.gz`, blob: await study.save(cut)};
         const {width, height, probability, display} = slice, {mask, ...measured} = measureAt(slice, cut);
         const grey = data => encodePng({width, height, channels: 1, data});
         const makers = {
@@ -97,7 +108,8 @@ const tasks = {
             overlay: () => encodePng(blend(display, layerOf(look.style, mask), look.style === 'heatmap' ? null : look.color, look.opacity)),
             table: () => new Blob([toTable(slice.name, measured)], {type: 'text/csv'}),
         };
-        return {name: `${slice.name}_${kind}.${kind === 'table' ? 'csv' : 'png'}`, blob: await makers[kind]()};
+        const mark = slice.byHand ? 'corrected_' : '';
+        return {name: `${slice.name}_${mark}${kind}.${kind === 'table' ? 'csv' : 'png'}`, blob: await makers[kind]()};
     },
 };
 
@@ -118,11 +130,21 @@ async function segment(picture) {
     };
 }
 
+/* How many slices of what is open were corrected by hand. */
+const corrected = () => study ? study.byHand.size : Number(Boolean(slice.byHand));
+
+function maskOfRuns(runs) {
+    const mask = new Uint8Array(runs.reduce((sum, length) => sum + length, 0));
+    let at = 0;
+    runs.forEach((length, turn) => mask.fill(turn % 2, at, at += length));
+    return mask;
+}
+
 /* The open slice as pictures. */
 async function drawn() {
-    const {width, height, display, probability, truth} = slice;
+    const {name, width, height, display, probability, truth} = slice;
     return {
-        width, height, anatomy: await encodePng(display),
+        name, width, height, anatomy: await encodePng(display),
         heatmap: await encodePng(heatMap(probability, width, height, settings.colormap)),
         truth: truth && await encodePng(contourShape(truth, width, height)),
     };

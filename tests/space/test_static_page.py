@@ -35,7 +35,8 @@ from modeling_unet.volumes.lesions import find_lesions
 from modeling_unet.volumes.nifti import GEOMETRY_FIELDS
 from modeling_unet.volumes.planes import spacing_of
 from modeling_unet.web import MAX_SLICE_SIDE, RUNTIME, RUNTIME_FILES, page_sources, runtime_files
-from space.views import GLASS, TOOLS, VIEWS
+from space.views import BRUSH, GLASS, PAINT, TOOLS, VIEWS, VOLUME
+from train.__main__ import main as train
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -597,8 +598,41 @@ def test_the_stage_is_that_of_the_space(page):
 
 def test_it_has_every_part_that_the_scripts_of_the_space_look_for():
     part = re.compile(r'(?:id|class|data-tool)="[^"]+"')
-    wanted = {*part.findall(GLASS + TOOLS + VIEWS)}
+    wanted = {*part.findall(BRUSH + GLASS + PAINT + TOOLS + VIEWS + VOLUME)}
     assert len(wanted) > 10 and wanted <= {*part.findall((ROOT / "web" / "index.html").read_text(encoding="utf-8"))}
+
+
+def test_corrected_masks_are_measured_saved_and_pairs_to_train_on(page, tmp_path, capsys):
+    for index in (4, 7):
+        choose(page, index)
+        page.get_by_role("button", name="Brush").first.click()
+        expect(page.locator("#stage.painting")).to_be_visible()
+        page.keyboard.press("Space")
+        expect(page.locator("#report .verdict")).to_have_text("Tumour, corrected by hand")
+        expect(page.locator("#layers [data-corrected]")).to_be_attached()
+        mask = read_mask(download(page, "Mask", tmp_path))
+        expect(page.locator("#report")).to_contain_text(f"{mask.sum():,} px")
+        page.locator("#tools [data-tool=brush]").click()
+    with page.expect_download() as started:
+        page.locator("#tools [data-tool=brush]").click()
+        page.locator("#save-pairs").click()
+    started.value.save_as(tmp_path / "corrections.zip")
+    shutil.unpack_archive(tmp_path / "corrections.zip", tmp_path / "pairs")
+    name = EXAMPLES[7].name
+    pair = {
+        folder: np.asarray(Image.open(tmp_path / "pairs" / folder / name)) for folder in ("images", "masks", "network")
+    }
+    np.testing.assert_array_equal(pair["images"], slices()[7])
+    np.testing.assert_array_equal(pair["masks"] > 0, mask)
+    painted = np.argwhere(pair["masks"] != pair["network"])
+    assert (pair["masks"] >= pair["network"]).all() and np.hypot(*(painted - 256).T).max() <= 6
+    assert train(["check", str(tmp_path / "pairs"), "--num_folds", "2"]) == 0
+    found = capsys.readouterr().out
+    assert "persons          2" in found and "slices           2" in found
+    page.locator("#uncorrect").click()
+    expect(page.locator("#report .verdict")).to_have_text("Tumour found")
+    expect(page.locator("#save-pairs")).to_have_text("Save 1 training pair")
+    page.locator("#tools [data-tool=brush]").click()
 
 
 def test_a_picture_unlike_its_slices_is_doubted(page, segmenter, tmp_path):

@@ -18,7 +18,7 @@ export class Study {
     static async open(files, {name, title, look, told, settings}) {
         const limits = {...settings.limits, ...settings.volumes}, isSeries = isDicom(files[0]);
         const scan = isSeries ? readDicom(files, limits, limits) : await readNifti(files[0], title, settings.sentences, limits);
-        const study = Object.assign(new Study(), {name, title, settings, volume: volumeOf(scan, title, settings.limits)});
+        const study = Object.assign(new Study(), {name, title, settings, byHand: new Map(), volume: volumeOf(scan, title, settings.limits)});
         study.whole = await segmentVolume(study.volume, look, told, settings.volumes);
         return study;
     }
@@ -48,7 +48,8 @@ export class Study {
         const size = width * height, part = values => values.subarray(index * size, (index + 1) * size);
         const display = toDisplay({width, height, channels: 1, depth: 32, data: part(data)});
         const name = `${this.name}-slice-${String(index + 1).padStart(3, '0')}`;
-        return {name, width, height, probability: part(this.whole.probability), display, spacing};
+        const byHand = this.byHand.get(index);
+        return {name, width, height, probability: part(this.whole.probability), byHand, display, spacing};
     }
 
     /* The mask at a cut, {threshold, minArea}: {mask, areas, found}; of each slice its area in px, and of how many a tumour is
@@ -61,12 +62,18 @@ export class Study {
         let found = 0;
         for (let index = 0; index < count; index++) {
             const probability = this.whole.probability.subarray(index * size, (index + 1) * size);
-            const part = cutMask({width, height, probability}, settings, this.settings.min_area_px);
+            const part = cutMask({width, height, probability, byHand: this.byHand.get(index)}, settings, this.settings.min_area_px);
             mask.set(part.mask, index * size);
             areas.push(part.mask.reduce((sum, value) => sum + value, 0));
             found += part.isLarge.includes(true) ? 1 : 0;
         }
         return {mask, areas, found};
+    }
+
+    /* Takes masks of slices that were corrected by hand: [index, mask], or null for the network's own again. */
+    correct(masks) {
+        for (const [index, mask] of masks) mask ? this.byHand.set(index, mask) : this.byHand.delete(index);
+        this.kept = null;
     }
 
     /* `cut` and `measure` at the settings that were asked for last; other slices of the volume reuse them. */
