@@ -7,24 +7,7 @@ import numpy as np
 import phantoms
 import pytest
 from playwright.sync_api import Page, expect
-from visits import choose_example, drop, visit
-
-
-# The head of an error is Gradio's own: a button inside a button.
-VIOLATIONS = """
-async () => {
-    const said = ({target, any}) => `${target} ${any.map(check => check.message)}`;
-    const {violations} = await axe.run({exclude: ['.toast-header']});
-    return violations.map(({id, nodes}) => `${id}: ${nodes.map(said).join(' | ')}`);
-}
-"""
-
-
-# A colour on its way to another one has a contrast of its own.
-UNTIL_STILL = """
-() => Promise.allSettled(
-    document.getAnimations().filter(one => one instanceof CSSTransition).map(one => one.finished))
-"""
+from visits import barriers, choose_example, drop, visit
 
 
 def arrival(page: Page, folder: Path):
@@ -67,7 +50,6 @@ def test_no_barriers(tab, url, axe, tmp_path, scheme):
     states: tuple[Callable[[Page, Path], None], ...] = (arrival, an_example, the_brush, a_volume, an_error, nothing)
     for state in states:
         state(page, tmp_path)
-        page.evaluate(UNTIL_STILL)
-        found[state.__name__] = page.evaluate(VIOLATIONS)
+        found[state.__name__] = barriers(page)
     assert not {state: violations for state, violations in found.items() if violations}
     assert page.errors == []

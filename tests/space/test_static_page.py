@@ -23,6 +23,7 @@ from pages import BAD_FILES
 from PIL import Image
 from playwright.sync_api import BrowserContext, Error, Page, expect
 from surroundings import WEBGL
+from visits import barriers
 
 from benchmarks.perturbations import KINDS, perturb
 from modeling_unet import TumorSegmenter, __main__, read_image, read_mask, read_picture
@@ -466,7 +467,7 @@ def three_slices(folder: Path) -> Path:
     return path
 
 
-def test_a_volume_is_shown_measured_and_saved(page, segmenter, tmp_path):
+def test_a_volume_is_shown_measured_and_saved(page, axe, segmenter, tmp_path):
     path = three_slices(tmp_path)
     expected = segment_volume(read_volume(path), segmenter)
     drop(page, path)
@@ -486,6 +487,8 @@ def test_a_volume_is_shown_measured_and_saved(page, segmenter, tmp_path):
     expect(page.locator("#stage .caption")).to_contain_text(f"Axial slice {middle + 1} of 3")
     page.locator("#views label").filter(has_text="3 planes").click()
     expect(page.locator("#volume .place")).to_contain_text(" mm: ")
+    page.evaluate(axe)
+    assert barriers(page) == []
     page.locator("#views label").filter(has_text="Slices").click()
     choose(page, 0)
     expect(page.locator("#views fieldset")).to_be_hidden()
@@ -694,10 +697,12 @@ def test_it_can_be_installed(page):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_sticks_out(page, width):
+def test_nothing_sticks_out_or_bars_the_way(page, axe, width):
     choose(page, 0)
     page.set_viewport_size({"width": width, "height": 900})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate(axe)
+    assert barriers(page) == []
     page.set_viewport_size({"width": 1280, "height": 900})
 
 

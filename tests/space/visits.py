@@ -13,6 +13,20 @@ WIDTH, HEIGHT = 1280, 900
 # What a visit may ask for otherwise: `emulate_media` keeps what it is not told.
 MEDIA = {"media": "screen", "color_scheme": "light", "reduced_motion": "no-preference"}
 
+# The head of an error is Gradio's own: a button inside a button.
+VIOLATIONS = """
+async () => {
+    const said = ({target, any}) => `${target} ${any.map(check => check.message)}`;
+    const {violations} = await axe.run({exclude: ['.toast-header']});
+    return violations.map(({id, nodes}) => `${id}: ${nodes.map(said).join(' | ')}`);
+}
+"""
+# A colour on its way to another one has a contrast of its own.
+UNTIL_STILL = """
+() => Promise.allSettled(
+    document.getAnimations().filter(one => one instanceof CSSTransition).map(one => one.finished))
+"""
+
 expect.set_options(timeout=PATIENCE_MS)
 
 
@@ -78,3 +92,9 @@ def drop(page: Page, *paths: Path):
 
 def style_of(locator: Locator, name: str) -> str:
     return locator.evaluate("(element, name) => getComputedStyle(element)[name]", name)
+
+
+def barriers(page: Page) -> list[str]:
+    """What axe-core, which has to be on the page, finds there."""
+    page.evaluate(UNTIL_STILL)
+    return page.evaluate(VIOLATIONS)
