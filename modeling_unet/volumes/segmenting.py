@@ -188,7 +188,8 @@ def segment_volume(
     if not planes or not {*planes} <= {*allowed}:
         raise ValueError(f"planes is {planes}; this volume allows {', '.join(allowed)}.")
     empty = empty_between(volume)
-    whole = replace(_mended(volume), others=tuple(map(_mended, volume.others)))
+    others = tuple(_mended(other, empty_between(other)) for other in volume.others)
+    whole = replace(_mended(volume, empty), others=others)
     head = find_head(whole.slices)
     looks = [_Look(whole, plane, head, empty) for plane in planes]
     total, done = sum(len(look.numbers) for look in looks), 0
@@ -236,9 +237,8 @@ def _no_class_yet(segmentation: Segmentation, volume: Volume) -> dict[str, Any]:
     return {"class_names": names, "class_probabilities": empty, "classes_overlap": segmentation.classes_overlap}
 
 
-def _mended(volume: Volume) -> Volume:
-    """A volume without empty slices between others, whose black is 0."""
-    empty = empty_between(volume)
+def _mended(volume: Volume, empty: list[int]) -> Volume:
+    """A volume without its empty slices between others, whose black is 0."""
     return replace(volume, slices=from_black(filled(volume.slices, empty) if empty else volume.slices))
 
 
