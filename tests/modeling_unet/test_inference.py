@@ -158,10 +158,8 @@ class TestPrecision:
         monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
         assert fastest_dtype(torch.device("cpu")) == torch.float32
 
-    @pytest.mark.parametrize(("supported", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
-    def test_cuda(self, supported, expected, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
-        assert fastest_dtype(torch.device("cuda")) == expected
+    def test_cuda(self):
+        assert fastest_dtype(torch.device("cuda")) == torch.float16
 
     def test_mps(self):
         assert fastest_dtype(torch.device("mps")) == torch.float32

@@ -75,8 +75,35 @@ def unpack(rows: dict[str, list]) -> dict[str, list]:
     }
 
 
+class Held:
+    """Prepared slices in memory, decoded once and not every time: the same values, for half of a worker's time.
+
+    They take 3 bytes a pixel of one channel, 0.2 MB a slice of 256 px. Workers that are forked share them.
+
+    Args:
+        prepared: as `prepare_slices` gives them.
+    """
+
+    def __init__(self, prepared: Dataset):
+        self.levels, self.labels, self.ranges = [], [], []
+        for row in prepared.with_format(None):
+            self.levels.append(_decode(row["pixels"]))
+            self.labels.append(_decode(row["labels"]))
+            self.ranges.append((row["low"], row["step"]))
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        values = _scaled(self.levels[index], *self.ranges[index])
+        return {"pixel_values": values, "labels": self.labels[index].copy()}
+
+
 def _pixels(png: bytes, low: float, step: float) -> np.ndarray:
-    levels = _decode(png)
+    return _scaled(_decode(png), low, step)
+
+
+def _scaled(levels: np.ndarray, low: float, step: float) -> np.ndarray:
     side = levels.shape[-1]
     return (low + levels.astype(np.float64) * step).astype(np.float32).reshape(-1, side, side)
 

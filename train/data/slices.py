@@ -49,7 +49,7 @@ from ..looks import look_of
 from .arguments import DataArguments
 from .audit import fast_findings, refuse
 from .augmentation import Augmentation
-from .cache import PACKED, TRIED, checked, foretell, pack, say_cost, unpack
+from .cache import PACKED, TRIED, Held, checked, foretell, pack, say_cost, unpack
 from .folds import assign_persons
 from .masks import (
     BINARY,
@@ -462,7 +462,7 @@ class AugmentedSlices(TorchDataset):
 
     def __init__(
         self,
-        prepared: Dataset,
+        prepared: Dataset | Held,
         augmentation: Augmentation | None = None,
         seed: int = 0,
         synthesizer: Synthesizer | None = None,

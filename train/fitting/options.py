@@ -43,6 +43,7 @@ TRACKERS = ("tensorboard", "trackio", "wandb", "mlflow")  # by the names of thei
 RECIPES = Path(__file__).parents[1] / "recipes"
 DEFAULT_RECIPE = "default"
 ALSO_SHARE = 0.5  # of an epoch; what is known counts as much as what is new
+TEACHER_SHARE = 0.5  # of the loss; the masks, which teachers may miss, have the rest
 MAX_RECIPE_BYTES = 64 * 1024  # a long one has 1 KiB
 USAGE = "python -m train fit --data_dir DATA --output_dir RUN (--fold K | --all_persons true) [--recipe NAME] [options]"
 
@@ -110,11 +111,21 @@ class RunArguments:
         default=None,
         metadata={"help": "Model folders or Hub ids whose average is learned beside the masks; see ensemble."},
     )
+    teacher_share: float | None = field(
+        default=None, metadata={"help": f"Share of the loss that is --teachers'; by default {TEACHER_SHARE}."}
+    )
     image_size: int | None = field(
         default=None,
         metadata={"help": "Longest edge in pixels that the network sees; by default 256, or as in --init_from."},
     )
     augment: bool = field(default=True, metadata={"help": "Change the training slices at random, anew in every epoch."})
+    keep_in_memory: bool = field(
+        default=False,
+        metadata={
+            "help": "Hold the training slices in memory, 0.2 MB each at 256 pixels: workers take half of the time, "
+            "which pays where a GPU waits for them."
+        },
+    )
 
     def __post_init__(self):
         if (self.fold is None) != self.all_persons:
@@ -131,6 +142,12 @@ class RunArguments:
             raise ValueError(f"--also_share is {self.also_share}, of --also_data_dir; give that too, or leave it out.")
         if self.also_share is not None and not 0 < self.also_share < 1:
             raise ValueError(f"--also_share is {self.also_share}; it must lie between 0 and 1.")
+        if self.teachers is not None:
+            self.teacher_share = TEACHER_SHARE if self.teacher_share is None else self.teacher_share
+        elif self.teacher_share is not None:
+            raise ValueError(f"--teacher_share is {self.teacher_share}, of --teachers; give them too, or leave it out.")
+        if self.teacher_share is not None and not 0 < self.teacher_share <= 1:
+            raise ValueError(f"--teacher_share is {self.teacher_share}; it must be above 0, and 1 at most.")
 
 
 @dataclass
@@ -246,7 +263,7 @@ _GROUPS: Any = (DataArguments, RunArguments, Synthesis, Augmentation, FitArgumen
 
 # What a recipe may hold, and what a run writes down of its own. The rest is for whoever starts a training to say.
 IN_A_RECIPE = {"architecture", "config", "encoder_weights", "init_from", "image_size", "augment", "also_share"}
-IN_A_RECIPE |= {"keep_calibration"}
+IN_A_RECIPE |= {"keep_calibration", "teacher_share"}
 IN_A_RECIPE |= {"canvas_probability", "mirror_probability", "paste_probability", "cover_probability"}
 IN_A_RECIPE |= {"dark_probability", "strip_probability"}
 IN_A_RECIPE |= {field.name for field in dataclasses.fields(Augmentation)}

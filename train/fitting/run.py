@@ -36,6 +36,7 @@ from modeling_unet import TumorSegmenter, UNetConfig, UNetImageProcessor
 from modeling_unet.provenance import weights_hash
 
 from ..data.augmentation import Augmentation
+from ..data.cache import Held
 from ..data.folds import all_indices, fold_indices
 from ..data.masks import read_bits, to_labels, to_planes
 from ..data.raw import as_file
@@ -115,7 +116,9 @@ def fit(options: FitOptions) -> dict:
     model, processor = build_model(options.run, classes, options.data.sequences or ())
     if calibration:
         calibration.check_fits(model.config.class_names, output_dir)
-    teachers = Teachers(options.run.teachers, model, processor) if options.run.teachers else None
+    teachers = None
+    if options.run.teachers and options.run.teacher_share:
+        teachers = Teachers(options.run.teachers, model, processor, options.run.teacher_share)
     with options.trainer.main_process_first(desc="reading the slices"):
         sides = _read_sides(options, processor)
     training, validation = sides.training, sides.validation
@@ -281,14 +284,15 @@ def _training_slices(
     brains: Sequence[np.ndarray],
     taking: dict[str, Any],
 ) -> AugmentedSlices:
+    slices = Held(prepared) if options.run.keep_in_memory else prepared
     if not options.run.augment:
-        return AugmentedSlices(prepared, seed=options.trainer.seed, **taking)
+        return AugmentedSlices(slices, seed=options.trainer.seed, **taking)
     if options.data.sequences:
-        return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, **taking)
-    plain = AugmentedSlices(prepared)
+        return AugmentedSlices(slices, options.augmentation, options.trainer.seed, **taking)
+    plain = AugmentedSlices(slices)
     axes = find_axes(prepared, options.data.dataset_num_proc) if options.synthesis.mirror_probability else []
     synthesizer = Synthesizer(plain, axes, person_id, options.synthesis, canvases, brains)
-    return AugmentedSlices(prepared, options.augmentation, options.trainer.seed, synthesizer, **taking)
+    return AugmentedSlices(slices, options.augmentation, options.trainer.seed, synthesizer, **taking)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from modeling_unet.image_processing_unet import IGNORE_INDEX
 from ..data.slices import AugmentedSlices
 from ..files import save_model
 from .checkpoints import keep_newest, seal
-from .earlier.teachers import TEACHER_WEIGHT, Teachers
+from .earlier.teachers import Teachers
 from .ema import ExponentialMovingAverage
 from .options import FitArguments
 
@@ -63,7 +63,7 @@ class SegmentationTrainer(Trainer):
         if model.training and self.teachers is not None:
             ignored = self.model.config.semantic_loss_ignore_index
             aim = self.teachers.loss(outputs.logits, inputs["pixel_values"], inputs["labels"], ignored)
-            loss = (1 - TEACHER_WEIGHT) * loss + TEACHER_WEIGHT * aim
+            loss = (1 - self.teachers.share) * loss + self.teachers.share * aim
         if model.training:
             self.epoch_means.add(loss, outputs.logits, inputs["labels"])
         return (loss, outputs) if return_outputs else loss

@@ -18,6 +18,7 @@ from train.data.folds import split_fold
 from train.data.slices import DataArguments, load_slices
 from train.files import save_model, write_json
 from train.fitting.earlier.teachers import Teachers
+from train.fitting.options import parse_fit
 
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -138,7 +139,7 @@ def even(tmp_path) -> str:
 def test_the_aim_is_the_mean_of_the_teachers_and_padding_does_not_count(even, tmp_path):
     student = UNetForSemanticSegmentation(tiny_config())
     processor = UNetImageProcessor(size={"longest_edge": SIDE})
-    teachers = Teachers([even, even], student, processor)
+    teachers = Teachers([even, even], student, processor, 0.5)
     with torch.no_grad():
         teachers.networks[1].head.bias.fill_(-1.0)
     aim = torch.sigmoid(torch.tensor([2.0, -1.0])).mean()
@@ -153,7 +154,30 @@ def test_the_aim_is_the_mean_of_the_teachers_and_padding_does_not_count(even, tm
     assert not logits.grad[:, :, 10:].any() and logits.grad[:, :, :10].any()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--teacher_share", "0.7"], r"^--teacher_share is 0\.7, of --teachers; give them too, or leave it out\.$"),
+        (
+            ["--teachers", "A", "--teacher_share", "0"],
+            r"^--teacher_share is 0\.0; it must be above 0, and 1 at most\.$",
+        ),
+        (
+            ["--teachers", "A", "--teacher_share", "1.1"],
+            r"^--teacher_share is 1\.1; it must be above 0, and 1 at most\.$",
+        ),
+    ],
+)
+def test_the_share_of_the_teachers(options, message):
+    start = ["--data_dir", "D", "--output_dir", "R", "--fold", "0"]
+    assert parse_fit([*start, "--teachers", "A"]).run.teacher_share == 0.5
+    assert parse_fit([*start, "--teachers", "A", "--teacher_share", "1"]).run.teacher_share == 1
+    assert parse_fit(start).run.teacher_share is None
+    with pytest.raises(ValueError, match=message):
+        parse_fit([*start, *options])
+
+
 def test_a_teacher_of_another_size_is_named(even):
     student, processor = UNetForSemanticSegmentation(tiny_config()), UNetImageProcessor(size={"longest_edge": 64})
     with pytest.raises(ValueError, match=r"--teachers .*even has image_size 32, and the new network 64\."):
-        Teachers([even], student, processor)
+        Teachers([even], student, processor, 0.5)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from modeling_unet import UNetImageProcessor, read_mask
 from train.__main__ import main
 from train.data import cache
-from train.data.cache import pack, unpack
+from train.data.cache import Held, pack, unpack
 from train.data.raw import DataError, as_file
 from train.data.slices import (
     AugmentedSlices,
@@ -211,6 +211,19 @@ def test_every_grey_of_8_bits_is_kept_apart_and_labels_are_kept_as_they_are():
         np.testing.assert_allclose(kept, values, rtol=1e-6, atol=np.ptp(values) / 65535 / 2)
         assert len(np.unique(kept)) == len(np.unique(values))
         np.testing.assert_array_equal(masks, labels)
+
+
+def test_slices_held_in_memory_are_the_same_and_nobody_changes_them(read_only):
+    held = Held(read_only)
+    assert len(held) == len(read_only)
+    for index in range(len(held)):
+        for name, values in read_only[index].items():
+            np.testing.assert_array_equal(held[index][name], values)
+            assert held[index][name].dtype == values.dtype
+    held[0]["labels"][:] = 7
+    np.testing.assert_array_equal(held[0]["labels"], read_only[0]["labels"])
+    several, expected = (AugmentedSlices(slices, augmentation(), seed=5)[1] for slices in (held, read_only))
+    np.testing.assert_array_equal(several["pixel_values"], expected["pixel_values"])
 
 
 def test_processes_prepare_the_same_and_share_the_cache(folder, read_only):

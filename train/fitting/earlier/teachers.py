@@ -21,9 +21,6 @@ from modeling_unet.segmenter import loading
 from ...record import read_record
 
 
-TEACHER_WEIGHT = 0.5  # of the loss; the masks, which teachers may miss, have the rest
-
-
 class Teachers:
     """The average of trained networks, as the aim of another one.
 
@@ -31,17 +28,21 @@ class Teachers:
         models: their folders or Hub ids.
         model: what is to learn.
         processor: that of `model`.
+        share: of the loss that is theirs; the masks have the rest.
 
     Raises:
         ValueError: a teacher has other labels or channels, or was trained at another size.
         OSError: a teacher cannot be read.
     """
 
-    def __init__(self, models: list[str], model: UNetForSemanticSegmentation, processor: UNetImageProcessor):
+    def __init__(
+        self, models: list[str], model: UNetForSemanticSegmentation, processor: UNetImageProcessor, share: float
+    ):
+        self.share = share
         self.networks = []
         for name in models:
             with loading(name):
-                network = UNetForSemanticSegmentation.from_pretrained(name)
+                network = UNetForSemanticSegmentation.from_pretrained(name, dtype=torch.float32)
                 size = UNetImageProcessor.from_pretrained(name).size["longest_edge"]
             for what, theirs, ours in (
                 ("num_labels", network.config.num_labels, model.config.num_labels),
