@@ -6,7 +6,8 @@
     memory        peak of a process that does nothing else
     AVX2          the first two again, with oneDNN limited to AVX2, as on machines without bfloat16
     cold start    `python app.py` until its first answer (--cold_start)
-    GPU           the network alone, the batch swept, beside what the device can do at best
+    GPU           the network alone, the batch swept, beside what the device can do at best; and the masks that it
+                  finds, beside those of the CPU in float32
 
 The first row of a table is what the others are compared with; contestants.py says who they are. Memory is read from
 /proc, as Linux has it.
@@ -26,8 +27,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging
 
-from modeling_unet import read_image
+from modeling_unet import TumorSegmenter, read_image
+from modeling_unet.comparison import Overlap
 from modeling_unet.provenance import SHIPPED_MODEL
+from modeling_unet.segmenter import QUALITIES
 from train.files import write_json
 
 from .contestants import MAKERS, SIDE, Ours, Peer
@@ -139,6 +142,29 @@ def compare_on_gpu(rivals: dict[str, Ours | Peer], batch_sizes: tuple[int, ...] 
     return table
 
 
+def compare_precision(model: Path) -> dict:
+    """Quality and precision → how far the GPU's answers on the examples lie from those of the CPU in float32."""
+    table = {}
+    for quality in QUALITIES:
+        exact = TumorSegmenter.from_pretrained(model, device="cpu", optimize="none", quality=quality)
+        expected = [exact(path) for path in EXAMPLES]
+        for optimize in ("none", "auto"):
+            segmenter = TumorSegmenter.from_pretrained(model, device="cuda", optimize=optimize, quality=quality)
+            found = [segmenter(path) for path in EXAMPLES]
+            pairs = list(zip(found, expected, strict=True))
+            times = take_turns(
+                {"slice": lambda number, ours=segmenter: ours(EXAMPLES[number % len(EXAMPLES)])}, GPU_ROUNDS
+            )
+            table[f"{quality}, {str(segmenter.network.dtype).removeprefix('torch.')}"] = {
+                "median_ms": summarize(times)["slice"]["median_ms"],
+                "least_dice": round(min(Overlap.of(ours.mask, other.mask).dice for ours, other in pairs), 4),
+                "largest_difference": max(
+                    float(abs(ours.probability - other.probability).max()) for ours, other in pairs
+                ),
+            }
+    return table
+
+
 def shortest_seconds(rival: Ours | Peer, batch_size: int) -> float:
     """The roofline of one pass: its operations, or what its convolutions read and write, whichever is longer."""
     moved = 0
@@ -217,6 +243,7 @@ def main(arguments: list[str] | None = None) -> dict:
         if torch.cuda.is_available():
             on_gpu = {name: make(options.model, "cuda") for name, make in MAKERS.items()}
             add("GPU, slices/s", compare_on_gpu(on_gpu))
+            add("GPU, beside the CPU in float32", compare_precision(options.model))
         else:
             print("\nGPU: there is none on this machine")
     if options.cold_start:

@@ -11,8 +11,8 @@ from transformers.activations import ACT2FN
 
 
 # Raised by one whenever config.json changes in a way that older code would misread. 2: `presence_logit`; 3: overlapping
-# classes.
-FORMAT_VERSION = 3
+# classes; 4: `presence_cells`.
+FORMAT_VERSION = 4
 # Far beyond any network for slices; a file that asks for more is damaged, or made to use up the memory.
 MAX_BLOCKS = 512
 MAX_REDUCTION = 1024
@@ -98,8 +98,9 @@ class UNetConfig(PreTrainedConfig):
 
     Head:
         presence_logit (`float`, *optional*): How sure the network must be, at its surest spot, before a slice is given
-            any tumour: the largest mean foreground logit of 3×3 cells of the finest decoder map. If it is below this,
+            any tumour: the largest mean foreground logit of a square of the finest decoder map. If it is below this,
             all foreground logits of the slice fall, a hundred times as far; in training never. None: no such rule.
+        presence_cells (`int`, defaults to 3): Side of that square in cells of the map; an odd number.
 
     Loss (each term is computed per sample, then averaged over the batch; a weight of 0 leaves the term out):
         dice_loss_weight, cross_entropy_loss_weight, focal_loss_weight (`float`): Weights of the terms.
@@ -109,7 +110,8 @@ class UNetConfig(PreTrainedConfig):
 
     Provenance:
         format_version (`int`): Of the `config.json` that was read; weights of a later version than this code are
-            refused. What is written has version 3 with classes that overlap, 2 with a `presence_logit`, else 1.
+            refused. What is written has version 4 with a `presence_logit` of other `presence_cells` than 3, 3 with
+            classes that overlap, 2 with a `presence_logit`, else 1.
         encoder_initialization (`str`): What the encoder's weights started from, e.g. `"random"` or
             `"imagenet-efficientnet-lite0"`. A statement only: building the model never loads anything.
 
@@ -161,6 +163,7 @@ class UNetConfig(PreTrainedConfig):
     dropout: float = 0.0
 
     presence_logit: float | int | None = None
+    presence_cells: int = 3
 
     dice_loss_weight: float | int = 1.0
     cross_entropy_loss_weight: float | int = 1.0
@@ -236,6 +239,8 @@ class UNetConfig(PreTrainedConfig):
     def to_dict(self) -> dict:
         """As ever, with the `format_version` that these values need, and without names that channels do not have."""
         version = 3 if self.classes_overlap else 1 if self.presence_logit is None else 2
+        if self.presence_logit is not None and self.presence_cells != 3:
+            version = 4
         options = super().to_dict() | {"format_version": version}
         if self.channel_names is None:
             options.pop("channel_names", None)
@@ -365,6 +370,8 @@ class UNetConfig(PreTrainedConfig):
             raise ValueError(f"`dropout` is {self.dropout}; it must be in [0, 1).")
         if self.presence_logit is not None and self.presence_logit <= 0:
             raise ValueError(f"`presence_logit` is {self.presence_logit}; it must be above 0, or None.")
+        if self.presence_cells < 1 or self.presence_cells % 2 == 0:
+            raise ValueError(f"`presence_cells` is {self.presence_cells}; it must be an odd number of 1 or more.")
         if self.norm == "group":
             widths = {*self.widths, *self.decoder_widths, *([self.stem_width] if self.stem_width else [])}
             indivisible = sorted(width for width in widths if width % self.norm_groups)

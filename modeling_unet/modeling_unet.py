@@ -367,13 +367,14 @@ def padded_size(size: tuple[int, int], reduction: int) -> tuple[int, int]:
     return height, width
 
 
-def lower_where_unsure(logits: Tensor, presence_logit: float) -> Tensor:
+def lower_where_unsure(logits: Tensor, presence_logit: float, cells: int = 3) -> Tensor:
     """Lower the foreground logits, [B, K, h, w], of each slice without a spot as sure as `presence_logit`.
 
-    The network is sure of the heart of a tumour; of a false alarm it is often unsure all over. A spot is 3×3 cells: one
-    cell alone is noise. What a slice lacks is taken off all its logits `PRESENCE_SLOPE` times: few slices lie between.
+    The network is sure of the heart of a tumour; of a false alarm it is often unsure all over. A spot is a square with
+    sides of `cells`: one cell alone is noise. What a slice lacks is taken off all its logits `PRESENCE_SLOPE` times:
+    few slices lie between.
     """
-    spots = F.avg_pool2d(logits, kernel_size=3, stride=1, padding=1, count_include_pad=False)
+    spots = F.avg_pool2d(logits, kernel_size=cells, stride=1, padding=cells // 2, count_include_pad=False)
     surest = spots.amax(dim=(1, 2, 3), keepdim=True)
     return logits + PRESENCE_SLOPE * (surest - presence_logit).clamp(max=0)
 
@@ -607,7 +608,7 @@ class UNetForSemanticSegmentation(UNetPreTrainedModel):
         """Decoder map → [B, K + 1, H, W]: enlarged to the padded input, cropped to it, background's zero in front."""
         logits = head(hidden_state)  # [B, K, h, w]
         if presence_logit is not None:
-            logits = lower_where_unsure(logits, presence_logit)
+            logits = lower_where_unsure(logits, presence_logit, self.config.presence_cells)
         height, width = size
         padded = padded_size((height, width), self.config.reduction)
         logits = F.interpolate(logits, size=padded, mode="bilinear", align_corners=False)

@@ -42,6 +42,7 @@ EVERY_OPTION_CHANGED = {
     "cross_entropy_loss_weight": 0.0,
     "focal_loss_weight": 2.0,
     "presence_logit": 1.5,
+    "presence_cells": 5,
     "dice_smoothing": 0.1,
     "focal_alpha": 0.75,
     "focal_gamma": 1.5,

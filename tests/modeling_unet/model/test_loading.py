@@ -243,8 +243,8 @@ class TestFormatVersion:
         assert UNetForSemanticSegmentation.from_pretrained(altered(format_version=None)).config.format_version == 1
 
     def test_newer_weights_are_refused_before_anything_else_of_theirs_is_read(self, altered):
-        newer = altered(format_version=4, block_type="not invented yet")
-        with pytest.raises(OSError, match=r"`format_version` is 4; .* up to 3: upgrade the package"):
+        newer = altered(format_version=5, block_type="not invented yet")
+        with pytest.raises(OSError, match=r"`format_version` is 5; .* up to 4: upgrade the package"):
             TumorSegmenter.from_pretrained(newer)
         with pytest.raises(Exception, match="upgrade the package"):
             AutoModelForSemanticSegmentation.from_pretrained(newer)
@@ -259,6 +259,10 @@ class TestFormatVersion:
         assert config.to_dict()["format_version"] == 1
         config.presence_logit = 1.5
         assert config.to_dict()["format_version"] == 2
+        config.presence_cells = 5
+        assert config.to_dict()["format_version"] == 4
+        config.presence_logit = None
+        assert config.to_dict()["format_version"] == 1
 
     def test_the_shipped_config_loads(self, shipped_weights):
         assert UNetConfig.from_pretrained(shipped_weights).format_version == 2

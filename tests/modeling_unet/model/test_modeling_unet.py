@@ -481,6 +481,11 @@ class TestPresence:
     def test_one_sure_cell_is_not_enough(self, model):
         assert self.logits(model, self.spot(3.0, side=1)).max() < 0
 
+    def test_a_wider_spot_must_be_sure_all_over(self, model):
+        model.config.presence_cells = 5
+        assert self.logits(model, self.spot(3.0)).max() < 0
+        assert torch.equal(self.logits(model, self.spot(2.0, side=5))[0], self.spot(2.0, side=5))
+
     def test_each_slice_of_a_batch_is_judged_alone(self, model):
         sure, unsure = self.logits(model, self.spot(2.5), self.spot(1.0))
         assert torch.equal(sure, self.spot(2.5))
@@ -501,6 +506,13 @@ class TestPresence:
     def test_what_would_silence_nothing_or_everything_is_refused(self, value):
         with pytest.raises(StrictDataclassClassValidationError, match="`presence_logit` is"):
             tiny_config(presence_logit=value)
+
+    @pytest.mark.parametrize("value", [0, -1, 4])
+    def test_a_square_without_a_middle_is_refused(self, value):
+        with pytest.raises(
+            StrictDataclassClassValidationError, match=f"`presence_cells` is {value}; it must be an odd"
+        ):
+            tiny_config(presence_cells=value)
 
 
 class TestBackward:
