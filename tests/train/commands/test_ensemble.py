@@ -3,12 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from slices import write_data_set, write_persons
 from tiny import TINY, save_even_model, tiny_config
 from torch.nn import functional as F
+from transformers import Trainer
 
 from modeling_unet import UNetConfig, UNetForSemanticSegmentation, UNetImageProcessor
 from modeling_unet.provenance import weights_hash
@@ -19,6 +21,7 @@ from train.data.slices import DataArguments, load_slices
 from train.files import save_model, write_json
 from train.fitting.earlier.teachers import Teachers
 from train.fitting.options import parse_fit
+from train.fitting.trainer import EpochMeans, SegmentationTrainer
 
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -175,6 +178,21 @@ def test_the_share_of_the_teachers(options, message):
     assert parse_fit(start).run.teacher_share is None
     with pytest.raises(ValueError, match=message):
         parse_fit([*start, *options])
+
+
+def test_the_masks_have_the_share_that_the_teachers_leave(even, monkeypatch):
+    student = UNetForSemanticSegmentation(tiny_config()).train()
+    batch = {"pixel_values": torch.zeros(2, 1, SIDE, SIDE), "labels": torch.ones(2, SIDE, SIDE, dtype=torch.long)}
+    outputs = student(**batch)
+    trainer = object.__new__(SegmentationTrainer)
+    trainer.args, trainer.model = SimpleNamespace(freeze_encoder=False), student
+    trainer.teachers = Teachers([even], student, UNetImageProcessor(size={"longest_edge": SIDE}), 0.7)
+    trainer.epoch_means = EpochMeans(torch.device("cpu"))
+    monkeypatch.setattr(Trainer, "compute_loss", lambda *_: (outputs.loss, outputs))
+    aim = trainer.teachers.loss(outputs.logits, batch["pixel_values"], batch["labels"], 255)
+    torch.testing.assert_close(trainer.compute_loss(student, batch), 0.3 * outputs.loss + 0.7 * aim)
+    student.eval()
+    torch.testing.assert_close(trainer.compute_loss(student, batch), outputs.loss)
 
 
 def test_a_teacher_of_another_size_is_named(even):
