@@ -1059,7 +1059,10 @@ class UNetImageProcessor(PilBackend):
             ValueError: a logit is NaN or infinite, which would pass for "no tumour"; or another number of sizes.
         """
         if not logits.isfinite().all():
-            raise ValueError("The network's logits are NaN or infinite: its weights or its config are damaged.")
+            raise ValueError(
+                "The network's logits are NaN or infinite: its weights or its config are damaged, or they are too "
+                "large for half precision; there, try optimize='none'."
+            )
         if target_sizes is None:
             return list(logits)
         if len(logits) != len(target_sizes):

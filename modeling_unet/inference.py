@@ -42,9 +42,9 @@ def _in_float32(head: nn.Module, arguments: tuple[Tensor]) -> Tensor:
 def fastest_dtype(device: torch.device) -> torch.dtype:
     """The type of numbers that a device computes fastest with, among those that find the same tumours.
 
-    A GPU is as fast in float16 as in bfloat16, and float16 keeps three more bits: on the nine examples, probabilities
-    differ by up to 0.003 from those of float32, and by up to 0.10 in bfloat16 (docs/results.md). CPUs are fast in
-    bfloat16 alone.
+    A GPU is as fast in float16 as in bfloat16, and float16 keeps three more bits: probabilities differ from those of
+    float32 by a tenth as much (docs/results.md). Logits that are too large for it are refused by the processor, not
+    taken for an answer. CPUs are fast in bfloat16 alone.
     """
     if device.type == "cuda":
         return torch.float16

@@ -367,7 +367,7 @@ def padded_size(size: tuple[int, int], reduction: int) -> tuple[int, int]:
     return height, width
 
 
-def lower_where_unsure(logits: Tensor, presence_logit: float, cells: int = 3) -> Tensor:
+def lower_where_unsure(logits: Tensor, presence_logit: float, cells: int) -> Tensor:
     """Lower the foreground logits, [B, K, h, w], of each slice without a spot as sure as `presence_logit`.
 
     The network is sure of the heart of a tumour; of a false alarm it is often unsure all over. A spot is a square with

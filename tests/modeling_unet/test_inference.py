@@ -209,6 +209,14 @@ class TestShipped:
         assert np.count_nonzero(fast.mask != expected.mask) <= MAX_BFLOAT16_PIXELS
 
     @pytest.mark.slow
+    def test_in_float16_it_moves_edges_by_a_tenth_of_that(self, plain, shipped_weights, monkeypatch):
+        """As on a GPU."""
+        monkeypatch.setattr(inference, "fastest_dtype", lambda device: torch.float16)
+        fast, expected = TumorSegmenter.from_pretrained(shipped_weights, device="cpu")(EXAMPLES[0]), plain(EXAMPLES[0])
+        assert np.abs(fast.probability - expected.probability).max() < MAX_BFLOAT16_ERROR / 10
+        assert np.count_nonzero(fast.mask != expected.mask) <= MAX_BFLOAT16_PIXELS / 10
+
+    @pytest.mark.slow
     def test_it_can_be_copied_and_sent_to_another_process(self, shipped_weights):
         """As `multiprocessing`, joblib and Ray send it."""
         segmenter = TumorSegmenter.from_pretrained(shipped_weights, device="cpu")

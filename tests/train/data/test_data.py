@@ -222,8 +222,8 @@ def test_slices_held_in_memory_are_the_same_and_nobody_changes_them(read_only):
             assert held[index][name].dtype == values.dtype
     held[0]["labels"][:] = 7
     np.testing.assert_array_equal(held[0]["labels"], read_only[0]["labels"])
-    several, expected = (AugmentedSlices(slices, augmentation(), seed=5)[1] for slices in (held, read_only))
-    np.testing.assert_array_equal(several["pixel_values"], expected["pixel_values"])
+    found, expected = (AugmentedSlices(slices, augmentation(), seed=5)[1] for slices in (held, read_only))
+    np.testing.assert_array_equal(found["pixel_values"], expected["pixel_values"])
 
 
 def test_processes_prepare_the_same_and_share_the_cache(folder, read_only):
