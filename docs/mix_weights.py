@@ -1,9 +1,12 @@
-"""Weights before and after a second training, mixed: python docs/mix_weights.py BEFORE OUT [AFTER SHARE [PRESENCE]]
+"""Weights before and after a second training, mixed.
+
+    python docs/mix_weights.py BEFORE OUT [AFTER SHARE [PRESENCE [CELLS]]]
 
     BEFORE ─ calibration out of its head ─→ OUT, to train on                                          (without AFTER)
     SHARE · that + (1 - SHARE) · AFTER ─ calibration into its head again ─→ OUT, to score
 
-PRESENCE is the `presence_logit` of OUT's config: how sure the network must be somewhere before it marks anything.
+PRESENCE and CELLS are `presence_logit` and `presence_cells` of OUT's config: how sure the network must be somewhere, and
+on how large a square, before it marks anything.
 
 Fine-tuned weights forget; between them and those that they come from lie networks that know both (Wortsman et al. 2022,
 "Robust fine-tuning of zero-shot models", section 3). AFTER was trained from the OUT of the first line.
@@ -24,11 +27,14 @@ from train.record import CALIBRATION, RECORD_FILE, SHARE_OF_START, read_record
 
 
 @torch.no_grad()
-def main(before: str, out: str, after: str | None = None, share: str = "1", presence: str | None = None) -> None:
+def main(
+    before: str, out: str, after: str | None = None, share: str = "1", presence: str | None = None, cells: str = "3"
+) -> None:
     model, (platt,) = UNetForSemanticSegmentation.from_pretrained(before), read_calibration(before).platts
     model.head.weight.div_(platt.scale)
     model.head.bias.sub_(platt.shift).div_(platt.scale)
     model.config.presence_logit = None if presence is None else float(presence)
+    model.config.presence_cells = int(cells)
     record = read_record(before)
     calibration = record.pop(CALIBRATION)
     if after is not None:

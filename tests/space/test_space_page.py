@@ -320,9 +320,10 @@ def test_a_choice_after_one_that_fails_is_not_lost(page, network, tmp_path):
     drop(page, saved(tmp_path / "a.png", slice_of(40, 30)))
     wait_for_runs(page, network, 1)
     drop(page, tmp_path / "text.png")
+    # Before the click, which closes it.
+    expect(page.get_by_test_id("toast-body")).to_contain_text("text.png")
     page.locator("#examples button").nth(4).click()
     network.gate.set()
-    expect(page.get_by_test_id("toast-body")).to_contain_text("text.png")
     expect(page.locator("#stage .caption")).to_contain_text(describe(EXAMPLES[4]))
     expect(page.locator("#layers .fill")).to_be_visible()
 
