@@ -5,8 +5,8 @@
     BEFORE ─ calibration out of its head ─→ OUT, to train on                                          (without AFTER)
     SHARE · that + (1 - SHARE) · AFTER ─ calibration into its head again ─→ OUT, to score
 
-PRESENCE and CELLS are `presence_logit` and `presence_cells` of OUT's config: how sure the network must be somewhere, and
-on how large a square, before it marks anything.
+PRESENCE and CELLS are `presence_logit` and `presence_cells` of OUT's config: how sure the network must be somewhere,
+and on how large a square, before it marks anything.
 
 Fine-tuned weights forget; between them and those that they come from lie networks that know both (Wortsman et al. 2022,
 "Robust fine-tuning of zero-shot models", section 3). AFTER was trained from the OUT of the first line.

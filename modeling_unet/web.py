@@ -4,6 +4,8 @@
     web/, space/, examples/ ────────────┼─→ folder ─ python -m http.server ─→ http://127.0.0.1:8000
     onnxruntime-web of npm ─ runtime/ ──┘
 
+Where `index.html` says `<!-- space/parts/NAME.html -->`, that part of the Space's page comes in.
+
 Everything that is decided in Python, such as thresholds, sentences and colours, goes along as `settings.json`: the
 JavaScript in web/ repeats none of it. Only a clone has these files; the installed package does not.
 """
@@ -46,7 +48,9 @@ SOURCES = {
     "examples/masks": ("examples/masks/*.png",),
     "runtime": (f"{PAGE}/runtime/*",),
 }
-MODEL_FILE, SETTINGS_FILE, FILES_FILE = "model.onnx", "settings.json", "files.js"
+PAGE_FILE, MODEL_FILE, SETTINGS_FILE, FILES_FILE = "index.html", "model.onnx", "settings.json", "files.js"
+
+PART = re.compile(rb"<!-- (space/parts/\w+\.html) -->")
 
 RUNTIME = "onnxruntime-web@1.30.0"
 TARBALL = "onnxruntime-web-1.30.0.tgz"
@@ -81,6 +85,7 @@ def write_page(folder: Path, segmenter: TumorSegmenter, name: str, revision: str
     check_one_class(segmenter.class_names, "static pages")
     check_one_channel(segmenter.channel_names, "static pages")
     content = {file: source.read_bytes() for file, source in page_sources().items()} | runtime_files(runtime)
+    content[PAGE_FILE] = PART.sub(lambda part: (ROOT / part[1].decode()).read_bytes(), content[PAGE_FILE])
     metadata = describe(segmenter.model, segmenter.image_processor, name, revision)
     content[MODEL_FILE] = to_whole_onnx(segmenter.model, segmenter.image_processor, segmenter.familiarity, metadata)
     content[SETTINGS_FILE] = json.dumps(_settings(content, name, revision), ensure_ascii=False).encode()
@@ -92,8 +97,8 @@ def write_page(folder: Path, segmenter: TumorSegmenter, name: str, revision: str
 
 def page_sources() -> dict[str, Path]:
     """Name in the folder → the file of a clone that it is; a ValueError if this is none."""
-    if not (ROOT / PAGE / "index.html").is_file():
-        raise ValueError(f"the page comes with a clone of the project alone: there is no {ROOT / PAGE / 'index.html'}.")
+    if not (ROOT / PAGE / PAGE_FILE).is_file():
+        raise ValueError(f"the page comes with a clone of the project alone: there is no {ROOT / PAGE / PAGE_FILE}.")
     return {
         Path(folder, path.name).as_posix(): path
         for folder, patterns in SOURCES.items()

@@ -25,6 +25,7 @@ from .outside import SUMMARY, TITLE
 from .studies import Corrected, Settings, Slice, Study
 
 
+PARTS = Path(__file__).with_name("parts")  # of the page's HTML, which the static page has, too
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples" / "images").glob("*.png"))  # TYPE-PLANE-NUMBER.png
 ON_ARRIVAL = next(path for path in EXAMPLES if path.stem == "glioma-sagittal-842")  # its Dice is about the median
 
@@ -42,6 +43,9 @@ EMPTY_STAGE = (
 EMPTY_REPORT = "<h2 class='verdict'>No slice yet</h2><p class='detail'>Its measurements will appear here.</p>"
 UNKNOWN = "The network does not know such {}"
 SPACING_LABEL = "Pixel size in mm (0: unknown)"
+GLASS, TOOLS, VIEWS, BRUSH, PAINT = (
+    (PARTS / f"{name}.html").read_text(encoding="utf-8") for name in ("glass", "tools", "views", "brush", "paint")
+)
 DROP_BOX = """
 <div class="box">
     <label><input type="file" id="files" multiple aria-describedby="drop-hint">
@@ -50,64 +54,10 @@ DROP_BOX = """
     <small id="drop-hint" role="status">PNG, JPEG, TIFF, … · several or a ZIP · NIfTI · DICOM</small>
 </div>
 """
-GLASS = """
-<div class="slice">
-    <svg class="filter" aria-hidden="true"><filter id="window" color-interpolation-filters="sRGB"><feComponentTransfer>
-        <feFuncR type="linear"/><feFuncG type="linear"/><feFuncB type="linear"/>
-    </feComponentTransfer></filter></svg>
-    <svg class="ruler" aria-hidden="true"><line/><line/></svg>
-    <i class="divider"></i>
-    <input type="range" id="split" min="0" max="100" step="0.5" value="50" aria-label="Line between before and after">
-    <output class="note length"></output>
-    <span class="note scale" hidden></span>
-    <span class="note probe"></span>
-</div>
-"""
-TOOLS = """
-<div class="bar"><span>0</span><i style="background-image: url({bar})"></i><span>1 probability</span></div>
-<button type="button" id="hide" aria-pressed="false" title="Or hold the key H">Hold to hide <kbd>H</kbd></button>
-<button type="button" id="compare-button" aria-pressed="false">Before / after</button>
-<button type="button" data-tool="window" aria-pressed="false" title="Or drag with the right button">Window</button>
-<button type="button" data-tool="ruler" aria-pressed="false" title="Drag from one point to another">Ruler</button>
-<button type="button" id="reset" disabled title="Or press the key 0">Reset</button>
-<p id="said" role="status"></p>
-"""
-VIEWS = """
-<fieldset hidden>
-    <legend>View of the volume</legend>
-    <label><input type="radio" name="view" value="slices" checked><span>Slices</span></label>
-    <label><input type="radio" name="view" value="planes"><span>3 planes</span></label>
-    <label><input type="radio" name="view" value="all"><span>3-D</span></label>
-</fieldset>
-<button type="button" title="Or press the key 0">Reset</button>
-"""
 VOLUME = """
 <div class="room" data-program="{program}"><i class="ring" hidden></i><output class="note place"></output></div>
 """
-BRUSH = """
-<button type="button" data-tool="brush" aria-pressed="false" title="Correct the mask by hand; or press the key B">Brush
-<kbd>B</kbd></button>
-<div id="brush" role="group" aria-label="Brush">
-    <button type="button" id="paints" aria-pressed="true">Paint</button>
-    <button type="button" id="erases" aria-pressed="false">Erase</button>
-    <label>Size <input type="range" id="brush-size" min="1" max="64" value="12"> <output>12 px</output></label>
-    <button type="button" id="undo" disabled title="Or Ctrl + Z">Undo</button>
-    <button type="button" id="redo" disabled title="Or Ctrl + Shift + Z">Redo</button>
-    <button type="button" id="uncorrect" disabled title="Take all corrections of the slice back">Network’s mask</button>
-    <div class="pairs">
-        <label>Person <input type="text" id="person" maxlength="60" autocomplete="off" spellcheck="false"
-        aria-describedby="pairs-hint"></label>
-        <button type="button" id="save-pairs" disabled>Save training pairs</button>
-        <small id="pairs-hint">Slices of one person need the same name here. Pairs stay in this browser until you save
-        them.</small>
-    </div>
-</div>
-"""
 NO_BRUSH = '<small class="no-brush">The brush is for models of one class; this one has {count}.</small>'
-PAINT = """
-<div class="slice" tabindex="0" role="application" hidden aria-label="Brush: arrows move it, Space paints, E erases,
-[ and ] change its size, Escape puts it away"><canvas></canvas><i class="ring"></i></div>
-"""
 FOOTER = """
 <p><strong>Not a medical device. For research and education.</strong> Made for T1-weighted slices with contrast. Every
 slice of its data set shows a tumour: in a healthy slice, and more often in other kinds of images, it may report one
@@ -218,7 +168,8 @@ def draw_tools(class_names: Sequence[str]) -> str:
     brush = BRUSH
     if len(class_names) > 1:
         brush = BRUSH.replace("<button", "<button disabled", 1) + NO_BRUSH.format(count=len(class_names))
-    return brush + TOOLS.format(bar=data_uri(draw_overlay(black, ramp > 0, alpha=1, style="heatmap", probability=ramp)))
+    bar = data_uri(draw_overlay(black, ramp > 0, alpha=1, style="heatmap", probability=ramp))
+    return brush + TOOLS.replace("<i>", f'<i style="background-image: url({bar})">')
 
 
 def spacing_label(study: Study | None) -> str:

@@ -41,8 +41,8 @@ MODEL_FILES = ("*.json", "*.safetensors", CARD_FILE, *PICTURES)
 ROWS_FILE = "metadata.jsonl"
 ROWS = ("per_slice", "per_negative")  # of an evaluation: names of slices and persons, which are not published
 SPACE_FILES = (
-    *("app.py", "space/*.py", "space/page.css", "space/scripts/*.js", "space/vendor/*.*", "docs/page.png"),
-    *("requirements.txt", "LICENSE"),
+    *("app.py", "space/*.py", "space/page.css", "space/parts/*.html", "space/scripts/*.js", "space/vendor/*.*"),
+    *("docs/page.png", "requirements.txt", "LICENSE"),
     *(
         "modeling_unet/**/*.py",
         "modeling_unet/*.html",

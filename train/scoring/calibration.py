@@ -57,6 +57,7 @@ from ..record import (
 )
 from .evaluation import (
     ScoringArguments,
+    check_folds_of,
     find_negatives,
     put_together,
     report_of,
@@ -95,10 +96,7 @@ class CalibrateArguments(ScoringArguments):
     )
 
     def __post_init__(self):
-        if len(self.model) != len(self.fold) or len(set(self.fold)) < len(self.fold):
-            raise ValueError(
-                "--model and --fold belong together, each fold once: give as many of the one as of the other."
-            )
+        check_folds_of(self.model, self.fold)
         if self.only_familiarity and list(map(Path, self.model)) != [Path(self.output_dir)]:
             raise ValueError("--only_familiarity writes into the folder of one --model: give that as --output_dir.")
         super().__post_init__()

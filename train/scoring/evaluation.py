@@ -1,6 +1,7 @@
 """`python -m train evaluate`: score a model on people it was not trained on, on the route that its users take.
 
     python -m train evaluate --data_dir DATA --model RUN --fold 0
+    python -m train evaluate --data_dir DATA --model RUN0 RUN1 … --fold 0 1 …
     python -m train evaluate --data_dir DATA_OF_ANOTHER_HOSPITAL --model RUN
 
     slice ─ TumorSegmenter ─→ probability ┐
@@ -80,9 +81,15 @@ class ScoringArguments(DataArguments):
 class EvaluateArguments(ScoringArguments):
     """What to score, and on what."""
 
-    model: str = field(metadata={"help": "Model folder or Hub id."})
-    fold: int | None = field(
-        default=None, metadata={"help": "The fold whose persons are scored, of as many as the model was trained with."}
+    model: list[str] = field(
+        metadata={"help": "Model folder or Hub id; or several of one recipe, one for each fold, scored together."}
+    )
+    fold: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "The fold whose persons are scored, of as many as the model was trained with; of several models, "
+            "that of each."
+        },
     )
     split: str | None = field(
         default=None,
@@ -107,6 +114,8 @@ class EvaluateArguments(ScoringArguments):
                 "--split test to score those that are marked so; or none, to score every slice of data that the model "
                 "has not seen."
             )
+        if len(self.model) > 1 or (self.fold is not None and len(self.fold) > 1):
+            check_folds_of(self.model, self.fold or [])
         if self.output is not None and Path(self.output).is_dir():
             raise ValueError(f"--output {self.output} is a folder; name a file in it.")
 
@@ -123,7 +132,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
         What was scored: `model`, `weights_sha256`, `fold` (a number, a split, or `ALL_PERSONS`), `seen_in_training`
         (None if the model does not say what it was trained on), `quality`, `slices_sha256`, `resolution`, `threshold`;
         the figures of `aggregate.figures_of`; and `per_slice` and `per_negative`, one row for each slice, from which
-        those follow.
+        those follow. Of several models, as `put_together`.
 
     Raises:
         DataError: the data set cannot be scored.
@@ -132,44 +141,81 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     if arguments.output:
         check_writable(Path(arguments.output), "--output")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
-    # The figures are of the network alone: every slice is taken whole.
-    how = {"device": arguments.device, "optimize": "none", "quality": arguments.quality, "framing": "none"}
-    segmenter = TumorSegmenter.from_pretrained(arguments.model, **how)
-    arguments = with_model(arguments, arguments.model, segmenter)
-    fold, scored = _choose(arguments)
-    seen_in_training = is_seen_in_training(arguments.model, scored)
-    if arguments.is_open and seen_in_training:
-        raise ValueError(
-            f"--model {arguments.model} was trained on some of these slices; give --fold K, the fold that it left out, "
-            "or --all_persons to score every slice all the same."
-        )
-    # The fold's slices are checked already and the negatives are not: errors in them should show first.
-    per_negative = score_negatives(
-        segmenter, negatives, re.compile(arguments.negatives_person_pattern), arguments.batch_size
-    )
-    if arguments.classes:
-        per_slice = score_classes(segment_slices(segmenter, scored, arguments.batch_size), scored)
-    else:
-        per_slice = score_fold(segment_fold(segmenter, scored, arguments.batch_size), scored)
-    report = {
-        "model": str(arguments.model),
-        "fold": fold,
-        "weights_sha256": weights_hash(arguments.model),
-        "seen_in_training": seen_in_training,
-        "quality": arguments.quality,
-        **report_of(scored, per_slice, per_negative),
-    }
+    folds: Sequence[int | None] = arguments.fold or [None]
+    opened = [_open(model, fold, arguments) for model, fold in zip(arguments.model, folds, strict=True)]
+    reports = [_score(one, negatives, arguments) for one in opened]
+    report = reports[0] if len(reports) == 1 else put_together(reports, ", ".join(arguments.model))
     print(format_table(report))
     if arguments.output:
         write_evaluation(Path(arguments.output), report)
     return report
 
 
-def _choose(arguments: EvaluateArguments) -> tuple[int | str | None, Dataset]:
+def check_folds_of(models: Sequence[str], folds: Sequence[int]) -> None:
+    """Raise ValueError unless every model has a fold, and every fold one model."""
+    if len(models) != len(folds) or len(set(folds)) < len(folds):
+        raise ValueError("--model and --fold belong together, each fold once: give as many of the one as of the other.")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model, and the slices that it is to be scored on.
+
+    Attributes:
+        model: folder or Hub id.
+        fold: a number, a split, or `ALL_PERSONS`.
+        slices: those of it.
+        seen_in_training: None where the model does not say.
+        segmenter: the model.
+    """
+
+    model: str
+    fold: int | str | None
+    slices: Dataset
+    seen_in_training: bool | None
+    segmenter: TumorSegmenter
+
+
+def _open(model: str, fold: int | None, arguments: EvaluateArguments) -> Opened:
+    # The figures are of the network alone: every slice is taken whole.
+    how = {"device": arguments.device, "optimize": "none", "quality": arguments.quality, "framing": "none"}
+    segmenter = TumorSegmenter.from_pretrained(model, **how)
+    scored_as, slices = _choose(model, fold, with_model(arguments, model, segmenter))
+    seen_in_training = is_seen_in_training(model, slices)
+    if arguments.is_open and seen_in_training:
+        raise ValueError(
+            f"--model {model} was trained on some of these slices; give --fold K, the fold that it left out, "
+            "or --all_persons to score every slice all the same."
+        )
+    return Opened(model, scored_as, slices, seen_in_training, segmenter)
+
+
+def _score(opened: Opened, negatives: list[Path], arguments: EvaluateArguments) -> dict:
+    """The report of one model."""
+    segmenter, slices = opened.segmenter, opened.slices
+    # The fold's slices are checked already and the negatives are not: errors in them should show first.
+    per_negative = score_negatives(
+        segmenter, negatives, re.compile(arguments.negatives_person_pattern), arguments.batch_size
+    )
+    if len(segmenter.class_names) > 1:
+        per_slice = score_classes(segment_slices(segmenter, slices, arguments.batch_size), slices)
+    else:
+        per_slice = score_fold(segment_fold(segmenter, slices, arguments.batch_size), slices)
+    return {
+        "model": opened.model,
+        "fold": opened.fold,
+        "weights_sha256": weights_hash(opened.model),
+        "seen_in_training": opened.seen_in_training,
+        "quality": arguments.quality,
+        **report_of(slices, per_slice, per_negative),
+    }
+
+
+def _choose(model: str, fold: int | None, arguments: EvaluateArguments) -> tuple[int | str | None, Dataset]:
     """What is scored, by its name and its slices."""
-    if arguments.fold is not None:
-        slices = load_slices(with_folds_of(arguments, {arguments.model: read_record(arguments.model)}))
-        return arguments.fold, split_fold(slices, arguments.fold)[1]
+    if fold is not None:
+        slices = load_slices(with_folds_of(arguments, {model: read_record(model)}))
+        return fold, split_fold(slices, fold)[1]
     slices = load_slices(arguments, without_folds=True)
     if arguments.all_persons or arguments.is_open:
         return ALL_PERSONS, slices

@@ -68,7 +68,8 @@ def options(folder: Path, **more) -> list[str]:
 
 def run(folder: Path, **more) -> dict:
     values = {"model": "any", "data_dir": str(folder), "persons": str(folder / "persons.csv"), "fold": 0, **more}
-    return evaluate(EvaluateArguments(**values))
+    model, fold = values.pop("model"), values.pop("fold")
+    return evaluate(EvaluateArguments(**values, model=[model], fold=None if fold is None else [fold]))
 
 
 # Rows
@@ -118,6 +119,22 @@ def test_every_slice_of_the_fold_is_scored_against_its_mask_as_it_lies_on_disk(f
         predicted = cv2.imread(str(folder / "images" / f"{row['slice']}.png"), cv2.IMREAD_UNCHANGED) > 140
         assert row["dice"] == pytest.approx(2 * (predicted & true).sum() / (predicted.sum() + true.sum()))
         assert (row["tumor_type"], row["plane"]) == ("unknown", "unknown")
+
+
+def test_models_of_several_folds_are_scored_together(folder):
+    """Each on the fold that it left out, all slices in one report."""
+    parts = [run(folder, fold=fold) for fold in (1, 3)]
+    how = {"data_dir": str(folder), "persons": str(folder / "persons.csv"), "model": ["any", "other"], "fold": [1, 3]}
+    together = evaluate(EvaluateArguments(**how))
+    assert together["per_slice"] == [row for part in parts for row in part["per_slice"]]
+    assert (together["fold"], together["model"]) == ([1, 3], "any, other")
+    assert [row["fold"] for row in together["by_fold"]] == [1, 3]
+
+
+@pytest.mark.parametrize(("models", "folds"), [(2, [0]), (2, [1, 1]), (1, [0, 1]), (2, None)])
+def test_every_model_has_a_fold_of_its_own(models, folds, folder):
+    with pytest.raises(ValueError, match="belong together, each fold once"):
+        EvaluateArguments(data_dir=str(folder), model=["any"] * models, fold=folds)
 
 
 # Figures
