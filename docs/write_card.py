@@ -18,7 +18,7 @@ from modeling_unet.files import write_atomically
 from modeling_unet.provenance import SHIPPED_MODEL
 from train.files import read_json
 from train.hub.cards import describe_scored
-from train.record import CALIBRATION, EVALUATION_FILE, RECORD_FILE, SHARE_OF_START, read_evaluation
+from train.record import CALIBRATION, EVALUATION_FILE, RECORD_FILE, SHARE_OF_START, TEACHERS, read_evaluation
 from train.scoring.tables import (
     detail_table,
     fold_table,
@@ -75,18 +75,12 @@ def _training(record: dict) -> str:
     while earlier:
         trainings.insert(0, earlier)
         earlier = earlier.get("started_from")
-    schedules = [
-        f"{training['steps']:,} steps of {training['recipe']['per_device_train_batch_size']} slices"
-        for training in trainings
-    ]
-    if share := record.get(SHARE_OF_START):
-        schedules[-1] += f", averaged with the weights before (their share is {share:g})"
     commits = [training.get("commit") for training in trainings]
     seconds = sum(training["seconds_since_last_start"] for training in trainings)
     rows = {
         "slices, persons": [f"{record['training_slices']:,} of {record['training_persons']}"],
         "held out": ["nobody" if record["fold"] is None else f"fold {record['fold']}"],
-        "schedule": ["; then ".join(schedules)],
+        "schedule": ["; then ".join(map(_schedule, trainings))],
         "time": [f"{seconds / 3600:.1f} h since the last start, on {record['machine']}"],
         "seed": [", ".join(str(training["recipe"]["seed"]) for training in trainings)],
         "slices' SHA-256": [f"`{record['training_slices_sha256'][:16]}…`"],
@@ -94,6 +88,16 @@ def _training(record: dict) -> str:
         "versions": [f"torch {record['torch']}, transformers {record['transformers']}"],
     }
     return markdown_table([""], rows)
+
+
+def _schedule(training: dict) -> str:
+    recipe = training["recipe"]
+    text = f"{training['steps']:,} steps of {recipe['per_device_train_batch_size']} slices"
+    if names := [teacher["name"] for teacher in training.get(TEACHERS, ())]:
+        text += f", {recipe['teacher_share']:.0%} of the loss by the average of {' and '.join(names)}"
+    if share := training.get(SHARE_OF_START):
+        text += f", averaged with the weights before (their share is {share:g})"
+    return text
 
 
 def main() -> None:
