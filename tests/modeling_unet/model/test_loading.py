@@ -265,4 +265,4 @@ class TestFormatVersion:
         assert config.to_dict()["format_version"] == 1
 
     def test_the_shipped_config_loads(self, shipped_weights):
-        assert UNetConfig.from_pretrained(shipped_weights).format_version == 2
+        assert UNetConfig.from_pretrained(shipped_weights).format_version == 4
