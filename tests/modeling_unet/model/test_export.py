@@ -83,7 +83,7 @@ class TestShipped:
             "model": "brain-tumor-unet",
             "revision": "",
             "model_type": "brain_tumor_unet",
-            "format_version": "2",
+            "format_version": "4",
             "labels": '["background", "tumor"]',
             "size": "256",
             "foreground_fraction": "0.1",
