@@ -141,9 +141,7 @@ def evaluate(arguments: EvaluateArguments) -> dict:
     if arguments.output:
         check_writable(Path(arguments.output), "--output")
     negatives = find_negatives(Path(arguments.negatives)) if arguments.negatives else []
-    folds: Sequence[int | None] = arguments.fold or [None]
-    opened = [_open(model, fold, arguments) for model, fold in zip(arguments.model, folds, strict=True)]
-    reports = [_score(one, negatives, arguments) for one in opened]
+    reports = [_score(opened, negatives, arguments) for opened in _open(arguments)]
     report = reports[0] if len(reports) == 1 else put_together(reports, ", ".join(arguments.model))
     print(format_table(report))
     if arguments.output:
@@ -176,18 +174,22 @@ class Opened:
     segmenter: TumorSegmenter
 
 
-def _open(model: str, fold: int | None, arguments: EvaluateArguments) -> Opened:
+def _open(arguments: EvaluateArguments) -> list[Opened]:
     # The figures are of the network alone: every slice is taken whole.
     how = {"device": arguments.device, "optimize": "none", "quality": arguments.quality, "framing": "none"}
-    segmenter = TumorSegmenter.from_pretrained(model, **how)
-    scored_as, slices = _choose(model, fold, with_model(arguments, model, segmenter))
-    seen_in_training = is_seen_in_training(model, slices)
-    if arguments.is_open and seen_in_training:
-        raise ValueError(
-            f"--model {model} was trained on some of these slices; give --fold K, the fold that it left out, "
-            "or --all_persons to score every slice all the same."
-        )
-    return Opened(model, scored_as, slices, seen_in_training, segmenter)
+    segmenters = [TumorSegmenter.from_pretrained(model, **how) for model in arguments.model]
+    for model, segmenter in zip(arguments.model, segmenters, strict=True):
+        arguments = with_model(arguments, model, segmenter)
+    opened = []
+    for model, segmenter, (fold, slices) in zip(arguments.model, segmenters, _choose(arguments), strict=True):
+        seen_in_training = is_seen_in_training(model, slices)
+        if arguments.is_open and seen_in_training:
+            raise ValueError(
+                f"--model {model} was trained on some of these slices; give --fold K, the fold that it left out, "
+                "or --all_persons to score every slice all the same."
+            )
+        opened.append(Opened(model, fold, slices, seen_in_training, segmenter))
+    return opened
 
 
 def _score(opened: Opened, negatives: list[Path], arguments: EvaluateArguments) -> dict:
@@ -211,15 +213,15 @@ def _score(opened: Opened, negatives: list[Path], arguments: EvaluateArguments) 
     }
 
 
-def _choose(model: str, fold: int | None, arguments: EvaluateArguments) -> tuple[int | str | None, Dataset]:
-    """What is scored, by its name and its slices."""
-    if fold is not None:
-        slices = load_slices(with_folds_of(arguments, {model: read_record(model)}))
-        return fold, split_fold(slices, fold)[1]
+def _choose(arguments: EvaluateArguments) -> list[tuple[int | str | None, Dataset]]:
+    """What each model is scored on, by its name and its slices."""
+    if arguments.fold is not None:
+        slices = load_slices(with_folds_of(arguments, {model: read_record(model) for model in arguments.model}))
+        return [(fold, split_fold(slices, fold)[1]) for fold in arguments.fold]
     slices = load_slices(arguments, without_folds=True)
     if arguments.all_persons or arguments.is_open:
-        return ALL_PERSONS, slices
-    return arguments.split, marked_slices(slices, str(arguments.split), arguments.data_dir)
+        return [(ALL_PERSONS, slices)]
+    return [(arguments.split, marked_slices(slices, str(arguments.split), arguments.data_dir))]
 
 
 def marked_slices(slices: Dataset, split: str, data_dir: str) -> Dataset:

@@ -17,6 +17,8 @@ from modeling_unet.overlay import to_display
 from train.__main__ import main
 from train.data.slices import DataArguments, load_slices
 from train.files import save_model, write_json
+from train.record import RECORD_FILE
+from train.scoring import evaluation
 from train.scoring.aggregate import figures_of
 from train.scoring.evaluation import EvaluateArguments, evaluate, score_slice
 from train.scoring.metrics import LesionCounts
@@ -121,14 +123,27 @@ def test_every_slice_of_the_fold_is_scored_against_its_mask_as_it_lies_on_disk(f
         assert (row["tumor_type"], row["plane"]) == ("unknown", "unknown")
 
 
-def test_models_of_several_folds_are_scored_together(folder):
-    """Each on the fold that it left out, all slices in one report."""
+def test_models_of_several_folds_are_scored_together(folder, monkeypatch):
+    """Each on the fold that it left out, all slices in one report; the data set is read once."""
     parts = [run(folder, fold=fold) for fold in (1, 3)]
+    read = []
+    monkeypatch.setattr(evaluation, "load_slices", lambda given: read.append(given) or load_slices(given))
     how = {"data_dir": str(folder), "persons": str(folder / "persons.csv"), "model": ["any", "other"], "fold": [1, 3]}
     together = evaluate(EvaluateArguments(**how))
     assert together["per_slice"] == [row for part in parts for row in part["per_slice"]]
     assert (together["fold"], together["model"]) == ([1, 3], "any, other")
     assert [row["fold"] for row in together["by_fold"]] == [1, 3]
+    assert len(read) == 1
+
+
+def test_models_of_other_folds_are_not_scored_together(folder, tmp_path):
+    for name, folds in (("five", 5), ("four", 4)):
+        write_json(tmp_path / name / RECORD_FILE, {"fold": 0, "num_folds": folds, "official_folds": False})
+    models = [str(tmp_path / name) for name in ("five", "four")]
+    with pytest.raises(ValueError, match=r"--num_folds is 5, and .*four was trained with 4"):
+        evaluate(
+            EvaluateArguments(data_dir=str(folder), persons=str(folder / "persons.csv"), model=models, fold=[0, 1])
+        )
 
 
 @pytest.mark.parametrize(("models", "folds"), [(2, [0]), (2, [1, 1]), (1, [0, 1]), (2, None)])
